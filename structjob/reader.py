@@ -102,9 +102,8 @@ class Reader:
         self._attaching = asyncio.Lock()
         self._wire(parsed, self._fetch, self._transact, flush, resolve_id)
 
-    @classmethod
+    @staticmethod
     def over(
-        cls,
         url: URL,
         *,
         fetch: Fetch,
@@ -112,7 +111,7 @@ class Reader:
         flush: Flush | None = None,
         resolve_id: IdResolver | None = None,
         delete: Delete | None = None,
-    ) -> Self:
+    ) -> Reader:
         """Return a reader of a store that its caller opens and closes.
 
         Args:
@@ -123,10 +122,7 @@ class Reader:
             resolve_id: See `Reader`.
             delete: Deletes a job by its id.
         """
-        reader = cls.__new__(cls)
-        reader._store, reader._attached, reader._closed = None, True, False
-        reader._wire(url, fetch, transact, flush, resolve_id, delete)
-        return reader
+        return _Over(url, fetch, transact, flush, resolve_id, delete)
 
     def _wire(
         self,
@@ -261,6 +257,22 @@ class Reader:
         """Open the database that has replaced the one that is gone."""
         self._attached = False
         await self.open()
+
+
+class _Over(Reader):
+    """What `Reader.over` returns."""
+
+    def __init__(
+        self,
+        url: URL,
+        fetch: Fetch,
+        transact: Transact,
+        flush: Flush | None,
+        resolve_id: IdResolver | None,
+        delete: Delete | None,
+    ) -> None:
+        self._store, self._attached, self._closed = None, True, False
+        self._wire(url, fetch, transact, flush, resolve_id, delete)
 
 
 async def _nothing_pending() -> None:

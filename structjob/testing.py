@@ -288,7 +288,7 @@ def _left(tracked: Tracked) -> str:
 
     running = [job.operation for job in tracked.jobs if job.status == "running"]
     if running:
-        return tracked._failure(f"left running by the test: {', '.join(map(repr, running))}")
+        return tracked._failure(f"left running by the test: {', '.join(map(repr, running))}")  # noqa: SLF001 -- tests use the fixture; they need no such method
     if len(open_hosts()) > 1:
         return "a tracker was left open by the test: close it, or open it with a with block"
     return ""

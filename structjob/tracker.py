@@ -546,7 +546,7 @@ class Tracker:
         self._host.require_open()
         settings = JobOptions.of(options)
         job = Job(self._host, operation, parent=parent_scope(settings.parent), options=settings)
-        await job._create()
+        await job._create()  # noqa: SLF001 -- only a tracker creates a pending job
         return job
 
     # -- events
@@ -972,4 +972,4 @@ def host_of(tracker: Tracker | None = None) -> JobHost | None:
     The default tracker is the one that was opened first and is still open, in a forked child also
     that of its parent. Events without a job go to it. Return None if no tracker is open.
     """
-    return OPEN_HOSTS.first if tracker is None else tracker._host
+    return OPEN_HOSTS.first if tracker is None else tracker._host  # noqa: SLF001 -- its users need no host

@@ -12,7 +12,7 @@ import pytest
 
 import structjob
 from structjob import InvalidArgument
-from structjob.lifecycle import handle
+from structjob.lifecycle import handle, shared
 from structjob.lifecycle import jobs as lifecycle_jobs
 from structjob.lifecycle import steps as lifecycle_steps
 from structjob.queries import estimates, step_progress
@@ -295,7 +295,7 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
         def __getattr__(self, name):
             return getattr(real, name)
 
-    for module in (handle, lifecycle_jobs, lifecycle_steps):
+    for module in (handle, lifecycle_jobs, lifecycle_steps, shared):
         monkeypatch.setattr(module, "time", Time())
     async with any_tracker.job("long") as job, job.step("copy", total=100) as step:
         for _ in range(50):  # 12.5 seconds

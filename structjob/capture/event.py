@@ -16,6 +16,7 @@ from structjob.context.scope import Scope, json_fields
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.clock import second_text
+from structjob.machine.frames import frame_at
 from structjob.spool.line import event_body, level_field
 from structjob.values.bounds import MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK
@@ -240,7 +241,7 @@ class Encoder:
             elif given is not None and given is not False:
                 import traceback
 
-                attrs["stack"] = "".join(traceback.format_stack(sys._getframe(4)))
+                attrs["stack"] = "".join(traceback.format_stack(frame_at(4)))
         # The ids stay: ids given by the user are ordinary attributes, and the scope determines
         # where the event belongs. The same holds for ``level``, ``timestamp``, ``event``,
         # ``logger``, ``kind`` and ``stream``: the event's own values are columns.

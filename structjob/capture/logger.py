@@ -29,6 +29,7 @@ from structjob.capture.event import ARGUMENTS, BY_NAME, error_columns
 from structjob.capture.fanout import FanOut, SilentLogger, name_of
 from structjob.context.scope import current_scope
 from structjob.levels import LEVEL_ALIASES, LEVELS
+from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 
 override: ContextVar[str | None] = ContextVar("structjob_level", default=None)
@@ -127,7 +128,7 @@ def _make_bound_logger() -> Any:
         log = method(name)
 
         @as_structlog(
-            ABSENT=ABSENT, asyncio=asyncio, contextvars=contextvars, sys=sys, threading=threading,
+            ABSENT=ABSENT, asyncio=asyncio, contextvars=contextvars, frame_at=frame_at, sys=sys, threading=threading,
             _ASYNC_CALLING_STACK=_ASYNC_CALLING_STACK, _ASYNC_CALLING_THREAD=_ASYNC_CALLING_THREAD,
         )  # fmt: skip
         async def alog(self: Any, event: Any = ABSENT, /, *args: Any, **kw: Any) -> None:
@@ -137,7 +138,7 @@ def _make_bound_logger() -> Any:
             thread = _ASYNC_CALLING_THREAD.set(
                 (threading.get_ident(), threading.current_thread().name)
             )
-            stack = _ASYNC_CALLING_STACK.set(sys._getframe().f_back)  # type: ignore[arg-type]  # a running coroutine has a caller
+            stack = _ASYNC_CALLING_STACK.set(frame_at().f_back)  # type: ignore[arg-type]  # a running coroutine has a caller
             context = contextvars.copy_context()
             try:
                 await asyncio.get_running_loop().run_in_executor(

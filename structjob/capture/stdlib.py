@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,6 +27,7 @@ from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import DRIVERS, faults
 from structjob.levels import level_name
+from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.sinks.console import ConsoleSink, place_of
 from structjob.sinks.sink import Sink
@@ -46,8 +46,8 @@ _LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) 
 _STANDARD = frozenset(
     {logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL}
 )
-_PROXY = structlog.BoundLoggerBase._proxy_to_logger.__code__
-_LOG_CALL = logging.Logger._log.__code__
+_PROXY = structlog.BoundLoggerBase._proxy_to_logger.__code__  # noqa: SLF001 -- only its code shows what came from structlog
+_LOG_CALL = logging.Logger._log.__code__  # noqa: SLF001 -- all methods of loggers call it
 
 _here = threading.local()
 
@@ -290,13 +290,13 @@ def _origin() -> tuple[bool, bool]:
     it is on the stack, directly above the frames of `logging`.
     """
     made_here = False
-    frame = sys._getframe(1)
+    frame = frame_at(1)
     while (above := frame.f_back) is not None:
         frame = above
         if frame.f_code is _LOG_CALL:
             made_here = True
         elif frame.f_code is _PROXY:
-            return made_here, is_recording(frame.f_locals["self"]._processors)
+            return made_here, is_recording(frame.f_locals["self"]._processors)  # noqa: SLF001 -- structlog has no public name for them
         else:
             name = frame.f_globals.get("__name__", "")
             if (

@@ -77,12 +77,12 @@ class Scope:
 
     __slots__ = (
         "__weakref__",
-        "_followers",
         "attempt",
         "bound",
         "column_values",
         "columns",
         "correlation_id",
+        "followers",
         "ids",
         "job",
         "job_id",
@@ -128,7 +128,8 @@ class Scope:
         self.job = job
         self.step = step
         self.outer: Scope | None = None
-        self._followers: weakref.WeakSet[Scope] | None = None
+        self.followers: weakref.WeakSet[Scope] | None = None
+        """The scopes that became equal to this one."""
         self.job_id = job_id
         self.attempt = attempt
         self.operation = operation
@@ -192,7 +193,7 @@ class Scope:
     def copied(self) -> Scope:
         """Return an equal scope."""
         copy = Scope.__new__(Scope)
-        copy._become(self)
+        copy.become(self)
         return copy
 
     def correlated(self, correlation_id: str) -> Scope:
@@ -220,20 +221,21 @@ class Scope:
             A copy of the former scope.
         """
         former, outer = self.copied(), Scope() if outer is None else outer
-        followers = [self, *(self._followers or ())]
+        followers = [self, *(self.followers or ())]
         for scope in followers:
-            scope._become(outer)
-        outer._followers = outer._followers or weakref.WeakSet()
-        outer._followers.update(followers)
+            scope.become(outer)
+        outer.followers = outer.followers or weakref.WeakSet()
+        outer.followers.update(followers)
         return former
 
-    def _become(self, other: Scope) -> None:
+    def become(self, other: Scope) -> None:
+        """Take the values of *other*."""
         for name in _COPIED:
             setattr(self, name, getattr(other, name))
-        self._followers = None
+        self.followers = None
 
 
-_COPIED = [name for name in Scope.__slots__ if not name.startswith("_")]
+_COPIED = [name for name in Scope.__slots__ if name not in ("__weakref__", "followers")]
 
 
 def json_fields(values: Mapping[str, str | int]) -> bytes:

@@ -29,6 +29,7 @@ from structjob.engine.source import Source, waiting
 from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.exceptions import StoreUnavailable
+from structjob.machine.loops import running_loop
 from structjob.models import Ledger
 from structjob.queries.tail_position import MISSING
 from structjob.retention.policy import Retention
@@ -393,7 +394,7 @@ class Engine:
         This includes adopted spools. Can be called from any thread.
         """
         self.writers.flush_progress()
-        if asyncio._get_running_loop() is self.loop and not self._closing:
+        if running_loop() is self.loop and not self._closing:
             self._revive()
             # for example no free file descriptor: this does not concern a caller that flushes its
             # own events

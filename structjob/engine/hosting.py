@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
+from structjob.machine.loops import running_loop
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable, RowMapping
@@ -221,7 +222,7 @@ class Host:
                     "this is a forked process, and the tracker's loop runs in its parent: open a "
                     "tracker here"
                 )
-            if asyncio._get_running_loop() is engine.loop:
+            if running_loop() is engine.loop:
                 raise InvalidState("the tracker's loop cannot wait for itself: await it here")
             if not engine.loop.is_running():
                 raise engine.without_loop() or InvalidState(
@@ -235,11 +236,7 @@ class Host:
     def _reachable(self) -> bool:
         """Whether the tracker's loop runs, in this process and in another thread."""
         loop = self.engine.loop
-        return (
-            not self.recorder.forked
-            and asyncio._get_running_loop() is not loop
-            and loop.is_running()
-        )
+        return not self.recorder.forked and running_loop() is not loop and loop.is_running()
 
 
 def waited(future: concurrent.futures.Future[T], timeout: float | None = None) -> T:

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Terminated
+from structjob.machine.loops import running_loop
 from structjob.process import at_fork, on_reset
 
 if TYPE_CHECKING:
@@ -135,7 +136,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     _ending = True
     with suppress(RuntimeError):  # the interpreter is exiting: no further wait can be long
         start_new_thread(_watch, ())
-    here = asyncio._get_running_loop()
+    here = running_loop()
     loop = here or next((loop for loop in loops if not _of_thread(loop)), None)
     if loop is not None:
         loop.call_soon_threadsafe(_begin, context=contextvars.Context())
@@ -198,8 +199,10 @@ async def _cancel_jobs(deadline: float) -> None:
         # Cancel each task once, even if it belongs to several jobs, and skip tasks that are being
         # cancelled: a second cancellation would interrupt their cleanup.
         running = [job for tracker in list(_open) for job in list(tracker.live)]
-        found = {job._task for job in running if job._task is not None} - asked
-        for task in found - {job._task for job in running if job.cancel_requested}:
+        found = {
+            job.cancellation.task for job in running if job.cancellation.task is not None
+        } - asked
+        for task in found - {job.cancellation.task for job in running if job.cancel_requested}:
             task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
         asked |= found
         if all(task.done() for task in asked):

@@ -18,6 +18,7 @@ from structjob.engine.database import DatabaseLink
 from structjob.engine.reentry import Reentry
 from structjob.engine.source import Source, Work, waiting
 from structjob.engine.waiters import Waiters
+from structjob.machine.loops import running_loop
 from structjob.spool.queue import Batch, MemoryQueue
 from structjob.spool.recorder import Recorder
 from structjob.store.ingest import Write, Written
@@ -108,7 +109,7 @@ class Writers:
         self._recorder.idle = False
         # Inside a task the loop is awake, even in a signal handler. Other callers must wake it
         # through its pipe, which costs system calls.
-        within = asyncio._get_running_loop() is self._loop and asyncio.current_task() is not None
+        within = running_loop() is self._loop and asyncio.current_task() is not None
         call_soon = self._loop.call_soon if within else self._loop.call_soon_threadsafe
         # the loop is closed: the next process delivers what is in the spool
         with contextlib.suppress(RuntimeError):

@@ -175,13 +175,13 @@ class _AddHeaders:
 
     def __init__(self, hosts: Hosts, adapter: Any) -> None:
         before: Callable[..., object] = adapter.add_headers
-        self._before: Callable[..., object] = (
-            before._before if isinstance(before, _AddHeaders) else before
+        self.before: Callable[..., object] = (
+            before.before if isinstance(before, _AddHeaders) else before
         )
         self._hosts = hosts
 
     def __call__(self, request: Any, **options: Any) -> None:
-        self._before(request, **options)
+        self.before(request, **options)
         _guarded(lambda: self._set(request))
 
     def _set(self, request: Any) -> None:

@@ -77,25 +77,25 @@ class Bar:
 
 def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
     """Yield the bars of the running *jobs*, the oldest first, each above the bars of its steps."""
-    for job in sorted(jobs, key=lambda job: job._created_ns):
-        shown = job._percent is not None
+    for job in sorted(jobs, key=lambda job: job.shared.created_ns):
+        shown = job.percent is not None
         above = (label(job.operation, job.description),)
         if shown:
             yield Bar(
-                above, 0, job._percent or 0.0, 100.0, units=False, began=job._began, handles=(job,)
+                above, 0, job.percent or 0.0, 100.0, units=False, began=job.began, handles=(job,)
             )
         places: dict[str | None, tuple[tuple[str, ...], int]] = {None: (above, int(shown) - 1)}
-        for step in list(job._open_steps.values()):
+        for step in list(job.shared.open.values()):
             path, depth = places.get(step.parent_step_id, places[None])
             path, depth = places[step.id] = (*path, label(step.name, step.description)), depth + 1
-            if step._percent is not None and not step.total:
+            if step.percent is not None and not step.total:
                 yield Bar(
                     path,
                     depth,
-                    step._percent,
+                    step.percent,
                     100.0,
                     units=False,
-                    began=step._began,
+                    began=step.began,
                     handles=(step,),
                 )
             else:
@@ -105,7 +105,7 @@ def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
                     step.completed,
                     step.total or None,
                     units=True,
-                    began=step._began,
+                    began=step.began,
                     handles=(step,),
                 )
 
@@ -377,9 +377,9 @@ def _ended(bar: Bar, now: float) -> str:
             done=getattr(handle, "completed", bar.done),
             total=getattr(handle, "total", None) or None,
         )
-    elif handle._percent is not None:
-        bar = replace(bar, done=handle._percent)
-    seconds = handle._duration_ms / 1000 if handle._duration_ms is not None else now - bar.began
+    elif handle.percent is not None:
+        bar = replace(bar, done=handle.percent)
+    seconds = handle.duration_ms / 1000 if handle.duration_ms is not None else now - bar.began
     return f"{amount(bar)}, {handle.status} after {_clock(seconds)}".removeprefix(", ")
 
 

@@ -8,40 +8,138 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from structjob.exceptions import Cancelled, InvalidState
 from structjob.lifecycle.vocabulary import JobVocabulary
+from structjob.machine.loops import running_loop
 from structjob.models import being_cancelled
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
 
 
-class Cancellable(JobVocabulary):
-    """The part of a job that handles its cancellation."""
+class Cancellation:
+    """Whether a job was asked to stop, and what stops it.
+
+    Args:
+        parent: The scope in which the job was started.
+
+    Attributes:
+        task: The task of a job in ``async with``.
+        thread: The thread of a job in ``with``.
+        requested: Whether this attempt was asked to stop.
+        name: The name of the job, for messages, once it was asked to stop.
+        reason: Why it was asked to stop.
+    """
 
     __slots__ = (
-        "_cancel_reason",
-        "_cancelled",
-        "_interrupted",
-        "_noticed",
-        "_task",
-        "_thread",
-    )
-    if TYPE_CHECKING:
-        _parent: Scope | None
+        "_interrupted", "_noticed", "_parent", "name", "reason", "requested", "task", "thread",
+    )  # fmt: skip
 
-        @property
-        def _runs(self) -> bool: ...
-
-    def _not_cancelled(self) -> None:
-        """Start without a cancel request."""
-        self._task: asyncio.Task[Any] | None = None
-        """The task of a job in ``async with``."""
-        self._thread: int | None = None
-        """The thread of a job in ``with``."""
+    def __init__(self, parent: Scope | None) -> None:
+        self._parent = parent
+        self.task: asyncio.Task[Any] | None = None
+        self.thread: int | None = None
+        self.requested = False
+        self.name = ""
+        self.reason: str | None = None
         self._noticed = False
         """Whether `Cancelled` was raised in that thread. Cleanup code is not interrupted again."""
         self._interrupted = False
-        self._cancelled = False
-        self._cancel_reason: str | None = None
+
+    @property
+    def around(self) -> Cancellation | None:
+        """The cancellation of the live job in which this job was started."""
+        above = self._parent.job if self._parent is not None else None
+        return above.cancellation if isinstance(above, Cancellable) else None
+
+    def request(self, name: str, reason: str | None) -> None:
+        """Ask the job to stop: cancel its task, or let `stop_if_asked` raise.
+
+        Args:
+            name: The name of the job, for messages.
+            reason: Why.
+        """
+        self.requested, self.name, self.reason, self._noticed = True, name, reason, False
+        if self.task is None:
+            return
+        task, loop = self.task, self.task.get_loop()
+        if running_loop() is loop:
+            self._interrupt(task)
+        else:
+            loop.call_soon_threadsafe(self._interrupt, task)
+
+    def _interrupt(self, task: asyncio.Task[Any]) -> None:
+        # otherwise the task has left the job in the meantime, and its present work must not be
+        # cancelled
+        if self.task is task:
+            self._interrupted = True
+            task.cancel(self.reason)
+
+    def first(self) -> Cancellation | None:
+        """Return the one that was requested: this one, or that of an enclosing job in the same
+        task.
+        """
+        one: Cancellation | None = self
+        while one is not None and one.task is self.task:
+            if one.requested:
+                return one
+            one = one.around
+        return None
+
+    def asked(self) -> Cancellation | None:
+        """Return the one that was requested of a job without a task: this job, or an enclosing
+        one.
+        """
+        one: Cancellation | None = self
+        while one is not None:
+            if one.requested and one.thread is not None:
+                return one
+            one = one.around
+        return None
+
+    def stop(self) -> NoReturn:
+        """Raise `Cancelled`."""
+        if self.thread == threading.get_ident():
+            self._noticed = True
+        raise Cancelled(self.reason or "cancelled")
+
+    @property
+    def noticed(self) -> bool:
+        """Whether `Cancelled` was raised in the block's thread, which is the present one."""
+        return self._noticed and self.thread == threading.get_ident()
+
+    def stop_if_asked(self) -> None:
+        """Raise `Cancelled` as `Job.check_cancelled` does, but only once in the block's thread.
+
+        Cleanup code may use steps, too, and must not be interrupted again.
+        """
+        asked = self.asked()
+        if asked is not None and not asked.noticed:
+            asked.stop()
+
+    async def overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
+        """Return the cancellation that was requested after the job's code awaited for the last
+        time.
+
+        The code has ended, or failed with *exc*. Without this, the cancellation would reach the
+        code after the job.
+        """
+        if self._interrupted and (exc is None or issubclass(type(exc), Exception)):
+            try:
+                await asyncio.sleep(0)
+            except asyncio.CancelledError as late:
+                return late
+        return None
+
+
+class Cancellable(JobVocabulary):
+    """The part of a job that handles its cancellation."""
+
+    __slots__ = ("cancellation",)
+    cancellation: Cancellation
+    """Used by the library."""
+    if TYPE_CHECKING:
+
+        @property
+        def runs(self) -> bool: ...
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
         """Ask the job to stop. It is recorded as cancelled when it stops.
@@ -62,36 +160,19 @@ class Cancellable(JobVocabulary):
                 if it, or an enclosing job in the same task, is already being cancelled and *force*
                 is not set.
         """
-        if (self._task is None and self._thread is None) or not self._runs:
+        asked = self.cancellation
+        if (asked.task is None and asked.thread is None) or not self.runs:
             raise InvalidState(
                 f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
             )
-        if not force and (first := self._first_cancelled()) is not None:
-            raise InvalidState(being_cancelled(first._named(), first._cancel_reason))
-        self._cancelled, self._cancel_reason, self._noticed = True, reason, False
-        if self._task is None:
-            return
-        task, loop = self._task, self._task.get_loop()
-        if asyncio._get_running_loop() is loop:
-            self._interrupt(task, reason)
-        else:
-            loop.call_soon_threadsafe(self._interrupt, task, reason)
-
-    def _first_cancelled(self) -> Cancellable | None:
-        """Return the job that is being cancelled: this job, or an enclosing job in the same
-        task.
-        """
-        job: Cancellable | None = self
-        while job is not None and job._task is self._task:
-            if job._cancelled:
-                return job
-            job = job._job_around()
-        return None
+        if not force and (first := asked.first()) is not None:
+            raise InvalidState(being_cancelled(first.name, first.reason))
+        asked.request(self._named(), reason)
 
     @property
     def cancel_requested(self) -> bool:
         """Whether this attempt was asked to stop by `cancel` or `Tracker.cancel`."""
-        return self._cancelled
+        return self.cancellation.requested
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if this job, or an enclosing job, was asked to stop. Use it in long
@@ -100,48 +181,13 @@ class Cancellable(JobVocabulary):
         It applies to jobs in a ``with`` block. Under ``async with`` it does nothing, because there
         the task is cancelled at its next ``await``.
         """
-        if (asked := self._asked()) is not None:
-            asked._notice()
-
-    def _stop_if_asked(self) -> None:
-        """Raise `Cancelled` as `check_cancelled` does, but only once in the block's thread.
-
-        Cleanup code may use steps, too, and must not be interrupted again.
-        """
-        asked = self._asked()
-        if asked is not None and not (asked._noticed and asked._thread == threading.get_ident()):
-            asked._notice()
-
-    def _asked(self) -> Cancellable | None:
-        """Return the job without a task that was asked to stop: this job, or an enclosing job."""
-        job: Cancellable | None = self
-        while job is not None:
-            if job._cancelled and job._thread is not None:
-                return job
-            job = job._job_around()
-        return None
-
-    def _job_around(self) -> Cancellable | None:
-        """Return the live job in which this job was started."""
-        above = self._parent.job if self._parent is not None else None
-        return above if isinstance(above, Cancellable) else None
-
-    def _notice(self) -> NoReturn:
-        if self._thread == threading.get_ident():
-            self._noticed = True
-        raise Cancelled(self._cancel_reason or "cancelled")
+        if (asked := self.cancellation.asked()) is not None:
+            asked.stop()
 
     def ask_to_stop(self, reason: str) -> None:
         """Make a ``with`` block in another thread end, because the process ends."""
-        if self._thread is not None and not self._cancelled:
-            self._cancelled, self._cancel_reason = True, reason
-
-    def _interrupt(self, task: asyncio.Task[Any], reason: str | None) -> None:
-        # otherwise the task has left the job in the meantime, and its present work must not be
-        # cancelled
-        if self._task is task:
-            self._interrupted = True
-            task.cancel(reason)
+        if self.cancellation.thread is not None and not self.cancellation.requested:
+            self.cancellation.request(self._named(), reason)
 
     def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
         """Cancel the job as `cancel` does, and record the request in the job's log.
@@ -154,17 +200,3 @@ class Cancellable(JobVocabulary):
             "cancel_requested",
             {"reason": reason, **({"requested_by": requested_by} if requested_by else {})},
         )
-
-    async def _overdue(self, exc: BaseException | None) -> asyncio.CancelledError | None:
-        """Return the cancellation that was requested after the job's code awaited for the last
-        time.
-
-        The code has ended, or failed with *exc*. Without this, the cancellation would reach the
-        code after the job.
-        """
-        if self._interrupted and (exc is None or issubclass(type(exc), Exception)):
-            try:
-                await asyncio.sleep(0)
-            except asyncio.CancelledError as late:
-                return late
-        return None

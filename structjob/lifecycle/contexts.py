@@ -6,7 +6,6 @@ They work with ``with`` and ``async with``, and as decorators of functions and c
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
@@ -28,6 +27,7 @@ from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import NO_TRACKER, current_host, untracked_job
+from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.spool.routing import tracked_before
 from structjob.values.redaction import identified
@@ -82,7 +82,7 @@ class JobContext:
     def begin(self) -> Job:
         """Start the job manually, in code with or without an event loop. ``job.end()`` ends it."""
         job = self._make()
-        job._start_here()
+        job._start_here()  # noqa: SLF001 -- a context is the block of its job
         return job
 
     def __enter__(self) -> Job:
@@ -150,8 +150,8 @@ def _kept(job: Job, returned: T) -> T:
 
 def parent_scope(parent: Job | RemoteContext | str | None) -> Scope | None:
     if isinstance(parent, Job):
-        if parent._scope is not None:
-            return parent._scope
+        if parent.scope is not None:
+            return parent.scope
         return Scope(
             job=parent,
             job_id=parent.id,
@@ -183,7 +183,7 @@ def warn_untracked(name: str) -> None:
     if _warned_untracked or not (SETUP.watched or tracked_before()):
         return
     _warned_untracked = True
-    frame = sys._getframe(0)
+    frame = frame_at(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
         frame = frame.f_back
     scope, job = current_scope(), current_job()
@@ -212,7 +212,7 @@ on_reset(_reset)
 def running_job() -> Job | None:
     """Return the job to which steps of the running code belong; None if there is no such job."""
     job = current_job()
-    return job if job is not None and job._runs and not job.existing else None
+    return job if job is not None and job.runs and not job.existing else None
 
 
 class StepContext:

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     class ReadOnly(Generic[T]):
         """The declaration for type checkers; the implementation is below."""
 
-        def __init__(self, hint: str) -> None: ...
+        def __init__(self, hint: str, path: str = "") -> None: ...
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
 
 else:
@@ -82,20 +82,22 @@ else:
             )
 
     class ReadOnly(property, Generic[T]):
-        """An attribute of a handle that only the library sets. The value is in the name with an
-        underscore.
+        """An attribute of a handle that only the library sets.
 
         Args:
             hint: What to do instead of setting it, for the `AttributeError`.
+            path: Where the value is; by default in the name with an underscore.
         """
 
-        def __init__(self, hint: str) -> None:
+        def __init__(self, hint: str, path: str = "") -> None:
             self._hint = hint
+            self._path = path
 
         def __set_name__(self, owner: type, name: str) -> None:
             hint = self._hint
             super().__init__(
-                attrgetter(f"_{name}"), lambda handle, value: refuse(handle, name, hint)
+                attrgetter(self._path or f"_{name}"),
+                lambda handle, value: refuse(handle, name, hint),
             )
 
 
@@ -129,11 +131,12 @@ class Handle:
     """A live job or step. Its progress is recorded at intervals."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_cut_told", "_entered", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at",
-        "_scope", "_span",
-        "_told_at", "_untold",
+        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at",
+        "_scope", "_span", "began",
     )  # fmt: skip
     _table: ClassVar[str]
+    duration_ms: ReadOnly[float | None] = ReadOnly("it is measured")
+    """Milliseconds from its start to its end; ``None`` until it has ended."""
 
     def __init__(self, host: JobHost) -> None:
         self._host = host
@@ -149,11 +152,9 @@ class Handle:
         cancelled, and later calls from its code are ignored.
         """
         self._misuse_told = False
-        self._cut_told = False
-        self._untold: Handle | None = None
-        """On a job: the job or step whose latest progress is not yet in an event."""
-        self._told_at = 0.0
-        """On a job: when it started, or when its last progress event was written."""
+        self.began = 0.0
+        """When it started, as a value of `time.monotonic`; 0.0 before."""
+        self._duration_ms: float | None = None
 
     def as_current(self) -> Binding[Self]:
         """Make this job or step the current one within the ``with`` block.
@@ -198,7 +199,7 @@ class Handle:
         The exception is re-raised. Use it in code that starts the job or step manually. Without an
         exception the job or step continues, and ``end()`` ends it.
         """
-        return Guard(self)
+        return Guard(self, self._fail)
 
     def _fail(self, exc: BaseException) -> None:
         """End it with the error *exc* if it is running."""
@@ -214,20 +215,25 @@ class Handle:
         """The tracker that it belongs to, as this layer sees it."""
         return self._host
 
+    @property
+    def scope(self) -> Scope | None:
+        """The scope of its events; ``None`` before it has started. Used by the library."""
+        return self._scope
+
     def _own_scope(self) -> Scope | None:
         """Return the scope of the events that it logs itself; ``None`` before it has started."""
         return self._scope if self._host.tracked else None
 
-    def _enter_scope(self) -> None:
+    def enter_scope(self) -> None:
         assert self._scope is not None  # noqa: S101 -- it has started
         self._entry = Entry(self._scope)
 
-    def _leave_scope(self) -> None:
+    def leave_scope(self) -> None:
         if self._entry is not None:
             entry, self._entry = self._entry, None
             self._scope = entry.leave()
 
-    def _progressed(self) -> None:
+    def progressed(self) -> None:
         # `advance` may be called in a tight loop. While a record is pending, this is one check.
         if self._pending:
             return
@@ -283,27 +289,18 @@ class Handle:
             return
         self._record()
         owner = self._owner()
-        if self._reported():
-            owner._untold = self
-            if self._recorded_at - owner._told_at >= PROGRESS_EVENT_EVERY:
-                owner._tell_progress()
+        if self.reported():
+            owner.shared.unreported = self
+            if self._recorded_at - owner.shared.reported_at >= PROGRESS_EVENT_EVERY:
+                owner.shared.write_progress_event(owner.scope)
 
-    def _tell_progress(self) -> None:
-        """Write an event with the latest progress report of the job or one of its steps."""
-        handle, self._untold = self._untold, None
-        self._told_at = time.monotonic()
-        if handle is not None and (attrs := handle._reported()):
-            emit(
-                handle._scope if not handle.ended else self._scope,
-                "info",
-                "progress",
-                attrs,
-                kind="progress",
-            )
-
-    def _reported(self) -> dict[str, Any]:
+    def reported(self) -> dict[str, Any]:
         """Return the progress as attributes of an event; empty if no progress was reported."""
         raise NotImplementedError
+
+    def restate(self) -> None:
+        """Record the current state again, because another process presumed it crashed."""
+        self._record()
 
     def _record(self) -> int:
         """Record the current state and return the number of the record; 0 if recording failed."""
@@ -334,15 +331,15 @@ class Handle:
 
     def _cut(self, field: str, why: str) -> None:
         owner = self._owner()
-        if not owner._cut_told:
-            owner._cut_told = True
+        if not owner.shared.cut_reported:
+            owner.shared.cut_reported = True
             diagnostics.warning(
                 "the %s of %s is cut, and marked where: %s; store large values in a file, and its name here (further cuts of this job "
                 "are not reported)",
                 field, self._named(), why,
             )  # fmt: skip
 
-    def _owner(self) -> Handle:
+    def _owner(self) -> Job:
         """Return the job: itself, or the job of the step."""
         raise NotImplementedError
 
@@ -394,8 +391,9 @@ class Guard(Generic[G]):
     `structjob.context.Binding`.
     """
 
-    def __init__(self, handle: G) -> None:
+    def __init__(self, handle: G, fail: Callable[[BaseException], None]) -> None:
         self._handle = handle
+        self._fail = fail
 
     def __enter__(self) -> G:
         return self._handle
@@ -407,7 +405,7 @@ class Guard(Generic[G]):
         trace: TracebackType | None,
     ) -> None:
         if exc is not None:
-            self._handle._fail(exc)
+            self._fail(exc)
 
 
 def _ignore(what: str, message: str, *details: Any) -> None:

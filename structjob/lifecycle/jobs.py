@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import sys
 import threading
@@ -26,7 +25,7 @@ from structjob.context.errors import (
     is_told,
 )
 from structjob.context.scope import Scope, new_id
-from structjob.context.tracing import begin_span, end_span, span_of
+from structjob.context.tracing import Span, begin_span, end_span, span_of
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState, JobCancelled, StoreUnavailable
 from structjob.lifecycle.arguments import (
@@ -38,7 +37,7 @@ from structjob.lifecycle.arguments import (
     checked_text,
     required_text,
 )
-from structjob.lifecycle.cancellation import Cancellable
+from structjob.lifecycle.cancellation import Cancellable, Cancellation
 from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
     Absent,
@@ -56,6 +55,7 @@ from structjob.lifecycle.handle import (
 )
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobKeywords, JobOptions
+from structjob.lifecycle.shared import Shared
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
@@ -149,13 +149,11 @@ class Job(Cancellable):
     """
 
     __slots__ = (
-        "_attempt", "_began", "_begun_in", "_bound", "_canceled", "_completed", "_completed_steps", "_cpu",
-        "_cpu_ms", "_created", "_created_ns", "_current_step", "_duration_ms", "_error", "_existing", "_failed_step", "_former",
-        "_given_id", "_inherited", "_max_rss_kb", "_open_steps", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
-        "_result", "_retried_steps", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
-        "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
-        "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_step_count",
-        "_step_numbers", "_summary",
+        "_attempt", "_begun_in", "_bound", "_canceled", "_completed", "_cpu", "_cpu_ms", "_error", "_existing", "_former",
+        "_given_id", "_inherited", "_max_rss_kb", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
+        "_result", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description", "_set_external_job_id", "_set_id",
+        "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner", "_set_parent_job_id",
+        "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_summary", "shared",
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
@@ -179,7 +177,9 @@ class Job(Cancellable):
     provisional: ReadOnly[str | None] = ReadOnly("it follows from offline=True")
     existing: ReadOnly[bool] = ReadOnly("it follows from idempotency_key")
     percent: ReadOnly[float | None] = ReadOnly(_PERCENT)
-    current_step: ReadOnly[str | None] = ReadOnly("call job.update(current_step=…)")
+    current_step: ReadOnly[str | None] = ReadOnly(
+        "call job.update(current_step=…)", "shared.current"
+    )
     if not TYPE_CHECKING:
         progress = Absent(_PERCENT)
         completed = Absent(_UNITS)
@@ -228,25 +228,15 @@ class Job(Cancellable):
         self._former: Job | None = None
         self._given_id = options.job_id is not None
         self._percent: float | None = None
-        self._current_step: str | None = None
-        self._created_ns = now()
-        self._created = database_time(self._created_ns)
         self._started: str | None = None
         self._completed: str | None = None
         self._canceled: str | None = None
-        self._began = 0.0
         self._cpu = 0.0
-        self._duration_ms: float | None = None
         self._cpu_ms: float | None = None
         self._max_rss_kb: int | None = None
-        self._step_count = 0
-        self._step_numbers = itertools.count(1)
-        self._open_steps: dict[str, Step] = {}
         self._begun_in = 0
-        self._completed_steps = 0
-        self._retried_steps = 0
-        self._failed_step: str | None = None
-        self._not_cancelled()
+        self.shared = Shared()
+        self.cancellation = Cancellation(parent)
 
     def __repr__(self) -> str:
         return f"<Job {self.operation!r} {self.id} {self._status.value}>"
@@ -285,7 +275,7 @@ class Job(Cancellable):
         if self.idempotency_key is not None and (holder := await self._reserve()) is not None:
             self._claimed(holder, 0)
             return
-        self._scope = self._scope_of()
+        self._scope = self.scope_of()
         number = self._record()
         self._event("info", "operation_created", {"operation": self.operation, **self._described()})
         self._given_id = True
@@ -364,7 +354,7 @@ class Job(Cancellable):
         self._host.require_open()
         if self._status is not JobStatus.PENDING or self._existing:
             raise InvalidState(self._begun_already())
-        self._stop_if_asked()
+        self.cancellation.stop_if_asked()
         return self._host.tracked and (self._given_id or self.idempotency_key is not None)
 
     def _begun_already(self) -> str:
@@ -440,7 +430,7 @@ class Job(Cancellable):
             self.correlation_id = former["correlation_id"] or self.correlation_id
             self._status = JobStatus(former["status"])
             self._result = decoded(former["result"])
-            self._scope = self._scope_of()
+            self._scope = self.scope_of()
             return
         if former["operation"] != self.operation:
             diagnostics.warning(
@@ -459,12 +449,12 @@ class Job(Cancellable):
         if self.parent_job_id is None and former["parent_job_id"] is not None:
             self.parent_job_id, self.root_job_id = former["parent_job_id"], former["root_job_id"]
         self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
-        self._created = str(former["created_at"])
+        self.shared.created = str(former["created_at"])
 
     def begin_untracked(self) -> None:
         """Start the job without a tracker that records it."""
-        self._status, self._attempt, self._began = JobStatus.RUNNING, 1, time.monotonic()
-        self._scope = self._scope_of()
+        self._status, self._attempt, self.began = JobStatus.RUNNING, 1, time.monotonic()
+        self._scope = self.scope_of()
 
     def _begin(self) -> int:
         """Start the job and return the number of the record of the start; 0 if there is no
@@ -475,11 +465,11 @@ class Job(Cancellable):
             return 0
         self._status = JobStatus.RUNNING
         self._started = self._provisional or database_time(now())
-        self._began = self._told_at = time.monotonic()
+        self.began = self.shared.reported_at = time.monotonic()
         self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
         self._span = begin_span(self, self._parent)
-        self._scope = self._scope_of()
+        self._scope = self.scope_of()
         self._begun_in = self._host.recorder.session.session_id
         self._host.live.add(self)
         number = self._record()
@@ -499,10 +489,18 @@ class Job(Cancellable):
             former.root_job_id,
         )
         self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
-        self._created_ns, self._created = former._created_ns, former._created
+        self.shared.created_ns, self.shared.created = (
+            former.shared.created_ns,
+            former.shared.created,
+        )
 
-    def _scope_of(self, step: Step | None = None) -> Scope:
-        """Return the scope of the job, or of one of its steps."""
+    def scope_of(self, step: Step | None = None, span: Span | None = None) -> Scope:
+        """Return the scope of the job, or of one of its steps.
+
+        Args:
+            step: The step.
+            span: The span of the step, if there is one.
+        """
         if not self._host.tracked:  # no ids of its own, because no data is stored under them
             around = self._parent
             if around is None or around.job_id is None:
@@ -512,7 +510,7 @@ class Job(Cancellable):
             scope = around.within(step.name) if step is not None and named else around.copied()
             scope.job, scope.step = self, step
             return scope
-        span = (step is not None and step._span) or self._span or span_of(self._parent)
+        span = span or self._span or span_of(self._parent)
         return Scope(
             recorder=self._host.recorder,
             job=self,
@@ -538,8 +536,8 @@ class Job(Cancellable):
     async def __aenter__(self) -> Self:
         self._entered = True
         await self.start()
-        self._task = asyncio.current_task()
-        self._enter_scope()
+        self.cancellation.task = asyncio.current_task()
+        self.enter_scope()
         return self
 
     async def __aexit__(
@@ -548,7 +546,7 @@ class Job(Cancellable):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        late = await self._overdue(exc)
+        late = await self.cancellation.overdue(exc)
         exc = late or exc
         self._leave("completed" if exc is None else outcome(exc), exc)
         if late is not None:
@@ -557,8 +555,8 @@ class Job(Cancellable):
     def __enter__(self) -> Self:
         self._entered = True
         self._start_here()
-        self._thread = threading.get_ident()
-        self._enter_scope()
+        self.cancellation.thread = threading.get_ident()
+        self.enter_scope()
         return self
 
     def __exit__(
@@ -572,8 +570,8 @@ class Job(Cancellable):
     def _leave(
         self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
     ) -> None:
-        self._task = self._thread = None
-        self._leave_scope()
+        self.cancellation.task = self.cancellation.thread = None
+        self.leave_scope()
         if not self._existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 
@@ -612,7 +610,7 @@ class Job(Cancellable):
         """
         ended_as = ending("a job", status, error, ("completed", "failed", "cancelled"))
         if self._existing:
-            self._require_running("end")
+            self.require_running("end")
         if self._abandoned:
             return Done(None)
         check_job_transition(self._named(), self._status, JobStatus(ended_as))
@@ -644,22 +642,25 @@ class Job(Cancellable):
             return
         # the job was only pending, or has got another operation
         if self._scope is None or self._scope.operation != self.operation:
-            self._scope = self._scope_of()
-        if self._untold is not None and time.monotonic() - self._began >= PROGRESS_EVENT_EVERY:
-            self._tell_progress()
+            self._scope = self.scope_of()
+        if (
+            self.shared.unreported is not None
+            and time.monotonic() - self.began >= PROGRESS_EVENT_EVERY
+        ):
+            self.shared.write_progress_event(self._scope)
         self._status = JobStatus(status)
         self._completed = database_time(now())
         if self._status is JobStatus.CANCELLED:
             self._canceled = self._completed
-        seconds = time.monotonic() - self._began if self._began else 0.0
+        seconds = time.monotonic() - self.began if self.began else 0.0
         self._duration_ms = round(seconds * 1000, 3)
         if self._status is JobStatus.COMPLETED:
             self._percent = 100.0
         try:
-            for step in list(self._open_steps.values()):
-                step._abandoned = self._abandoned
-                step._finish("cancelled", None)
-            if self._began and self._cpu_ms is None and self._max_rss_kb is None:
+            for step in list(self.shared.open.values()):
+                with suppress(InvalidState):  # another thread has just ended it
+                    step.end("cancelled")
+            if self.began and self._cpu_ms is None and self._max_rss_kb is None:
                 self._measure()
             if exc is not None:
                 self._annotate(exc)
@@ -676,17 +677,17 @@ class Job(Cancellable):
             "operation": self.operation,
             "status": status,
             # Attempts that were retried do not count as steps.
-            "total_steps": self._step_count - self._retried_steps
+            "total_steps": self.shared.begun - self.shared.retried
             if self.total_steps is None
             else self.total_steps,
-            "total_steps_completed": self._completed_steps,
+            "total_steps_completed": self.shared.completed,
             "total_duration_ms": self._duration_ms,
             **duration_fields(seconds),
             **self._summary,
             **(summary or {}),
         }
-        if self._failed_step is not None and status == "failed":
-            attrs["failure_step"] = self._failed_step
+        if self.shared.failed is not None and status == "failed":
+            attrs["failure_step"] = self.shared.failed
         if exc is not None:
             classifier = self._host.classifier
             # The first report of the exception, usually by the failed step, already contains the
@@ -712,7 +713,7 @@ class Job(Cancellable):
         self._event(level, "operation_end", attrs)
         if SETUP.overlooked:
             check_overlooked()
-        if HOOKS and self._began:
+        if HOOKS and self.began:
             self._announce("ended", exc, self._duration_ms)
         end_span(self)
 
@@ -755,16 +756,16 @@ class Job(Cancellable):
         if (error := self._not_running("update")) is not None:
             self._misused(error)
             return
-        self._stop_if_asked()
+        self.cancellation.stop_if_asked()
         percent = self._checked(check_percent, percent, self._percent)
-        current_step = self._checked(_check_current_step, current_step, self._current_step)
+        current_step = self._checked(_check_current_step, current_step, self.shared.current)
         described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
         self.metadata.update(added or {})
-        self._percent, self._current_step = percent, current_step
+        self._percent, self.shared.current = percent, current_step
         if described is not None:
             self.description = described
-        self._progressed()
+        self.progressed()
 
     def step(
         self,
@@ -858,19 +859,19 @@ class Job(Cancellable):
         """Record the job and its open steps again, because another process presumed them
         crashed.
         """
-        self._record()
-        for step in list(self._open_steps.values()):
-            step._record()
+        super().restate()
+        for step in list(self.shared.open.values()):
+            step.restate()
 
     @property
-    def _runs(self) -> bool:
+    def runs(self) -> bool:
         """Whether the job's code may still be running.
 
         It is if the job has started and not ended, or if its tracker was closed before it ended.
         """
         return self._status is JobStatus.RUNNING or self._abandoned
 
-    def _require_running(self, what: str) -> None:
+    def require_running(self, what: str) -> None:
         if (error := self._not_running(what)) is not None:
             raise error
 
@@ -879,7 +880,7 @@ class Job(Cancellable):
             return InvalidState(
                 f"{self._named()} is another start's job (same idempotency key); {what} is up to that one"
             )
-        if not self._runs:
+        if not self.runs:
             return InvalidState(f"{self._named()} is {self._status.value}; {what} needs it running")
         return None
 
@@ -892,11 +893,11 @@ class Job(Cancellable):
     def _job_and_step(self) -> tuple[Job, None]:
         return self, None
 
-    def _reported(self) -> dict[str, Any]:
+    def reported(self) -> dict[str, Any]:
         return (
             {}
             if self._percent is None
-            else {"percent": self._percent, "current_step": self._current_step}
+            else {"percent": self._percent, "current_step": self.shared.current}
         )
 
     # -- records
@@ -921,7 +922,7 @@ class Job(Cancellable):
             "description": self.description,
             "status": self._status.value,
             "percent_complete": self._percent,
-            "current_step": self._current_step,
+            "current_step": self.shared.current,
             "owner": self.owner,
             "project": self.project,
             "category": self.category,
@@ -933,7 +934,7 @@ class Job(Cancellable):
             "context_id": self.context_id,
             "idempotency_key": self.idempotency_key,
             "attempt": self._attempt,
-            "created_at": self._created,
+            "created_at": self.shared.created,
             "started_at": self._started,
             "completed_at": self._completed,
             "cancelled_at": self._canceled,
@@ -960,7 +961,7 @@ class Job(Cancellable):
         ):
             return False
         self._abandoned = True
-        for step in reversed(list(self._open_steps.values())):
+        for step in reversed(list(self.shared.open.values())):
             step.abandon(reason)
         self._finish("cancelled", asyncio.CancelledError(reason))
         return True

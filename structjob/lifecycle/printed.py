@@ -24,6 +24,8 @@ from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.machine.frames import frame_at
+from structjob.machine.loops import running_loop
 from structjob.process import on_reset
 from structjob.sinks.console import ConsoleSink, stand_ins
 from structjob.text.lines import LineSplitter
@@ -266,12 +268,12 @@ class Uncaptured:
 
 def _is_logged() -> bool:
     """Return whether a logger prints. Its output is already recorded as an event."""
-    return sys._getframe(2).f_globals.get("__name__") in _LOGGING
+    return frame_at(2).f_globals.get("__name__") in _LOGGING
 
 
 def _writer() -> int:
     """Return a number that distinguishes the tasks and threads that print."""
-    if asyncio._get_running_loop() is not None and (task := asyncio.current_task()) is not None:
+    if running_loop() is not None and (task := asyncio.current_task()) is not None:
         return id(task)
     return threading.get_ident()
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 import msgspec
 
+from structjob.capture.emit import emit
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
@@ -354,7 +355,7 @@ class _Tries(Generic[H]):
     def _stop_if_asked(self) -> None:
         """Raise `Cancelled` if the job of this work was asked to stop."""
         if (job := current_job()) is not None:
-            job._stop_if_asked()
+            job.cancellation.stop_if_asked()
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
         """Ask the policy for its decision.
@@ -443,11 +444,11 @@ class _StepTries(_Tries[Step]):
 
     def _enter_whole(self) -> None:
         if self._whole is not None:
-            self._whole._enter_scope()
+            self._whole.enter_scope()
 
     def _leave_whole(self) -> None:
         if self._whole is not None:
-            self._whole._leave_scope()
+            self._whole.leave_scope()
 
     async def enter(self, number: int) -> Step:
         if self._whole is None:
@@ -465,7 +466,7 @@ class _StepTries(_Tries[Step]):
     async def leave(self, exc: BaseException | None) -> bool:
         if self._step is not None:
             # events from the policy's callbacks belong to the enclosing step
-            self._step._leave_scope()
+            self._step.leave_scope()
         verdict = await self._judge(exc)
         if self._whole is not None:
             self._record(verdict)
@@ -481,8 +482,6 @@ class _StepTries(_Tries[Step]):
             status = "retrying"
         else:
             status = "completed" if failure is None else outcome(failure)
-            if status == "failed":
-                whole.job._failed_step = whole.job._failed_step or whole.name
         _end(step, status, failure)
         if verdict.delay is None:
             _end(whole, status, failure if verdict.raised is None else verdict.raised)
@@ -492,9 +491,9 @@ class _StepTries(_Tries[Step]):
             _end(self._whole, outcome(exc), exc)
 
 
-def _end(step: Step, status: str, exc: BaseException | None) -> None:
+def _end(step: Step, status: Any, exc: BaseException | None) -> None:
     if step.status is StepStatus.RUNNING:  # not if it was ended manually or together with its job
-        step._finish(status, exc)
+        step.end(status, error=exc)
 
 
 class _JobTries(_Tries[Job]):
@@ -517,7 +516,7 @@ class _JobTries(_Tries[Job]):
             options=self._options,
         )
         if self._job is not None and not self._job.existing:
-            job._follow(self._job)
+            job._follow(self._job)  # noqa: SLF001 -- only a try follows another job
         if self.blocking:
             job.__enter__()
         else:
@@ -528,17 +527,17 @@ class _JobTries(_Tries[Job]):
     async def leave(self, exc: BaseException | None) -> bool:
         job = self._job
         assert job is not None  # noqa: S101 -- it was entered
-        late = await job._overdue(exc)
+        late = await job.cancellation.overdue(exc)
         exc = late or exc
         verdict = await self._judge(exc)
+        summary: dict[str, Any] = self._numbers()
         if verdict.delay is not None:
-            job._leave("failed", exc, {**self._numbers(), "retry_delay": verdict.delay})
+            status, failure = "failed", exc
+            summary["retry_delay"] = verdict.delay
         else:
-            job._leave(
-                "completed" if verdict.failure is None else outcome(verdict.failure),
-                verdict.failure,
-                self._numbers(),
-            )
+            failure = verdict.failure
+            status = "completed" if failure is None else outcome(failure)
+        job._leave(status, failure, summary)  # noqa: SLF001 -- the tries are the block of their job
         settled = verdict.settle(exc)
         if late is not None:
             raise late
@@ -547,4 +546,4 @@ class _JobTries(_Tries[Job]):
     def _given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:
             attrs = {"reason": message_of(exc) or type_name(exc), **self._numbers()}
-            self._job._event("warning", "retry_given_up", attrs)
+            emit(self._job.scope, "warning", "retry_given_up", attrs, kind="retry_given_up")

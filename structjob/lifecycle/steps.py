@@ -81,8 +81,8 @@ class Step(StepVocabulary):
     """
 
     __slots__ = (
-        "_began", "_completed", "_duration_ms", "_ended_at", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq",
-        "_set_description", "_set_metadata", "_set_name", "_set_total", "_started", "_status", "_summary",
+        "_completed", "_ended_at", "_error", "_id", "_job", "_parent_step_id", "_percent", "_seq", "_set_description",
+        "_set_metadata", "_set_name", "_set_total", "_started", "_status", "_summary",
     )  # fmt: skip
     _table = "step"
     name = Checked(label(required_text("the name of a step", 200)))
@@ -114,7 +114,7 @@ class Step(StepVocabulary):
         description: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(job._host)
+        super().__init__(job.host)
         self._job = job
         self._id = new_id()
         self.name = name
@@ -130,8 +130,6 @@ class Step(StepVocabulary):
         self._percent: float | None = None
         self._started: str | None = None
         self._ended_at: str | None = None
-        self._began = 0.0
-        self._duration_ms: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -162,26 +160,26 @@ class Step(StepVocabulary):
             raise InvalidState(
                 f"{self._named()} began already; make a new one with job.step() to do it again"
             )
-        job._require_running(f"the step {self.name!r}")
-        job._stop_if_asked()
+        job.require_running(f"the step {self.name!r}")
+        job.cancellation.stop_if_asked()
         scope = current_scope()
         if scope is not None and scope.job is job and scope.step is not None:
             self._parent_step_id = scope.step.id
         if not job.host.tracked:
-            self._status, self._began = StepStatus.RUNNING, time.monotonic()
-            self._scope = job._scope_of(self)
+            self._status, self.began = StepStatus.RUNNING, time.monotonic()
+            self._scope = job.scope_of(self, self._span)
             return
-        job._step_count += 1
-        job._open_steps[self._id] = self
-        self._seq = next(job._step_numbers)
-        job._current_step = self.name
+        job.shared.begun += 1
+        job.shared.open[self._id] = self
+        self._seq = next(job.shared.numbers)
+        job.shared.current = self.name
         self._status = StepStatus.RUNNING
         self._started = database_time(now())
-        self._began = self._recorded_at = time.monotonic()
-        self._span = begin_span(self, scope if self._parent_step_id is not None else job._scope)
-        self._scope = job._scope_of(self)
+        self.began = self._recorded_at = time.monotonic()
+        self._span = begin_span(self, scope if self._parent_step_id is not None else job.scope)
+        self._scope = job.scope_of(self, self._span)
         self._record()
-        job._progressed()
+        job.progressed()
         attrs = self._named_in_events()
         if self.total is not None:
             attrs["total"] = self.total
@@ -203,7 +201,7 @@ class Step(StepVocabulary):
     def __enter__(self) -> Self:
         self._entered = True
         self._begin()
-        self._enter_scope()
+        self.enter_scope()
         return self
 
     def __exit__(
@@ -212,7 +210,7 @@ class Step(StepVocabulary):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._leave_scope()
+        self.leave_scope()
         if exc is not None:
             self._fail(exc)
         elif self._status is StepStatus.RUNNING:
@@ -295,14 +293,14 @@ class Step(StepVocabulary):
         self._pending = False
         self._status = StepStatus(status)
         self._ended_at = database_time(now())
-        seconds = time.monotonic() - self._began
+        seconds = time.monotonic() - self.began
         self._duration_ms = round(seconds * 1000, 3)
-        job._open_steps.pop(self._id, None)
+        job.shared.open.pop(self._id, None)
         fields = self._named_in_events()
         if self._status is StepStatus.RETRYING:
-            job._retried_steps += 1
+            job.shared.retried += 1
         if self._status is StepStatus.COMPLETED:
-            job._completed_steps += 1
+            job.shared.completed += 1
             self._percent = 100.0
         try:
             if exc is not None:
@@ -326,7 +324,7 @@ class Step(StepVocabulary):
         if not is_noted(exc, self._id, job.id):
             annotate(exc, job_id=job.id, step_id=self._id, operation=job.operation)
         if self._status is StepStatus.FAILED:
-            job._failed_step = job._failed_step or self.name
+            job.shared.failed = job.shared.failed or self._failed_name()
             self._event(
                 "error",
                 "step_error",
@@ -335,6 +333,11 @@ class Step(StepVocabulary):
         elif self._status is StepStatus.RETRYING:
             told = exception_attrs(exc, job.classifier, self._scope)
             self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
+
+    def _failed_name(self) -> str:
+        """Return the name of the work that failed: of the step around it, for one of its tries."""
+        whole = self._job.shared.open.get(self._parent_step_id or "")
+        return whole.name if whole is not None and "attempt_number" in self.metadata else self.name
 
     # -- while running
     # --------------------------------------------------------------------------
@@ -366,7 +369,7 @@ class Step(StepVocabulary):
             if self._completed > _MOST:  # noqa: PLR1730 -- `min` is a call
                 self._completed = _MOST
         if not self._pending:
-            self._progressed()
+            self.progressed()
 
     def update(
         self,
@@ -393,7 +396,7 @@ class Step(StepVocabulary):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
-        self._job._stop_if_asked()
+        self._job.cancellation.stop_if_asked()
         units = self._checked(partial(check_units, "completed"), completed, self._completed)
         total = self._checked(_check_total, total, None)
         percent = self._checked(check_percent, percent, self._percent)
@@ -405,7 +408,7 @@ class Step(StepVocabulary):
         if described is not None:
             self.description = described
         self.metadata.update(added or {})
-        self._progressed()
+        self.progressed()
 
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
         """Iterate over *items* with ``async for`` or ``for``, and count each item after it was
@@ -418,7 +421,7 @@ class Step(StepVocabulary):
             # if the length cannot be determined, the iteration raises the error, if there is one
             with suppress(Exception):
                 self.total = len(items)
-        return Items(items, self.advance, self._job._stop_if_asked)
+        return Items(items, self.advance, self._job.cancellation.stop_if_asked)
 
     @property
     def percent(self) -> float | None:
@@ -452,7 +455,7 @@ class Step(StepVocabulary):
     def _job_and_step(self) -> tuple[Job, Step]:
         return self._job, self
 
-    def _reported(self) -> dict[str, Any]:
+    def reported(self) -> dict[str, Any]:
         if not self.completed and self.percent is None:
             return {}
         found = {

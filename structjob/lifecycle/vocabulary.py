@@ -17,7 +17,7 @@ from structjob.capture.logger import ABSENT, as_structlog, success
 from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
-from structjob.lifecycle.handle import Handle, duration_fields
+from structjob.lifecycle.handle import Checked, Handle, duration_fields
 from structjob.lifecycle.host import OPEN_HOSTS
 
 if TYPE_CHECKING:
@@ -213,9 +213,8 @@ class StepVocabulary(Handle):
 
     __slots__ = ()
     if TYPE_CHECKING:
-        name: Any
+        name: Checked[str]
         _summary: dict[str, Any]
-        _began: float
 
         def _named_in_events(self) -> dict[str, Any]: ...
 
@@ -239,7 +238,7 @@ class StepVocabulary(Handle):
         Raises:
             InvalidArgument: if *start* is not one of these.
         """
-        lasted = duration_fields(seconds_since(self._began if start is None else start))
+        lasted = duration_fields(seconds_since(self.began if start is None else start))
         self.log.info(f"{self.name} took {lasted['duration_str']}", **{**lasted, **fields})
 
     def summarize(self, **fields: Any) -> None:

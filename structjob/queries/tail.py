@@ -32,6 +32,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
+from structjob.machine.loops import running_loop
 from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import tail_reader
 from structjob.queries.event_rows import COLUMNS, line
@@ -218,7 +219,7 @@ class Tail(Generic[T_co]):
         loop = self._loop
         if loop is None:
             return
-        if asyncio._get_running_loop() is loop:
+        if running_loop() is loop:
             self._woken.set()
         elif not loop.is_closed():
             loop.call_soon_threadsafe(self._woken.set)

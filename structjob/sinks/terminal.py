@@ -88,7 +88,7 @@ class Terminal:
         self._last = 0.0
         self._drawing = threading.Lock()
         self._drawer = 0
-        self._closed = threading.Event()
+        self.closed = threading.Event()
         self._stand_ins: list[StandIn] = []
         self._replaced: dict[str, StandIn] = {}
         self._handlers: list[tuple[logging.StreamHandler[Any], StandIn]] = []
@@ -96,7 +96,7 @@ class Terminal:
             stream.flush()
         self._redirect()
         _open.append(self)
-        atexit.register(self._leave)
+        atexit.register(self.leave)
         threading.Thread(target=self._keep_flushing, name="structjob-terminal", daemon=True).start()
 
     @property
@@ -163,7 +163,7 @@ class Terminal:
         self.users -= 1
         self._rows.pop(owner, None)
         if self.users <= 0:
-            self._leave()
+            self.leave()
         else:
             self.frame()
 
@@ -176,7 +176,7 @@ class Terminal:
         Called in any thread, also in a signal handler, which may interrupt it at any point.
         """
         self._chunks.append(text)
-        if self._closed.is_set():  # it was closed after the caller's check
+        if self.closed.is_set():  # it was closed after the caller's check
             self._write_rest()
         elif time.monotonic() - self._last >= FRAME:
             self.frame()
@@ -206,7 +206,7 @@ class Terminal:
         fault: Exception | None = None
         dropped = 0
         try:
-            if not self._closed.is_set():
+            if not self.closed.is_set():
                 self._draw(erase)
         except BlockingIOError:  # it is non-blocking and accepts nothing at the moment
             self._last = time.monotonic()
@@ -214,7 +214,7 @@ class Terminal:
                 dropped = len(self._collected())
         except (OSError, ValueError) as exc:  # it is disconnected or closed
             fault = exc
-            self._closed.set()
+            self.closed.set()
         finally:
             self._drawer = 0
             self._drawing.release()
@@ -283,7 +283,7 @@ class Terminal:
 
         Rows are drawn by the loop, which does not wait for threads.
         """
-        while not self._closed.wait(2 * FRAME):
+        while not self.closed.wait(2 * FRAME):
             if self._chunks and time.monotonic() - self._last >= FRAME:
                 self.frame()
 
@@ -322,10 +322,10 @@ class Terminal:
 
         A stand-in that other code has kept passes its text on.
         """
-        self._closed.set()
+        self.closed.set()
         if self in _open:
             _open.remove(self)
-        atexit.unregister(self._leave)
+        atexit.unregister(self.leave)
         for key in [key for key, stand_in in stand_ins.items() if stand_in in self._stand_ins]:
             del stand_ins[key]
         for name, stand_in in self._replaced.items():
@@ -335,8 +335,8 @@ class Terminal:
             if handler.stream is stand_in:
                 handler.stream = stand_in.stream
 
-    def _leave(self) -> None:
-        if self._closed.is_set():
+    def leave(self) -> None:
+        if self.closed.is_set():
             return
         for stand_in in self._stand_ins:
             stand_in.hand_over()
@@ -355,7 +355,7 @@ class Terminal:
 
         The rows and the collected text belong to the parent.
         """
-        self._closed.set()
+        self.closed.set()
         self._chunks.clear()
         for stand_in in self._stand_ins:
             stand_in.forget()
@@ -404,7 +404,7 @@ class StandIn(io.TextIOBase):
         return True
 
     def write(self, text: str) -> int:
-        if self._terminal._closed.is_set():
+        if self._terminal.closed.is_set():
             return int(self.stream.write(text))
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
@@ -420,7 +420,7 @@ class StandIn(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        if self._terminal._closed.is_set():
+        if self._terminal.closed.is_set():
             self.stream.flush()
         elif not self.hand_over().endswith("\n"):
             self._terminal.frame(wait=True)
@@ -449,7 +449,7 @@ class StandIn(io.TextIOBase):
         self._show()
 
     def _show(self) -> None:
-        if not self._terminal._closed.is_set():
+        if not self._terminal.closed.is_set():
             self.hand_over()
             self._terminal.frame(wait=True)
 
@@ -470,7 +470,7 @@ def _forget_all() -> None:
 
 def _restore_all() -> None:
     for terminal in _open:
-        terminal._leave()
+        terminal.leave()
 
 
 at_fork("terminals", in_child=_forget_all)

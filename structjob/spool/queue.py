@@ -5,13 +5,13 @@ The queue on disk is in `structjob.spool.disk`.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
+from structjob.machine.loops import running_loop
 from structjob.spool.line import number_of, owner_of
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
@@ -115,7 +115,7 @@ class RecordQueue(Protocol):
 
 def may_block() -> bool:
     """Return whether the caller may be blocked: never inside a running loop."""
-    return asyncio._get_running_loop() is None
+    return running_loop() is None
 
 
 def _ignore(count: int) -> None:

@@ -7,7 +7,6 @@ and each counter has only one writer.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 import weakref
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
+from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
 from structjob.spool.line import seal_event, seal_state, state_body
 from structjob.spool.places import Places
@@ -406,7 +406,7 @@ class Recorder:
         # This inspects the stacks, so that recording itself does not need to count the active
         # threads.
         inside = {Recorder.put.__code__, Recorder.put_state.__code__}
-        for top in sys._current_frames().values():
+        for top in frames_of_threads().values():
             frame: FrameType | None = top
             while frame is not None:
                 if frame.f_code in inside and frame.f_locals.get("self") is self:
@@ -444,10 +444,10 @@ class Recorder:
         )
 
     def _append_first(self, line: bytes, number: int) -> None:
-        if self._open_child():
+        if self.open_child():
             self._append_child(line, number)
         else:
-            self._keep(self.fallback, line, number)
+            self.keep(self.fallback, line, number)
 
     def _append_child(self, line: bytes, number: int) -> None:
         """Append, and also do the work of an engine, because no engine runs here."""
@@ -457,7 +457,7 @@ class Recorder:
             self.account()
         self._catch_up()
 
-    def _keep(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
+    def keep(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
         """Keep a line that came while the directory was being created."""
         fallback.append(line, number)
         if self.spool is not None:
@@ -468,7 +468,7 @@ class Recorder:
             _move(self.fallback_states, self.states)
         self.secure()
 
-    def _open_child(self) -> bool:
+    def open_child(self) -> bool:
         """Create the session's directory; return ``False`` if another call is creating it.
 
         That call may be in another thread, or be the one that this call interrupts.
@@ -535,10 +535,10 @@ class _FirstState(MemoryQueue):
 
     def append(self, line: bytes, number: int) -> None:
         recorder = self._recorder
-        if recorder._open_child():
+        if recorder.open_child():
             recorder.states.append(line, number)
         else:
-            recorder._keep(recorder.fallback_states, line, number)
+            recorder.keep(recorder.fallback_states, line, number)
 
 
 def _nothing() -> None:

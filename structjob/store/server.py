@@ -133,7 +133,7 @@ class ServerStore:
         self._prepared = False
         self._connections: dict[int, Any] = {}
         """The driver's connections, by `id`."""
-        self._in_use: set[int] = set()
+        self.in_use: set[int] = set()
         self._parting: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
@@ -467,7 +467,7 @@ class ServerStore:
     def _drop_idle(self) -> None:
         """Close all idle connections: the failure of one probably concerns the whole server."""
         for key, connection in list(self._connections.items()):
-            if key not in self._in_use:
+            if key not in self.in_use:
                 self.cut(connection)
         if self._engine is not None:
             self._spawn(self._engine.dispose())
@@ -667,7 +667,7 @@ class _Call:
         self.connection: Any = None
 
     async def run(self, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-        in_use = self._store._in_use
+        in_use = self._store.in_use
         _unasked.set(self._unasked)
         async with self._engine.connect() as connection:
             self.connection = (await connection.get_raw_connection()).driver_connection

@@ -1,0 +1,65 @@
+"""What a job shares with its steps, its progress bars and its later attempts."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+from structjob.capture.emit import emit
+from structjob.machine.clock import database_time, now
+
+if TYPE_CHECKING:
+    from structjob.context.scope import Scope
+    from structjob.lifecycle.handle import Handle
+    from structjob.lifecycle.steps import Step
+
+
+class Shared:
+    """The counts of a job's steps, and what is known for all of them together.
+
+    Attributes:
+        created_ns: When the job was created, in nanoseconds since 1970.
+        created: The same as the text of its column.
+        begun: Number of steps begun.
+        numbers: The numbers of the next steps.
+        open: The running steps by id, in the order of their starts.
+        completed: Number of completed steps.
+        retried: Number of steps that were followed by another try.
+        failed: The name of the first step that failed.
+        current: The name of the step that started last, or the text that was reported instead.
+        unreported: The job or step whose latest progress is not yet in an event.
+        reported_at: When the job started, or when its last progress event was written.
+        cut_reported: Whether a warning about a truncated value was logged.
+    """
+
+    __slots__ = (
+        "begun", "completed", "created", "created_ns", "current", "cut_reported", "failed", "numbers", "open", "reported_at", "retried",
+        "unreported",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.created_ns = now()
+        self.created = database_time(self.created_ns)
+        self.begun = 0
+        self.numbers = itertools.count(1)
+        self.open: dict[str, Step] = {}
+        self.completed = 0
+        self.retried = 0
+        self.failed: str | None = None
+        self.current: str | None = None
+        self.unreported: Handle | None = None
+        self.reported_at = 0.0
+        self.cut_reported = False
+
+    def write_progress_event(self, scope: Scope | None) -> None:
+        """Write an event with the latest progress report of the job or one of its steps.
+
+        Args:
+            scope: The scope of the job.
+        """
+        handle, self.unreported = self.unreported, None
+        self.reported_at = time.monotonic()
+        if handle is not None and (attrs := handle.reported()):
+            own = handle.scope if not handle.ended else scope
+            emit(own, "info", "progress", attrs, kind="progress")
