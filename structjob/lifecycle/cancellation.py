@@ -135,7 +135,7 @@ class Cancellable(JobVocabulary):
 
     __slots__ = ("cancellation",)
     cancellation: Cancellation
-    """Used by the library."""
+    """For the library."""
     if TYPE_CHECKING:
 
         @property

@@ -217,7 +217,7 @@ class Handle:
 
     @property
     def scope(self) -> Scope | None:
-        """The scope of its events; ``None`` before it has started. Used by the library."""
+        """The scope of its events; ``None`` before it has started. For the library."""
         return self._scope
 
     def _own_scope(self) -> Scope | None:
@@ -225,15 +225,18 @@ class Handle:
         return self._scope if self._host.tracked else None
 
     def enter_scope(self) -> None:
+        """Make it the current one. For the library; users have `as_current`."""
         assert self._scope is not None  # noqa: S101 -- it has started
         self._entry = Entry(self._scope)
 
     def leave_scope(self) -> None:
+        """Make the former one current again. For the library."""
         if self._entry is not None:
             entry, self._entry = self._entry, None
             self._scope = entry.leave()
 
     def progressed(self) -> None:
+        """Record the progress, at once or after `PROGRESS_EVERY`. For the library."""
         # `advance` may be called in a tight loop. While a record is pending, this is one check.
         if self._pending:
             return
@@ -295,11 +298,14 @@ class Handle:
                 owner.shared.write_progress_event(owner.scope)
 
     def reported(self) -> dict[str, Any]:
-        """Return the progress as attributes of an event; empty if no progress was reported."""
+        """Return the progress as attributes of an event; empty if no progress was reported.
+
+        For the library.
+        """
         raise NotImplementedError
 
     def restate(self) -> None:
-        """Record the current state again, because another process presumed it crashed."""
+        """Record the current state again, because another process presumed it crashed. For the library."""
         self._record()
 
     def _record(self) -> int:

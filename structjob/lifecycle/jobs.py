@@ -495,7 +495,7 @@ class Job(Cancellable):
         )
 
     def scope_of(self, step: Step | None = None, span: Span | None = None) -> Scope:
-        """Return the scope of the job, or of one of its steps.
+        """Return the scope of the job, or of one of its steps. For the library.
 
         Args:
             step: The step.
@@ -868,10 +868,16 @@ class Job(Cancellable):
         """Whether the job's code may still be running.
 
         It is if the job has started and not ended, or if its tracker was closed before it ended.
+        For the library.
         """
         return self._status is JobStatus.RUNNING or self._abandoned
 
     def require_running(self, what: str) -> None:
+        """Raise `InvalidState` if the job's code cannot be running. For the library.
+
+        Args:
+            what: What needs it running, for the message.
+        """
         if (error := self._not_running(what)) is not None:
             raise error
 
