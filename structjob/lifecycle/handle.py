@@ -305,7 +305,7 @@ class Handle:
         raise NotImplementedError
 
     def restate(self) -> None:
-        """Record the current state again, because another process presumed it crashed. For the library."""
+        """Record it again, because another process presumed it crashed. For the library."""
         self._record()
 
     def _record(self) -> int:
