@@ -210,7 +210,7 @@ def test_propagating_twice_replaces_the_hosts():
     adapter = session.get_adapter("http://x")
     structjob.http.propagate(structjob.http.propagate(session), hosts=["b"])
     assert session.get_adapter("http://x") is adapter
-    assert not isinstance(adapter.add_headers._before, type(adapter.add_headers))
+    assert not isinstance(adapter.add_headers.before, type(adapter.add_headers))
 
 
 async def test_what_it_cannot_work_with_is_refused():
