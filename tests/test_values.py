@@ -63,6 +63,18 @@ async def test_values_come_back_equal_at_any_depth(any_tracker: structjob.Tracke
         assert exactly(stored) == exactly(NESTED)
 
 
+async def test_a_result_that_is_one_value_comes_back_equal(any_tracker: structjob.Tracker) -> None:
+    """A number, a text or a truth alone, also in the job's attempt."""
+    given = [*NUMBERS.values(), 10**30, *NESTED["texts"], False, [], {}]
+    for value in given:
+        async with any_tracker.job("one", wait=False) as job:
+            job.result = value
+    found = await any_tracker.jobs.list(operation="one", order="asc", limit=100)
+    assert [exactly(one.result) for one in found] == [exactly(value) for value in given]
+    (attempt,) = await any_tracker.jobs.history(found[6])
+    assert exactly(attempt.result) == exactly(0.1 + 0.2)
+
+
 async def test_a_number_that_is_stored_is_found_by_its_value(
     any_tracker: structjob.Tracker,
 ) -> None:

@@ -79,10 +79,14 @@ def _field(name: str, default: str | None = None) -> str:
 def _value(name: str) -> str:
     if name != "result":  # the other JSON columns hold objects
         return _field(name)
-    # Text would lose its quotes, and booleans would become numbers. The operator `->` needs SQLite
-    # 3.38.
-    kinds = "WHEN 'null' THEN NULL WHEN 'true' THEN 'true' WHEN 'false' THEN 'false'"
-    return f"CASE json_type(value, '$.{name}') {kinds} ELSE json_quote({_field(name)}) END"
+    # With one path, `json_extract` returns an SQL value: a text loses its quotes, a boolean becomes a
+    # number, and a number keeps 15 digits. With two it returns a JSON array, which holds the value as
+    # it was written. The operator `->`, which does the same, needs SQLite 3.38.
+    pair = f"json_extract(value, '$.{name}', '$.absent')"
+    return (
+        f"CASE WHEN json_type(value, '$.{name}') <> 'null'"
+        f" THEN substr({pair}, 2, length({pair}) - length('[,null]')) END"
+    )
 
 
 # Materialized: otherwise json_each serializes each line again for every column that reads it, which
