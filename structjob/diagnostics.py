@@ -10,12 +10,27 @@ import os
 import time
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from structjob.process import on_reset
 from structjob.text.wording import count_of
 
-diagnostics = logging.getLogger("structjob")
+
+class _Diagnostics(logging.LoggerAdapter[logging.Logger]):
+    """The library's own logger. It never raises, whatever the handlers of the program do.
+
+    `logging` itself raises if ``sys.stderr`` is closed.
+    """
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        """Log one message."""
+        with suppress(Exception):
+            super().log(level, msg, *args, stacklevel=2, **kwargs)
+
+
+_logger = logging.getLogger("structjob")
+diagnostics = _Diagnostics(_logger, {})
 
 DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
 """Environment variable that makes the library log its actions to stderr: 1, true, yes or on."""
@@ -81,15 +96,15 @@ def debug_if_asked(environ: Mapping[str, str]) -> None:
     """
     if environ.get(DEBUG_VARIABLE, "").strip().lower() not in ("1", "true", "yes", "on"):
         return
-    diagnostics.setLevel(logging.DEBUG)
-    if not any(type(handler) is _DebugHandler for handler in diagnostics.handlers):
+    _logger.setLevel(logging.DEBUG)
+    if not any(type(handler) is _DebugHandler for handler in _logger.handlers):
         handler = _DebugHandler()
         handler.setFormatter(
             logging.Formatter("%(asctime)s structjob[%(process)d] %(levelname)s %(message)s")
         )
-        diagnostics.addHandler(handler)
+        _logger.addHandler(handler)
         # otherwise each line would appear twice if the root logger has handlers
-        diagnostics.propagate = False
+        _logger.propagate = False
 
 
 class _DebugHandler(logging.StreamHandler):  # type: ignore[type-arg]  # on 3.11 it is generic for type checkers only

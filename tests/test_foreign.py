@@ -534,3 +534,45 @@ async def test_what_is_no_replacement_is_not_warned_about(tracker_of, recording,
         structlog.get_logger().info("still recorded")
         assert len(await tracker.logs.list(text="still recorded")) == 1
     assert warnings_of(caplog) == []
+
+
+async def test_a_program_that_closed_its_streams_runs(tracker_of, monkeypatch):
+    """As a daemon does, and a capture that is over: our own warning about it harms nothing."""
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stdout", closed)
+    monkeypatch.setattr("sys.stderr", closed)
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    structjob.configure()
+    async with tracker_of() as tracker:
+        async with tracker.job("runs") as job:
+            structlog.get_logger().info("one")
+            logging.getLogger("lib").warning("two")
+        found = await tracker.logs.list(job=job, kind="log")
+    assert {one.message for one in found} == {"one", "two"}
+
+
+def test_a_warning_of_ours_that_a_handler_refuses_harms_nothing(monkeypatch):
+    """A handler of the program that raises gets its own errors, from its own log calls only."""
+
+    class Refuses(logging.Handler):
+        def emit(self, record):
+            raise RuntimeError("no")
+
+    def sink(event):
+        raise ValueError("broken")
+
+    monkeypatch.setattr(logging.getLogger(), "handlers", [Refuses()])
+    structjob.configure(console=False, sinks=[sink])
+    structlog.get_logger().info("one")
+
+
+async def test_a_record_without_a_name_is_recorded(tracker_of, recording):
+    """As `makeLogRecord` makes it from what came by a socket."""
+    recording()
+    async with tracker_of() as tracker:
+        record = logging.makeLogRecord({"msg": "from afar", "levelno": 30, "levelname": "WARNING"})
+        logging.getLogger("lib").handle(record)
+        (found,) = await tracker.logs.list(text="from afar")
+    assert found.logger is None

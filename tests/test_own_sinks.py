@@ -1,6 +1,8 @@
 """Sinks of a program's own: functions, objects, and those that take ready lines (R3)."""
 
 import json
+import logging
+import types
 
 import pytest
 import structlog
@@ -139,3 +141,53 @@ def test_the_directory_of_a_file_is_made(tmp_path):
     (tmp_path / "shared").chmod(0o755)
     FileSink(tmp_path / "shared" / "app.jsonl").close()
     assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o755
+
+
+def _sent_by_http(calls, shown):
+    """Return a sink that sends events by a client that logs its requests, as httpx does."""
+    client = logging.getLogger("client")
+
+    class Http:
+        def emit(self, event):
+            calls.append(event.message)
+            client.warning("POST")
+
+    class HttpLines(Http):
+        def write(self, line):
+            self.emit(types.SimpleNamespace(message=json.loads(line)["event"]))
+
+    def send(event):
+        Http().emit(event)
+
+    return {"function": send, "events": Http(), "lines": HttpLines()}[shown]
+
+
+@pytest.mark.parametrize("shown", ["function", "events", "lines"])
+def test_a_sink_does_not_get_what_it_logs(shown):
+    """The other sinks get it, once."""
+    calls, others = [], []
+    structjob.configure(
+        console=False, sinks=[_sent_by_http(calls, shown), lambda event: others.append(event)]
+    )
+    log.info("one")
+    assert calls == ["one"]
+    assert sorted(event.message for event in others) == ["POST", "one"]
+    log.info("two")
+    assert calls == ["one", "two"]
+
+
+def test_a_console_that_logs_what_is_written_to_it_ends():
+    """As Celery's stdout does, and many a `StreamToLogger`."""
+    written = []
+
+    class Stream:
+        def write(self, text):
+            written.append(json.loads(text)["event"])
+            log.info("from write")
+
+        def flush(self):
+            log.info("from flush")
+
+    structjob.configure(console=Stream())
+    log.info("one")
+    assert written == ["one"]

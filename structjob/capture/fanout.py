@@ -38,6 +38,7 @@ from structjob.sinks.sink import (
     Sink,
     SinkEvent,
     as_sink,
+    guarded,
     name_of_sink,
     sink_level,
     writer_of,
@@ -105,11 +106,15 @@ class FanOut:
         self.encoder = Encoder(make_redactor(redact), classifier)
         # A sink that writes finished lines needs no `SinkEvent`.
         self._lines: list[tuple[int, Any, Sink]] = [
-            (sink_level(sink), write, sink)
+            (sink_level(sink), guarded(sink, write), sink)
             for sink in self.sinks
             if (write := writer_of(sink)) is not None
         ]
-        self._records = [(sink_level(sink), sink) for sink in self.sinks if writer_of(sink) is None]
+        self._records: list[tuple[int, Any, Sink]] = [
+            (sink_level(sink), guarded(sink, sink.emit), sink)
+            for sink in self.sinks
+            if writer_of(sink) is None
+        ]
         self._least = min(map(sink_level, self.sinks), default=1_000_000)
         self._without: dict[tuple[int, ...], FanOut] = {}
         self.thresholds: Thresholds | None = None
@@ -124,6 +129,9 @@ class FanOut:
         if found is None:
             found = FanOut(*(sink for sink in self.sinks if id(sink) not in left_out))
             found.encoder, found.thresholds = self.encoder, self.thresholds
+            # with our guards: a sink that logs gets it back through neither
+            found._lines = [one for one in self._lines if id(one[2]) not in left_out]
+            found._records = [one for one in self._records if id(one[2]) not in left_out]
             self._without[left_out] = found
         return found
 
@@ -277,7 +285,7 @@ class FanOut:
         columns: dict[str, Any] | None,
     ) -> None:
         record: SinkEvent | None = None
-        for least, sink in self._records:
+        for least, emit, sink in self._records:
             if level.number < least:
                 continue
             try:
@@ -307,7 +315,7 @@ class FanOut:
                             if attrs.get(name) == columns[name]:
                                 del attrs[name]
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
-                sink.emit(record)
+                emit(record)
             except Exception as exc:  # noqa: BLE001 -- see `take`
                 faults.add(f"the sink {name_of_sink(sink)}", exc)
 

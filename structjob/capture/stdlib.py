@@ -101,7 +101,8 @@ class _Joined:
         @functools.wraps(call_handlers)
         def calling_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
             least = self.least
-            if least is None or record.name.split(".", 1)[0] in DRIVERS:
+            # a record that `makeLogRecord` made, of a socket say, may have no name
+            if least is None or str(record.name).split(".", 1)[0] in DRIVERS:
                 call_handlers(logger, record)
                 return
             alone = not logger.hasHandlers()
@@ -203,13 +204,14 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         message = record.getMessage()
     except Exception:  # noqa: BLE001 -- the arguments do not fit or cannot be shown; the event is kept in another form
         message = f"{normalise(record.msg)} {normalise(record.args)}"
-    columns = error_columns(BY_NAME[level], record.msg, attrs, record.name)
+    logger = None if record.name is None else str(record.name)  # see _wrap
+    columns = error_columns(BY_NAME[level], record.msg, attrs, logger)
     take(
         BY_NAME[level],
         message,
         attrs,
         current_scope() or _scope_of_exception(record),
-        record.name,
+        logger,
         columns,
         ns=int(record.created * 1e9),
     )

@@ -13,7 +13,7 @@ from typing import IO, Any, Literal
 from structjob.exceptions import InvalidArgument
 from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor, takes_lines_whole
-from structjob.sinks.sink import SinkEvent
+from structjob.sinks.sink import Guarded, SinkEvent, logs_nothing
 
 _write = os.write
 
@@ -33,6 +33,7 @@ time of a line.
 """
 
 
+@logs_nothing
 class ConsoleSink:
     """Shows events on a stream: pretty on a terminal, as lines of JSON otherwise.
 
@@ -69,6 +70,7 @@ class ConsoleSink:
         self._lines: Any = None
         self._columns, self._measure_at = 80, 0.0
         self._known: Any = self
+        self._write_through = Guarded(_write_through)
         self._fd = -1
         self._descriptor: Descriptor | None = None
         """Keeps lines whole on a pipe or a terminal; a file needs no help."""
@@ -99,7 +101,8 @@ class ConsoleSink:
         if stream is not self._known:
             self._learn(stream)
         if self._fd < 0:
-            _write_through(stream, line)
+            # it may log what is written to it, as Celery's stdout does
+            self._write_through(stream, line)
             return
         if self._descriptor is not None:
             self._descriptor.write(self._fd, line, stream)

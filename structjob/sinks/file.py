@@ -16,7 +16,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.descriptor import Descriptor
 from structjob.machine.files import UnsafeFile, follow, is_special, make_directory, open_file
-from structjob.sinks.sink import SinkEvent
+from structjob.sinks.sink import SinkEvent, logs_nothing
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 
@@ -43,6 +43,7 @@ def append_line(fd: int, line: bytes, path: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
+@logs_nothing
 class FileSink:
     """Appends events to a file as lines of JSON.
 

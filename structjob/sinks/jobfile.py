@@ -17,11 +17,12 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
 from structjob.sinks.file import append_line
-from structjob.sinks.sink import SinkEvent
+from structjob.sinks.sink import SinkEvent, logs_nothing
 
 _PLAIN = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
+@logs_nothing
 class JobFileSink:
     """Appends the events of each job to a file of its own, ``<job id>.jsonl``, as lines of JSON.
 

@@ -4,7 +4,7 @@ A sink is a function that takes a `SinkEvent`, or an object with a method ``emit
 are ``level`` (the lowest level it takes, default ``"debug"``), ``close()``, and ``write(line)``. A
 sink with ``write`` gets the event as a line of JSON without a `SinkEvent`, which takes a tenth of
 the time. Exceptions from a sink are counted, logged at most once a minute, and never reach the
-caller.
+caller. What a sink logs, or a library that it calls, is recorded and goes to the other sinks.
 
 >>> structjob.configure(sinks=[lambda event: print(event.level, event.message, event.job_id)])
 """
@@ -12,9 +12,10 @@ caller.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, level_name
@@ -107,7 +108,7 @@ class Sink(Protocol):
     """
 
     def emit(self, event: SinkEvent, /) -> None:
-        """Show *event*. May raise; must not log and must not wait."""
+        """Show *event*. May raise; must not wait. Does not get what it logs itself."""
 
 
 AnySink = Sink | Callable[[SinkEvent], object]
@@ -165,6 +166,51 @@ def writer_of(sink: Sink) -> Callable[[bytes], object] | None:
         if "emit" in holder:
             return None
     return None
+
+
+class Guarded:
+    """A function that does nothing if it is called again from within itself, in the same thread.
+
+    A sink that sends events by HTTP gets what its client logs, which would be sent again, and so
+    on.
+
+    Args:
+        call: The function.
+    """
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+        self._inside = threading.local()
+
+    def __call__(self, *given: Any) -> None:
+        inside = self._inside.__dict__
+        if inside:
+            return
+        inside["now"] = True
+        try:
+            self._call(*given)
+        finally:
+            inside.clear()
+
+
+_silent: set[type] = set()
+
+Kind = TypeVar("Kind")
+
+
+def logs_nothing(kind: type[Kind]) -> type[Kind]:
+    """Mark a class of sinks that log nothing themselves.
+
+    They are not guarded, because a signal handler that interrupts them may log an event that they
+    have to show.
+    """
+    _silent.add(kind)
+    return kind
+
+
+def guarded(sink: Sink, call: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Return *call*, a method of *sink*, guarded against what the sink logs itself."""
+    return call if type(sink) in _silent else Guarded(call)
 
 
 def name_of_sink(sink: Sink) -> str:

@@ -79,9 +79,9 @@ def _field(name: str, default: str | None = None) -> str:
 def _value(name: str) -> str:
     if name != "result":  # the other JSON columns hold objects
         return _field(name)
-    # With one path, `json_extract` returns an SQL value: a text loses its quotes, a boolean becomes a
-    # number, and a number keeps 15 digits. With two it returns a JSON array, which holds the value as
-    # it was written. The operator `->`, which does the same, needs SQLite 3.38.
+    # With one path, `json_extract` returns an SQL value: a text loses its quotes, a boolean becomes
+    # a number, and a number keeps 15 digits. With two it returns a JSON array, which holds the
+    # value as it was written. The operator `->`, which does the same, needs SQLite 3.38.
     pair = f"json_extract(value, '$.{name}', '$.absent')"
     return (
         f"CASE WHEN json_type(value, '$.{name}') <> 'null'"
