@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import sqlite3
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -334,6 +336,31 @@ async def test_prometheus_reads_how_many_jobs_there_are(tracker, work):
     assert "structjob_up 1\n" in text
     assert 'structjob_jobs{operation="vm-migrate",status="failed"} 1\n' in text
     assert 'structjob_sessions{status="live"} 1\n' in text
+
+
+async def test_prometheus_counts_a_job_that_hangs_for_days(tmp_path):
+    """A job that was created before the window is counted while it runs, and as failed when it
+    fails; without sessions of a status their number is 0 (R38).
+    """
+    path = tmp_path / "jobs.db"
+    async with structjob.Tracker(path) as tracker:
+        job = await tracker.create_job("hangs")
+        await job.start()
+        await tracker.flush()
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute(
+                "UPDATE structjob_jobs SET created_at = '2026-01-01', started_at = '2026-01-01'"
+            )
+        async with client(tracker, base="http://localhost/") as web:
+            text = (await web.get("metrics")).text
+            assert 'structjob_jobs{operation="hangs",status="running"} 1\n' in text
+            assert 'structjob_jobs{operation="hangs",status="failed"} 0\n' in text
+            assert 'structjob_sessions{status="silent"} 0\n' in text
+            await job.end(error=ValueError("too late"))
+            await tracker.flush()
+            text = (await web.get("metrics")).text
+            assert 'structjob_jobs{operation="hangs",status="running"} 0\n' in text
+            assert 'structjob_jobs{operation="hangs",status="failed"} 1\n' in text
 
 
 async def test_every_path_and_answer_is_documented(web):

@@ -89,6 +89,23 @@ def test_a_database_that_is_not_there_is_not_made(live):
     assert not (live.directory / "absent.db").exists()
 
 
+def test_a_database_server_that_starts_later(live):
+    """After a reboot the pages may start before the database: requests get 503 until it answers
+    (R46).
+    """
+    program = live.start("serve", "--port", "0", "--db", "postgresql://nobody@127.0.0.1:1/jobs")
+    try:
+        warning = program.stderr.readline()
+        assert b"warning: cannot connect to postgresql://nobody@127.0.0.1:1/jobs" in warning
+        address = address_of(program)
+        assert httpx.get(f"{address}api/v1/health").status_code == 200
+        answer = httpx.get(f"{address}api/v1/ready")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    finally:
+        program.kill()
+        program.wait()
+
+
 HOST = """
 import asyncio, sys, structjob, uvicorn
 from contextlib import asynccontextmanager

@@ -86,11 +86,22 @@ def serve(
 
 
 async def _look_at(db: Database) -> None:
-    """Open the database once, so that a fault is reported now and not to the first visitor."""
+    """Open the database once, so that a fault is reported now and not to the first visitor.
+
+    A database server that does not answer yet is a warning: after a reboot it may start later.
+    """
+    from structjob.exceptions import StoreUnavailable
     from structjob.reader import Reader
 
-    async with Reader(db.url):
-        pass
+    try:
+        async with Reader(db.url):
+            pass
+    except StoreUnavailable as exc:
+        if exc.permanent or exc.gone:
+            raise
+        say(
+            f"structjob: warning: {str(exc).rstrip('?.')}; requests get status 503 until the database answers"
+        )
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,16 +1,18 @@
 """``/metrics``: metrics of the database and of this server, for Prometheus.
 
-Metrics of the database include all programs that log to it. Metrics that count jobs or lines cover
-a window of 24 hours, and are gauges: rows are pruned, so that a counter could decrease.
+Metrics of the database include all programs that log to it. Metrics that count ended jobs or lines
+cover a window of 24 hours, and are gauges: rows are pruned, so that a counter could decrease. Jobs
+that have not ended are counted whenever they were created: one that hangs for days is among them.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 
 from structjob.exceptions import StructjobError
+from structjob.models import JobRecord, JobStatus
 from structjob.statistics import OperationStatistics
 from structjob.web.hub import Hub
 from structjob.web.source import Source
@@ -22,7 +24,9 @@ WINDOW = timedelta(hours=24)
 _OPERATIONS = 100
 """Number of operations with their own series: those with the most jobs."""
 
-_STATUSES = ("completed", "failed", "cancelled", "crashed", "running", "pending")
+_ENDED = ("completed", "failed", "cancelled", "crashed")
+_OPEN = (JobStatus.RUNNING, JobStatus.PENDING)
+_SESSION_STATUSES = ("live", "silent", "died")
 _QUANTILES = {"0.5": "p50_ms", "0.95": "p95_ms", "0.99": "p99_ms"}
 
 Series = Iterator[tuple[Mapping[str, str], float]]
@@ -36,7 +40,8 @@ async def exposition(source: Source, hub: Hub) -> str:
     streams = Counter(one.transport for one in hub.subscriptions)
     try:
         await source.open()
-        operations = await source.stats.operations(since=WINDOW, limit=_OPERATIONS)
+        operations = await source.stats.operations(since=WINDOW, by="ended", limit=_OPERATIONS)
+        open_jobs = await source.jobs.list(status=_OPEN, limit=10_000)
         volume = await source.stats.volume(since=WINDOW)
         sessions = await source.sessions.list(limit=10_000, live=True)
         open_errors = await source.errors.list(status=["open", "regressed"], since=WINDOW)
@@ -48,12 +53,12 @@ async def exposition(source: Source, hub: Hub) -> str:
             _family("structjob_up", "Whether the database answers.", iter([({}, 1)])),
             _family(
                 "structjob_jobs",
-                "Jobs created within 24 hours, by operation and status.",
-                _jobs(operations),
+                "Jobs that ended within 24 hours, and all that run or are pending, by operation and status.",
+                _jobs(operations, open_jobs),
             ),
             _family(
                 "structjob_job_duration_seconds",
-                "Durations of completed jobs created within 24 hours.",
+                "Durations of the jobs that completed within 24 hours.",
                 _durations(operations),
             ),
             _family(
@@ -69,7 +74,7 @@ async def exposition(source: Source, hub: Hub) -> str:
             _family(
                 "structjob_sessions",
                 "Sessions that have not ended, by sign of life.",
-                (({"status": status}, number) for status, number in statuses.items()),
+                (({"status": status}, statuses[status]) for status in _SESSION_STATUSES),
             ),
             _family(
                 "structjob_streams",
@@ -80,10 +85,17 @@ async def exposition(source: Source, hub: Hub) -> str:
     )
 
 
-def _jobs(operations: list[OperationStatistics]) -> Series:
-    for one in operations:
-        for status in _STATUSES:
-            yield {"operation": one.operation, "status": status}, getattr(one, status)
+def _jobs(operations: list[OperationStatistics], open_jobs: Iterable[JobRecord]) -> Series:
+    counts = Counter((job.operation, job.status) for job in open_jobs)
+    names = dict.fromkeys([one.operation for one in operations])
+    names.update(dict.fromkeys(operation for operation, _ in counts))
+    ended = {one.operation: one for one in operations}
+    for name in names:
+        for status in _ENDED:
+            number = getattr(ended[name], status) if name in ended else 0
+            yield {"operation": name, "status": status}, number
+        for status in _OPEN:
+            yield {"operation": name, "status": status.value}, counts[name, status]
 
 
 def _durations(operations: list[OperationStatistics]) -> Series:
