@@ -107,7 +107,7 @@ async def test_an_export_is_not_called_what_it_is_not(tracker, tmp_path, suffix)
         pass
     with pytest.raises(
         InvalidArgument,
-        match=rf"JSON lines, which x\.{suffix} is no name for.*structjob export JOB --csv",
+        match=rf"JSON lines, but the suffix of x\.{suffix} says something else.*structjob export JOB --csv",
     ):
         await tracker.export(job.id, tmp_path / f"x.{suffix}")
     assert list(tmp_path.glob("x.*")) == []
@@ -117,7 +117,7 @@ def test_the_command_refuses_such_a_name_too(tmp_path):
     """faults 33h: `structjob export JOB -o x.csv` without --csv."""
     ran = CliRunner().invoke(export, ["gui-17", "-o", str(tmp_path / "x.csv")])
     assert ran.exit_code == 2
-    assert "x.csv is no name for" in ran.output
+    assert "the suffix of x.csv says something else" in ran.output
     assert "--csv" in ran.output
 
 

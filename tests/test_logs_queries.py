@@ -481,6 +481,56 @@ async def test_include_children_reads_the_whole_tree(store, found):
     assert messages(await found.list(job_id="j", children=False)) == ["1", "5"]
 
 
+async def test_few_errors_of_a_long_job_are_found_by_level(store, found, monkeypatch):
+    """A page of the errors of a job, of its tree or of a step is the same by whichever index, in
+    both directions; that of the levels is taken where it finds fewer (R36).
+    """
+    await store.job("j")
+    await store.job("k", parent="j")
+    for number in range(4):
+        for job_id, step_id in (("j", "s"), ("j", None), ("k", None), ("other", "s"), (None, None)):
+            which = {"job_id": job_id, "step_id": step_id, "operation": "o"}
+            await store.log(f"{job_id} {step_id} {number}", **which)
+            if number % 2:
+                level = ("warning", "error", "critical")[number % 3]
+                await store.log(f"{level} {job_id} {step_id}", level=level, **which)
+    wanted = [
+        {"job_id": "j", "children": False},
+        {"job_id": ("j", "other"), "children": False},
+        {"job_id": "j"},
+        {"step_id": "s"},
+        {"job_id": "k", "operation": "o", "since": T0 + timedelta(seconds=12)},
+        {"job_id": "j", "step_id": "s", "text": "other"},
+    ]
+
+    async def pages():
+        result = []
+        for filters in wanted:
+            for level in (
+                {"level": "warning"},
+                {"level": "error"},
+                {"levels": ("debug", "critical")},
+            ):
+                for order in ("asc", "desc"):
+                    asked = {**filters, **level, "order": order, "limit": 2}
+                    cursor, seen = None, []
+                    while not seen or cursor:
+                        page = await found.list(cursor=cursor, **asked)
+                        seen.append(messages(page))
+                        cursor = page.next_cursor
+                    result.append((seen, await found.count(**filters, **level)))
+        return result
+
+    plain = await pages()
+    assert any(len(seen) > 1 for seen, _ in plain)
+    # with 10 errors in all, those who have as many events are long
+    monkeypatch.setattr("structjob.queries.logs._MANY", 11)
+    await found.list(job_id="j", level="warning")
+    if store.kind == "sqlite":
+        assert "logs_by_level" in await store.plan(store.asked[-1])
+    assert await pages() == plain
+
+
 async def test_include_children_of_a_job_with_very_many(store, found):
     """A job with hundreds of children is read as well as one with few (R36)."""
     await store.job("j")

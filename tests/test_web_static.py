@@ -8,6 +8,9 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+from starlette.requests import Request
+
 STATIC = Path(__file__).parents[1] / "structjob" / "web" / "static"
 sys.path.insert(0, str(Path(__file__).parent / "web"))
 
@@ -42,6 +45,24 @@ def test_import_map_names_every_module_of_the_vendored_packages():
         if "as" in file
     }
     assert found["imports"] == wanted
+
+
+@pytest.mark.parametrize(
+    ("path", "script"), [("", "overview"), ("jobs", "jobs"), ("jobs/gui-17", "job"), ("logs", "logs"), ("errors/3fa2", "error"), ("sessions/7", "sessions"), ("nothing", None)]
+)  # fmt: skip
+def test_a_page_names_all_scripts_that_it_imports_so_that_they_load_at_once(path, script):
+    """Nothing is left that a browser would find only when it has read another script."""
+    made = shell.Shell("x")
+    request = Request(
+        {"type": "http", "path": f"/{path}", "root_path": "", "headers": [], "state": {}}
+    )
+    page = bytes(made.page(request).body).decode()
+    named = set(re.findall(rf'modulepreload" href="[./]*static/{made.build}/([^"]+)"', page))
+    assert named >= {"app.js", *([f"pages/{script}.js"] if script else [])}
+    for one in named:
+        text = (STATIC / one).read_text()
+        for imported in re.findall(r'^import (?:.*? from )?"(\.[^"]+)";', text, re.MULTILINE):
+            assert (STATIC / one).parent.joinpath(imported).resolve().relative_to(STATIC).as_posix() in named  # fmt: skip
 
 
 def test_style_fits_its_budget(record_property):

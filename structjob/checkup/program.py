@@ -57,5 +57,5 @@ def sqlite() -> Finding:
         "sqlite",
         "warning",
         f"{sqlite3.sqlite_version} has a fault that may, very rarely, damage a file that several processes write to at once",
-        f"use a Python with SQLite {'.'.join(map(str, SAFE_WAL))} or newer, or one process a file",
+        f"use a Python with SQLite {'.'.join(map(str, SAFE_WAL))} or newer, or write to each file from one process only",
     )

@@ -143,7 +143,7 @@ def _failure(exc: StructjobError, db: str) -> Failure:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
-  structjob demo                       see it work, in ten seconds
+  structjob demo                       see it work, in a few seconds
   structjob run -- make test           any program becomes a job
   structjob jobs --status failed       what went wrong lately
   structjob logs 019a3f7c -f           follow one job

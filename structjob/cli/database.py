@@ -257,7 +257,9 @@ async def deliver_from(
         entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl")
     )
     if size > _MUCH:
-        say(f"delivering {size / 1e6:,.0f} MB of lines that a program left behind when it died …")
+        say(
+            f"delivering {size / 1e6:,.0f} MB of lines that a program did not deliver before it ended …"
+        )
     from structjob.tracker import Tracker
 
     def not_delivered(exc: StructjobError) -> list[int]:

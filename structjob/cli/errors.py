@@ -45,7 +45,7 @@ class _Default(click.Group):
     cls=_Default,
     epilog="""\b
 Examples:
-  structjob errors                       what is not dealt with, the latest first
+  structjob errors                       errors that are not resolved, the latest first
   structjob errors --final               what ended jobs; without what a retry overcame
   structjob errors list --since 1d --operation nightly
   structjob errors show 3fa2             the beginning of an id will do
@@ -57,7 +57,7 @@ came through are the same. An exception that passes through steps, jobs and logg
 exception are the same error if logger, message (before its arguments are filled in) and error_type are the same.""",
 )
 def errors() -> None:
-    """List errors, show one, or say that it is resolved."""
+    """List errors, show one, mark it as resolved."""
 
 
 @errors.command("list")
@@ -153,7 +153,7 @@ async def _list(
         say(
             f"no errors match ({', '.join(names)})"
             if names
-            else f"no errors in {db.shown} but resolved ones, if any"
+            else f"no unresolved errors in {db.shown}"
         )
         suggest(command_line("errors", "--all", db=db.option))
 
@@ -268,7 +268,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
 @options.json_output
 @options.database
 def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
-    """Say that an error is dealt with; if it occurs again, it has regressed."""
+    """Mark an error as resolved; if it occurs again, it has regressed."""
     from structjob.cli.database import execute
 
     execute(_settle(id_, db, by=by, reopen=False, as_json=as_json))
@@ -279,7 +279,7 @@ def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
 @options.json_output
 @options.database
 def reopen(id_: str, db: Database, *, as_json: bool) -> None:
-    """Take back that an error is resolved."""
+    """Reopen a resolved error."""
     from structjob.cli.database import execute
 
     execute(_settle(id_, db, by=None, reopen=True, as_json=as_json))

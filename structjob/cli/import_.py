@@ -48,7 +48,7 @@ same file is stored once, however often it is imported.""",
 def import_(
     file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool
 ) -> None:
-    """Take jobs in from a file of JSON lines, or from stdin if it is -."""
+    """Import jobs from a file of JSON lines; - is stdin."""
     from structjob.cli.database import execute
     from structjob.transfer.imports import to_be_read_twice
 

@@ -213,7 +213,7 @@ class JobPage:
         if job.cpu_ms is not None:
             parts.append(f"{lasting(job.cpu_ms / 1000)} CPU")
         if job.max_rss_kb is not None:
-            parts.append(f"peak memory {job.max_rss_kb / 1024:,.0f} MB")
+            parts.append(f"peak memory {job.max_rss_kb * 1024 / 1e6:,.0f} MB")
         return ", ".join(parts)
 
     # -- steps and children

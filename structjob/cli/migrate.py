@@ -55,7 +55,7 @@ def migrate(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring the tables to the version that this structjob works with."""
+    """Create the tables, or upgrade them to the version of this structjob."""
     if direction is not None:
         if down_to is not None and direction == "up":
             raise click.UsageError("--sql up and --down contradict each other; use --sql down.")

@@ -101,7 +101,7 @@ def prune(
     as_json: bool,
     utc: bool,
 ) -> None:
-    """Delete jobs and lines that are older than they are to be kept."""
+    """Delete jobs and lines past their retention."""
     from structjob.cli.database import execute
     from structjob.retention.policy import Retention
 

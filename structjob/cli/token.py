@@ -49,7 +49,7 @@ Examples:
   structjob token revoke 1f9a03c2"""
 )
 def token() -> None:
-    """Make, list and revoke tokens for structjob serve."""
+    """Create, list and revoke tokens for structjob serve."""
 
 
 @token.command()
@@ -57,7 +57,7 @@ def token() -> None:
 @click.option("--expires", metavar="AGE", callback=age, help="After how long it ends, such as 90d; by default never.")  # fmt: skip
 @_file
 def create(scope: str, expires: timedelta | None, token_file: str | None) -> None:
-    """Make a token, and show it once."""
+    """Create a token and show it once."""
     require_extra()
     from structjob.web.tokens import TokenFile
 
@@ -65,15 +65,13 @@ def create(scope: str, expires: timedelta | None, token_file: str | None) -> Non
     text, made = TokenFile(path).create("write" if scope == "write" else "read", expires)
     click.echo(text)
     ends = "never ends" if made.expires_at is None else f"ends {brief(made.expires_at, utc=False)}"
-    say(
-        f"token {made.id} for scope {scope} {ends}; {path} knows its hash, and it is shown only now"
-    )
+    say(f"token {made.id} for scope {scope} {ends}; {path} holds its hash. It is shown only once")
 
 
 @token.command("list")
 @_file
 def list_(token_file: str | None) -> None:
-    """List the tokens, not their text."""
+    """List the tokens without their secret part."""
     require_extra()
     from structjob.web.tokens import TokenFile
 
@@ -97,7 +95,7 @@ def list_(token_file: str | None) -> None:
 @click.argument("id_", metavar="ID")
 @_file
 def revoke(id_: str, token_file: str | None) -> None:
-    """Take a token back; who logged in with it is logged out."""
+    """Revoke a token and end its logins."""
     require_extra()
     from structjob.web.tokens import TokenFile
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal, Unpack, overload
 from weakref import WeakSet
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select, true
+from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, values_of
@@ -31,7 +31,7 @@ from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
 from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import contains, equals, equals_any, json_equals
+from structjob.store.expressions import apart, contains, equals, equals_any, json_equals
 from structjob.store.tables import USUAL, attempts, found_by_correlation, gaps, logs, unusual
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
@@ -40,6 +40,9 @@ _MAX_BRANCHES = 50
 
 A statement can merge only a limited number of branches.
 """
+
+_MANY = 20_000
+"""Events of a job or step from which on it may be quicker to find its errors among all errors."""
 
 _BATCH = 1000
 
@@ -455,16 +458,52 @@ class Logs:
         mark: str | None = None,
         limit: int | None = None,
     ) -> Listing:
+        branches = await self._alternatives(wanted)
+        if await self._levels_find_fewer(wanted, branches):
+            conditions = (*_conditions(wanted, by_level=True), *_without_index(branches))
+            branches = tuple(logs.c.level == level for level in wanted.matching_levels)
+        else:
+            conditions = _conditions(wanted)
         return Listing(
             table=logs,
             time=logs.c.ts,
-            conditions=(*_conditions(wanted), *more),
-            branches=await self._alternatives(wanted),
+            conditions=(*conditions, *more),
+            branches=branches,
             order=wanted.order,
             limit=limit or wanted.limit,
             fingerprint=mark or fingerprint("logs", wanted),
             searches=_searches(wanted),
         )
+
+    async def _levels_find_fewer(
+        self, wanted: LogFilter, branches: tuple[ColumnElement[bool], ...]
+    ) -> bool:
+        """Return whether all events of the wanted levels are fewer than those of the wanted job or
+        step.
+        """
+        other = (wanted.correlation_id, wanted.session_id, wanted.fingerprint)
+        if (
+            not _unusual(wanted, "level")
+            or (wanted.job_id is None and wanted.step_id is None)
+            or any(value is not None for value in other)
+            or len(branches) >= _MAX_BRANCHES
+            or any(not isinstance(one, BinaryExpression) for one in branches)
+        ):
+            return False
+        mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
+        levels = [unusual("level"), logs.c.level.in_(wanted.matching_levels)]
+        found = await self._fetch(
+            select(
+                *(
+                    select(func.count())
+                    .select_from(select(literal(1)).where(*which).limit(_MANY).subquery())
+                    .scalar_subquery()
+                    .label(name)
+                    for name, which in (("mine", mine), ("levels", levels))
+                )
+            )
+        )
+        return bool(found[0]["mine"] == _MANY and found[0]["levels"] < _MANY)
 
     async def _page(self, listing: Listing, cursor: str | None) -> Page[EventRecord]:
         return await read_page(
@@ -626,15 +665,19 @@ def _check(wanted: LogFilter) -> None:
     _searches(wanted)
 
 
-def _conditions(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-    found = _equal(wanted, [name for name in _leading(wanted) if name != _branching(wanted)])
+def _conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElement[bool], ...]:
+    found = _equal(
+        wanted,
+        [name for name in _leading(wanted) if name != _branching(wanted)],
+        apart_from="step_id" if by_level else None,
+    )
     if not _narrow(wanted):
         found += [unusual(name) for name in _leading(wanted)]
-    if _leading_levels(wanted):
+    if by_level or _leading_levels(wanted):
         found.append(unusual("level"))
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and (levels := wanted.matching_levels):
+    if _narrow(wanted) and not by_level and (levels := wanted.matching_levels):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:
         found.append(logs.c.ts >= wanted.since)
@@ -660,9 +703,19 @@ def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     return tuple(found)
 
 
-def _equal(wanted: LogFilter, names: Iterable[str]) -> list[ColumnElement[bool]]:
+def _without_index(branches: tuple[ColumnElement[bool], ...]) -> list[ColumnElement[bool]]:
+    """Return the condition that one of *branches* holds, each of which selects a job."""
+    ids = [branch.right for branch in branches if isinstance(branch, BinaryExpression)]
+    return [apart(logs.c.job_id).in_(ids)] if ids else []
+
+
+def _equal(
+    wanted: LogFilter, names: Iterable[str], *, apart_from: str | None = None
+) -> list[ColumnElement[bool]]:
     return [
-        equals_any(name, logs.c[name], getattr(wanted, name))
+        equals_any(
+            name, apart(logs.c[name]) if name == apart_from else logs.c[name], getattr(wanted, name)
+        )
         for name in names
         if getattr(wanted, name) is not None
     ]

@@ -76,6 +76,30 @@ def _postgresql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "clock_timestamp()"
 
 
+class apart(FunctionElement[Any]):  # noqa: N801  # reads like the SQL function it stands for
+    """A column that SQLite compares row by row, without its index.
+
+    SQLite knows nothing about the rows, so it may choose an index that finds a million of them.
+    A server knows how many rows each of its indexes finds.
+    """
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        self.type = column.type
+        super().__init__(column)
+
+
+@compiles(apart)
+def _column(element: apart, compiler: SQLCompiler, **kw: Any) -> str:
+    return compiler.process(next(iter(element.clauses)), **kw)
+
+
+@compiles(apart, "sqlite")
+def _sqlite_apart(element: apart, compiler: SQLCompiler, **kw: Any) -> str:
+    return f"+{_column(element, compiler, **kw)}"
+
+
 def storable(name: str, value: str) -> str:
     """Return *value* if a database accepts it as a bound value.
 

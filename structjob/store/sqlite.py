@@ -678,7 +678,7 @@ def _existing(path: Path) -> Path:
     """
     if not os.path.exists(path):
         raise StoreUnavailable(
-            f"there is no database file {path}: the first tracker that is opened makes it",
+            f"there is no database file {path}: `structjob migrate` creates it, and so does the first tracker",
             gone=True,
         )
     try:

@@ -80,7 +80,7 @@ def check_name(path: str | os.PathLike[str]) -> None:
     name = Path(path).name.lower().removesuffix(".gz")
     if name.endswith(_OTHER_FORMS):
         raise InvalidArgument(
-            f"a job is exported as JSON lines, which {Path(path).name} is no name for: call it .jsonl or .jsonl.gz; "
+            f"a job is exported as JSON lines, but the suffix of {Path(path).name} says something else: use .jsonl or .jsonl.gz; "
             "`structjob export JOB --csv -o FILE` writes its log lines as CSV"
         )
 

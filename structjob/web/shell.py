@@ -3,6 +3,8 @@
 All references are relative to the depth of the address, so that the pages work below any prefix. In
 ``static/index.html``, ``{{root}}`` becomes ``./`` or ``../``, ``{{static}}`` the directory of the
 files, ``{{build}}`` their version, and ``{{name}}`` the escaped name of the application.
+``{{preload}}`` names all scripts of the page, so that a browser loads them at once; it would find
+them one import after the other.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import gzip
 import html
+import posixpath
 import re
 from hashlib import blake2b, sha256
 from importlib import resources
@@ -50,11 +53,30 @@ _TYPES = {
     "ts": "text/plain",
     "woff2": "font/woff2",
 }
+_SCRIPTS = {
+    "": "overview",
+    "jobs": "jobs",
+    "jobs/": "job",
+    "logs": "logs",
+    "errors": "errors",
+    "errors/": "error",
+    "sessions": "sessions",
+    "sessions/": "sessions",
+    "storage": "storage",
+}
+"""The script of each page below ``pages/``. A page of one thing ends with a slash."""
+
+_IMPORT = re.compile(r'(?:\bfrom|^import)\s*"([\w@./-]+)"', re.MULTILINE)
+"""Static imports, of our scripts and of the vendored ones."""
+
 _INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 _COMMENTS = re.compile(
     rb"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n", re.DOTALL | re.MULTILINE
 )
 """Comments on their own lines: a tenth of what a visitor would load."""
+
+_NAMED = re.compile(r'"([^"]+)": "\{\{static\}\}([^"]+)"')
+"""The names of the import map in ``index.html``, and their files."""
 
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
@@ -79,12 +101,15 @@ class Shell:
             digest.update(path.encode() + b"\0" + content)
         self.build = digest.hexdigest()
         self._squeezed: dict[str, bytes] = {}
-        self._documents: dict[str, tuple[bytes, str]] = {}
+        self._documents: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     def page(self, request: Request) -> Response:
         """Return the document for the requested address."""
         below = below_root(request)
-        document, scripts = self._document("../" * below.count("/") or "./")
+        page, one = below.partition("/")[::2]
+        document, scripts = self._document(
+            "../" * below.count("/") or "./", _SCRIPTS.get(f"{page}/" if one else page, "")
+        )
         request.state.scripts = scripts  # for the Content-Security-Policy
         return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
 
@@ -116,10 +141,31 @@ class Shell:
             content = self._squeezed[path]
         return Response(content, 200, headers, _TYPES.get(kind, "application/octet-stream"))
 
-    def _document(self, root: str) -> tuple[bytes, str]:
-        if root not in self._documents:
+    def _scripts(self, page: str) -> list[str]:
+        """Return the scripts that a page needs, without those that it may load later."""
+        named = dict(_NAMED.findall(self._files["index.html"].decode()))
+        found: list[str] = []
+        wanted = ["app.js", *([f"pages/{page}.js"] if page else [])]
+        while wanted:
+            path = wanted.pop()
+            if path in found:
+                continue
+            found.append(path)
+            text = self._files[path].decode()
+            for imported in _IMPORT.findall(text):
+                below = posixpath.join(posixpath.dirname(path), imported)
+                wanted.append(named.get(imported) or posixpath.normpath(below))
+        return sorted(found)
+
+    def _document(self, root: str, page: str) -> tuple[bytes, str]:
+        if (root, page) not in self._documents:
             text = self._files["index.html"].decode()
+            preload = (
+                f'<link rel="modulepreload" href="{{{{static}}}}{path}">'
+                for path in self._scripts(page)
+            )
             for key, value in (
+                ("preload", "\n".join(preload)),
                 ("root", root),
                 ("static", f"{root}static/{self.build}/"),
                 ("build", self.build),
@@ -130,8 +176,11 @@ class Shell:
                 base64.b64encode(sha256(script.encode()).digest()).decode()
                 for script in _INLINE.findall(text)
             )
-            self._documents[root] = text.encode(), " ".join(f"'sha256-{one}'" for one in hashes)
-        return self._documents[root]
+            self._documents[root, page] = (
+                text.encode(),
+                " ".join(f"'sha256-{one}'" for one in hashes),
+            )
+        return self._documents[root, page]
 
 
 def below_root(request: Request) -> str:

@@ -32,9 +32,9 @@ WATCHED = 3.0
     epilog="""\b
 Examples:
   structjob demo                          watch a directory tree being moved
-  structjob demo --source ~/documents     one of your own; it is only read
-  structjob demo --once                   headless: no bars, no pauses
-  structjob demo --json                   the same, and what was measured as JSON; all else appears on stderr"""
+  structjob demo --source ~/documents     a tree of your own; it is only read
+  structjob demo --once                   without progress bars and pauses
+  structjob demo --json                   the same; the result as JSON on stdout, all else on stderr"""
 )
 @click.option(
     "--source",
@@ -43,13 +43,13 @@ Examples:
     help="Move a copy of this directory instead of one made for it.",
 )
 @click.option(
-    "--once", is_flag=True, help="Headless and as fast as it goes; fails if anything was lost."
+    "--once", is_flag=True, help="Without progress bars and pauses; fails if a line was lost."
 )
 @options.json_output
 @options.database
 def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
-    """Move a directory tree in parallel, and see what is recorded of it in ./structjob-demo.db, or
-    in the database that --db names.
+    """Move a directory tree in parallel and record it in ./structjob-demo.db, or in the database
+    that --db names.
 
     The files are really copied and verified, in a temporary directory. One part is retried and one
     copy is damaged on purpose.
@@ -158,13 +158,13 @@ def _report(
     rates = f"{speed.lines / speed.logging:,.0f} lines/s logged, {speed.lines / speed.storing:,.0f} lines/s stored"
     facts = {
         "moved": f"{files}, {outcome.size / 1e6:,.1f} MB in {lasting(outcome.seconds)}",
-        "failed": f"{', '.join(outcome.failed)}: a copy was damaged on purpose, and its checksum told"
+        "failed": f"{', '.join(outcome.failed)}: one copy was damaged on purpose, and its checksum differs"
         if outcome.failed
         else "",
-        "lines": f"{checked.last_seq:,} given out, {checked.stored:,} stored, {checked.missing:,} missing",
+        "lines": f"{checked.last_seq:,} logged, {checked.stored:,} stored, {checked.missing:,} missing",
         "dropped": f"{ledger.lost + speed.lost}",
         "flush": f"{flushed * 1000:.1f} ms from the end of the work until its last line was stored",
-        "speed": f"{rates} ({count_of(speed.lines, 'line')}, measured apart)",
+        "speed": f"{rates} ({count_of(speed.lines, 'line')}, measured separately)",
     }
     print()
     for name, text in facts.items():
@@ -191,6 +191,7 @@ def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
         ),
         (("logs", whole, "-l", "warning"), "what went wrong"),
         (("logs", whole, "--grep", "verified", "--last", "5"), "what went right"),
+        (("serve", "--open"), "the same in a browser"),
     ]
     lines = [(command_line(*words, db=db.option), about) for words, about in commands]
     longest = max(len(command) for command, _ in lines)
@@ -206,4 +207,4 @@ def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
             else f"  {why}\n    {typed}"
         )
     if outcome.failed:
-        print(f"\nThe exit code is 0: that {outcome.failed[0]} fails is what there is to see.")
+        print(f"\nExit code 0: the failure of {outcome.failed[0]} is part of the demo.")

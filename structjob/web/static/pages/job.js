@@ -16,6 +16,12 @@ async function load(id, signal) {
   return { ...detail, tree, attempts };
 }
 
+/** Resolved once the first lines are drawn: what is less urgent does not slow them down. */
+const firstLines = () => new Promise((done) => {
+  const counted = ({ detail }) => { if ("loaded" in detail) { document.removeEventListener("structjob-counts", counted); done(); } };
+  document.addEventListener("structjob-counts", counted);
+});
+
 /** What the page can do without at first: earlier runs, the error's group, the session. */
 function useMore(job) {
   const [more, setMore] = useState({ usual: [], group: null, session: null });
@@ -25,8 +31,10 @@ function useMore(job) {
     add("usual", api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
     if (job.session_id) add("session", api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal }));
     if (job.error) {
-      add("group", api.logs({ job: job.id, level: "error", limit: 20, children: 0, order: "desc" }, abort.signal).then(async (page) => {
-        const line = page.items.find((one) => one.fingerprint);
+      // The last lines of a failed job are its error's; only rarely must one look further back.
+      const lastError = async (limit) => (await api.logs({ job: job.id, level: "error", limit, children: 0, order: "desc" }, abort.signal)).items.find((one) => one.fingerprint);
+      add("group", firstLines().then(() => lastError(3)).then(async (last) => {
+        const line = last ?? (await lastError(20));
         const found = line && (await api.error(line.fingerprint, abort.signal));
         return found ? found.group ?? found : null;
       }));
@@ -237,7 +245,7 @@ function useMarks(job, nodes, data) {
   const [lines, setLines] = useState([]);
   useEffect(() => {
     let mine = true;
-    api.logs({ job: job.id, level: "warning", limit: 300 }).then((page) => { if (mine) setLines(page.items); }, () => {});
+    firstLines().then(() => api.logs({ job: job.id, level: "warning", limit: 300 })).then((page) => { if (mine) setLines(page.items); }, () => {});
     return () => { mine = false; };
   }, [job.id, job.status, data.progress?.completed_steps]);
   return useMemo(() => {

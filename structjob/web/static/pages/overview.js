@@ -22,7 +22,7 @@ async function load(window, project, signal) {
   const since = `-${window}`, more = project ? { project } : {};
   const chart = { ...intervals(window), by: "ended", limit: 1000, ...more };
   const quiet = (promise, other) => promise.catch(() => other);
-  const [running, ended, through, usual, bad, errors, sessions, volume, any] = await Promise.all([
+  const [running, ended, through, usual, bad, errors, sessions, volume] = await Promise.all([
     api.jobs({ status: "running", root: 1, limit: 30, ...more }, signal),
     api.statistics("operations", { since, by: "ended", limit: 200, ...more }, signal),
     api.statistics("throughput", chart, signal),
@@ -31,10 +31,10 @@ async function load(window, project, signal) {
     quiet(api.errors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
     quiet(api.sessions({ live: 1, limit: 100 }, signal), []),
     quiet(api.statistics("volume", { since, ...more }, signal), null),
-    quiet(api.jobs({ limit: 1 }, signal), { items: [1] }),
   ]);
+  const any = running.items.length || ended.length || bad.items.length || (await quiet(api.jobs({ limit: 1 }, signal), { items: [1] })).items.length;
   const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { ...chart, operation: one.operation }, signal), [])])));
-  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any.items.length };
+  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any };
 }
 
 export default function Overview({ query }) {
