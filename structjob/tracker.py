@@ -10,9 +10,10 @@ from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, Self, TypeVar, Unpack
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
 
 from structjob.capture.emit import emit
+from structjob.capture.noise import report_suppressed
 from structjob.capture.processors import check_setup
 from structjob.context.errors import Classifier
 from structjob.context.propagation import from_environment, remote_scope
@@ -196,6 +197,12 @@ class Tracker:
 
         return f"<Tracker {masked(self._options.url) if self._options.url is not None else 'default'} {self._host.state}>"
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Tracker belongs to its process and cannot be pickled: open one in the other process, in workers of a pool "
+            "by initializer=structjob.worker_initializer(url)"
+        )
+
     @property
     def is_open(self) -> bool:
         """Whether the tracker is open in this process. A forked child cannot read through its
@@ -328,6 +335,7 @@ class Tracker:
 
     async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
         check_setup()
+        report_suppressed()
         if self._joined is not None and current_scope() is self._joined:
             enter_scope(None)
         faults.strict_trackers.discard(self)
@@ -596,7 +604,7 @@ class Tracker:
         return listener
 
     def progress_bars(self, stream: IO[str] | None = None) -> Bars:
-        """Show progress bars within the ``async with`` block.
+        """Show progress bars within the ``async with`` or ``with`` block.
 
         There is one bar for each step that runs in this process, and one for each job that reported
         a percentage. On a terminal the bars stay below all logged or printed output, which is

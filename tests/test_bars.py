@@ -11,6 +11,7 @@ import re
 import signal
 import sys
 import threading
+import time
 
 import pytest
 import structlog
@@ -742,3 +743,19 @@ def test_a_terminal_is_closed_while_the_program_works(on_terminal, tmp_path):
     (tmp_path / "gone").touch()
     program.process.wait(60)
     assert (tmp_path / "done").exists()
+
+
+def test_bars_in_code_without_a_loop(db_url, connected, monkeypatch):
+    """R15: the same names with `with`; a thread draws them."""
+    monkeypatch.setattr(bars, "DRAW_EVERY", 0.001)
+    structjob.configure(console=False)
+    with structjob.Tracker(db_url) as tracker:
+        shown = connected()
+        with tracker.progress_bars(), tracker.job("a") as job, job.step("load", total=4) as step:
+            step.advance(3)
+            until = time.monotonic() + 10
+            while "75%" not in shown.getvalue() and time.monotonic() < until:
+                time.sleep(0.001)
+        assert "75%" in shown.getvalue()
+        assert shown.screen().shown == []
+    assert not [one for one in threading.enumerate() if one.name == "structjob-bars"]

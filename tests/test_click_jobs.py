@@ -225,3 +225,40 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "added ada\n"), done.stderr
     assert [job.operation for job in jobs_of(tmp_path)] == ["users.py add"]
+
+
+def test_values_of_parameters_keep_their_form(tmp_path, monkeypatch):
+    """R48: lists stay lists, files are their names and are not opened, dates are ISO texts."""
+    monkeypatch.chdir(tmp_path)
+
+    @click.command()
+    @click.option("--num", type=int, multiple=True)
+    @click.option("--when", type=click.DateTime())
+    @click.option("--read", type=click.File())
+    @click.option("--write", type=click.File("w", lazy=True))
+    def tool(**given):
+        pass
+
+    Path("in.csv").touch()
+    words = [
+        "--num",
+        "1",
+        "--num",
+        "2",
+        "--when",
+        "2026-01-02",
+        "--read",
+        "in.csv",
+        "--write",
+        "out.csv",
+    ]
+    structjob.click.tracked(tool, "sqlite:///jobs.db")(words, standalone_mode=False)
+    assert not Path("out.csv").exists()
+    with structjob.Tracker("sqlite:///jobs.db") as tracker:
+        (job,) = tracker.run(tracker.jobs.list(metadata={"num": 2}))
+    assert job.metadata == {
+        "num": [1, 2],
+        "when": "2026-01-02T00:00:00",
+        "read": "in.csv",
+        "write": "out.csv",
+    }

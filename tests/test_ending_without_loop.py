@@ -152,6 +152,7 @@ def test_sigterm_with_a_tracker_of_init(db_url):
     """R9, R34: nothing but the interpreter's exit closes it, and the process dies of the signal."""
     text = """
         tracker = structjob.init(url)
+        tracker.job("of a thread").begin()
         with tracker.job("a"):
             ready()
             time.sleep(60)
@@ -161,7 +162,8 @@ def test_sigterm_with_a_tracker_of_init(db_url):
         program.send(signal.SIGTERM)
         program.end(-signal.SIGTERM, within=10)
     _, jobs, _, ok = asyncio.run(look(db_url))
-    assert (jobs, ok) == ({"a": ("cancelled", "SIGTERM")}, True)
+    ended = ("cancelled", "SIGTERM")
+    assert (jobs, ok) == ({"a": ended, "of a thread": ended}, True)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")

@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -225,3 +226,15 @@ async def test_a_step_in_a_worker_process_keeps_the_job_of_its_lines(tracker, ca
     assert (kid.operation, kid.owner) == ("kid", None)
     (said,) = [record.getMessage() for record in caplog.records if record.name == "structjob"]
     assert f"'part' belongs to the job {job.id} of another process and is not tracked" in said
+
+
+async def test_what_belongs_to_a_process_says_what_to_send_instead(tracker):
+    """R22: for those who submit a job or a tracker to a process pool."""
+    async with tracker.job("a") as job, job.step("s") as step:
+        for handle, says in (
+            (job, "a Job .*inject"),
+            (step, "a Step .*ContextExecutor"),
+            (tracker, "worker_initializer"),
+        ):
+            with pytest.raises(TypeError, match=says):
+                pickle.dumps(handle)

@@ -118,3 +118,32 @@ def test_wrong_arguments_are_refused():
             RateLimit(*given, **options)
     with pytest.raises(InvalidFilter, match="loud"):
         RateLimit(1, level_below="loud")
+
+
+@pytest.mark.parametrize("log_again", [False, True])
+def test_what_a_short_job_suppressed_is_in_its_last_event(db_url, log_again):
+    """R33: a script that ends within a minute reports every number once: with the next event that
+    passes, at the end of the job, and outside jobs when the tracker closes.
+    """
+    structjob.configure(console=False, processors=[RateLimit(1, events=["row", "system"])])
+    with structjob.Tracker(db_url) as tracker:
+        for _ in range(4):
+            log.info("system")
+        with tracker.job("nightly") as job:
+            for _ in range(6):
+                log.info("row")
+            if log_again:
+                structjob.current_job()
+                with job.child("kid"):
+                    for _ in range(3):
+                        log.info("row")
+    with structjob.Tracker(db_url) as tracker:
+        events = tracker.run(tracker.logs.list(order="asc"))
+    ends = {
+        event.operation: event.attrs.get("suppressed")
+        for event in events
+        if event.kind == "operation_end"
+    }
+    assert ends == {"nightly": {"row": 5}} | ({"kid": {"row": 2}} if log_again else {})
+    (told,) = [event.attrs for event in events if event.message == "suppressed"]
+    assert told == {"count": 3, "messages": {"system": 3}}

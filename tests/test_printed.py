@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
@@ -306,3 +307,45 @@ def test_the_program_of_the_documentation_runs(tmp_path):
         )
         assert found.returncode == 0, found.stderr
         assert text in found.stdout
+
+
+def test_a_block_within_a_block_of_descriptors_records_its_lines_once(db_url, capfd):
+    """R31: a library captures what it prints, and so does the script around it; in order."""
+    program = """
+import os, sys, structjob
+structjob.configure(console=False)
+with structjob.Tracker(sys.argv[1]) as tracker, tracker.job("a") as job:
+    with job.capture_output(fd=True):
+        print("first")
+        os.write(1, b"second\\n")
+        with job.capture_output():
+            print("third")
+        with job.capture_output(echo=False):
+            print("hidden")
+        print("last")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, db_url], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == ["second", "first", "third", "last"] or (
+        done.stdout.splitlines() == ["first", "second", "third", "last"]
+    )
+    with structjob.Tracker(db_url) as tracker:
+        events = tracker.run(tracker.logs.list(kind="output"))
+    assert sorted(event.message for event in events) == [
+        "first", "hidden", "last", "second", "third",
+    ]  # fmt: skip
+
+
+def test_a_warning_that_is_an_event_is_not_recorded_as_output_too(db_url, capsys, monkeypatch):
+    """R31: it is shown as before."""
+    shown = lambda message, *_: print(message, file=sys.stderr)  # noqa: E731
+    monkeypatch.setattr(warnings, "showwarning", shown)  # pytest's own keeps them
+    structjob.configure(console=False, uncaught=True)
+    with structjob.Tracker(db_url) as tracker, tracker.job("a") as job:
+        with job.capture_output():
+            warnings.showwarning("careful", UserWarning, "a.py", 7)
+            warnings.showwarning("careful", UserWarning, "a.py", 7)
+        events = tracker.run(tracker.logs.list(job=job))
+    assert [event.kind for event in events if "careful" in event.message] == ["uncaught", "output"]
+    assert capsys.readouterr().err.count("careful") == 2

@@ -496,3 +496,20 @@ def test_init_opens_one_tracker_for_each_database(db_url, tmp_path):
 
 def sorting_job(tracker):
     return tracker.job("sorting")
+
+
+def test_run_names_its_mistakes(db_url):
+    """R18: a function instead of a coroutine, and a time limit that is over."""
+    with structjob.Tracker(db_url) as tracker:
+        with pytest.raises(InvalidArgument, match=r"tracker.run\(\) takes a coroutine, such as"):
+            tracker.run(len)
+        with pytest.raises(TimeoutError, match=r"did not end within 0.01 s, and was cancelled"):
+            tracker.run(asyncio.sleep(60), timeout=0.01)
+        assert repr(tracker.job("a").begin().end()) == "<done>"
+
+
+def test_items_that_cannot_be_iterated_are_named(db_url):
+    """R17: not taken for something asynchronous."""
+    with structjob.Tracker(db_url) as tracker, tracker.job("a") as job, job.step("s") as step:
+        with pytest.raises(InvalidArgument, match=r"step.track\(\) takes an iterable, not 5"):
+            list(step.track(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable
 from time import monotonic
 from typing import Any
@@ -29,9 +30,10 @@ class RateLimit:
     """A processor that limits the rate of equal events in each job and suppresses the others.
 
     The next event that passes carries ``suppressed``, the number of events suppressed before it.
-    Numbers that no later event carries are reported once a minute, with the next event of any kind:
-    by an event ``suppressed`` with ``count`` and ``messages``. Suppressed events are never
-    numbered, shown or stored.
+    Numbers that no later event carries are in the last event of the job, as ``suppressed`` by
+    message. Those outside jobs, and those of a job that runs for long, are reported once a minute,
+    with the next event of any kind, and when the tracker closes: by an event ``suppressed`` with
+    ``count`` and ``messages``. Suppressed events are never numbered, shown or stored.
 
     Args:
         per_second: How many events with the same message pass per second, in each job.
@@ -65,6 +67,7 @@ class RateLimit:
         """How many may pass, and the time of this value (monotonic seconds)."""
         self._suppressed: dict[_Key, int] = {}
         self._report_at = monotonic() + _REPORTED
+        LIMITS.add(self)
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
         message: Any = event_dict.get("event")
@@ -72,7 +75,7 @@ class RateLimit:
             message = encode_text(message).decode()  # any object can be logged
         now = monotonic()
         if now >= self._report_at:
-            self._report(now)
+            self.report()
         level = BY_NAME.get(method_name)
         if (level is not None and level.number >= self._below) or (
             self._events is not None and message not in self._events
@@ -96,8 +99,14 @@ class RateLimit:
             event_dict["suppressed"] = before
         return event_dict
 
-    def _report(self, now: float) -> None:
-        self._report_at = now + _REPORTED
+    def of_job(self, job_id: str) -> dict[str, int]:
+        """Return the numbers of a job that are not reported yet, by message, and forget them."""
+        found = [key for key in list(self._suppressed) if key[0] == job_id]
+        return {key[1]: self._suppressed.pop(key, 0) for key in found}
+
+    def report(self) -> None:
+        """Log the numbers that are not reported yet."""
+        self._report_at = monotonic() + _REPORTED
         suppressed, self._suppressed = self._suppressed, {}
         messages: dict[str, int] = {}
         for (_, message), count in suppressed.items():
@@ -109,3 +118,22 @@ class RateLimit:
                 "suppressed",
                 {"count": sum(messages.values()), "messages": messages},
             )
+
+
+LIMITS: weakref.WeakSet[RateLimit] = weakref.WeakSet()
+"""The rate limits of this process."""
+
+
+def suppressed_in(job_id: str) -> dict[str, int]:
+    """Return how many events of a job were suppressed and not reported, by message."""
+    found: dict[str, int] = {}
+    for limit in list(LIMITS):
+        for message, count in limit.of_job(job_id).items():
+            found[message] = found.get(message, 0) + count
+    return found
+
+
+def report_suppressed() -> None:
+    """Log what is suppressed and not reported yet, before a tracker closes."""
+    for limit in list(LIMITS):
+        limit.report()

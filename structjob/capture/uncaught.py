@@ -62,9 +62,15 @@ def capture_uncaught(
             _undo[name] = install()
 
 
-def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None = None) -> None:
+def is_shown() -> bool:
+    """Return whether the previous hook shows here what is already recorded as an event."""
+    return getattr(_here, "shown", False)
+
+
+def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None = None) -> bool:
+    """Record an event, and return whether it is recorded."""
     if getattr(_here, "within", False):  # caused by one of our sinks
-        return
+        return False
     _here.within = True
     try:
         if waits_for_tracker():
@@ -73,12 +79,16 @@ def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None 
             show(current_scope(), level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
     except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
         faults.add("recording an uncaught exception", exc)
+        return False
     finally:
         _here.within = False
+    return True
 
 
-def _install(owner: Any, name: str, note: Callable[..., None]) -> Callable[[], None]:
+def _install(owner: Any, name: str, note: Callable[..., bool]) -> Callable[[], None]:
     """Replace the hook *name* of *owner* by one that first calls *note*, with the same arguments.
+
+    *note* returns whether it has recorded them.
 
     Returns:
         A function that puts the previous hook back, unless another one was installed since.
@@ -86,8 +96,11 @@ def _install(owner: Any, name: str, note: Callable[..., None]) -> Callable[[], N
     former = getattr(owner, name)
 
     def hook(*args: Any, **keywords: Any) -> None:
-        note(*args, **keywords)
-        former(*args, **keywords)
+        _here.shown = note(*args, **keywords)
+        try:
+            former(*args, **keywords)
+        finally:
+            _here.shown = False
 
     def undo() -> None:
         if getattr(owner, name) is hook:
@@ -98,29 +111,32 @@ def _install(owner: Any, name: str, note: Callable[..., None]) -> Callable[[], N
 
 
 def _hook_exceptions() -> Callable[[], None]:
-    def note(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
-        if not issubclass(kind, KeyboardInterrupt):
-            _record("critical", "uncaught exception", {"exc_info": exc})
+    def note(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> bool:
+        return not issubclass(kind, KeyboardInterrupt) and _record(
+            "critical", "uncaught exception", {"exc_info": exc}
+        )
 
     return _install(sys, "excepthook", note)
 
 
 def _hook_threads() -> Callable[[], None]:
-    def note(args: threading.ExceptHookArgs) -> None:
-        if args.exc_value is not None and not issubclass(args.exc_type, SystemExit):
-            thread = args.thread.name if args.thread is not None else None
-            _record("error", "uncaught exception in a thread", {"exc_info": args.exc_value, "thread": thread})  # fmt: skip
+    def note(args: threading.ExceptHookArgs) -> bool:
+        if args.exc_value is None or issubclass(args.exc_type, SystemExit):
+            return False
+        thread = args.thread.name if args.thread is not None else None
+        return _record("error", "uncaught exception in a thread", {"exc_info": args.exc_value, "thread": thread})  # fmt: skip
 
     return _install(threading, "excepthook", note)
 
 
 def _hook_unraisable() -> Callable[[], None]:
-    def note(args: sys.UnraisableHookArgs) -> None:
-        if args.exc_value is not None:
-            # The object itself is not kept, because that would revive it.
-            where = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
-            message = args.err_msg or "exception ignored"
-            _record("error", message, {"exc_info": args.exc_value, "where": where})
+    def note(args: sys.UnraisableHookArgs) -> bool:
+        if args.exc_value is None:
+            return False
+        # The object itself is not kept, because that would revive it.
+        where = getattr(args.object, "__qualname__", None) or type(args.object).__qualname__
+        message = args.err_msg or "exception ignored"
+        return _record("error", message, {"exc_info": args.exc_value, "where": where})
 
     return _install(sys, "unraisablehook", note)
 
@@ -137,12 +153,13 @@ def _hook_warnings() -> Callable[[], None]:
         lineno: int,
         file: TextIO | None = None,
         line: str | None = None,
-    ) -> None:
+    ) -> bool:
         place = category, filename, lineno
-        if file is None and not taken and place not in seen and len(seen) < _MOST_WARNINGS:
-            seen.add(place)
-            attrs = {"category_name": category.__name__, "file": filename, "line": lineno}
-            _record("warning", str(message), attrs, "py.warnings")
+        if file is not None or taken or place in seen or len(seen) >= _MOST_WARNINGS:
+            return False
+        seen.add(place)
+        attrs = {"category_name": category.__name__, "file": filename, "line": lineno}
+        return _record("warning", str(message), attrs, "py.warnings")
 
     return _install(python_warnings, "showwarning", note)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
-from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
+from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.machine.loops import running_loop
 
 if TYPE_CHECKING:
@@ -213,7 +213,12 @@ class Host:
                 run.
             NotOpen: before the tracker is open, and in a forked process.
             TimeoutError: after *timeout* seconds.
+            InvalidArgument: if *work* is not a coroutine.
         """
+        if not asyncio.iscoroutine(work):
+            raise InvalidArgument(
+                f"tracker.run() takes a coroutine, such as tracker.jobs.list(), not {work!r}"
+            )
         try:
             self.require_open()
             engine = self.engine
@@ -243,7 +248,11 @@ def waited(future: concurrent.futures.Future[T], timeout: float | None = None) -
     """Return the result of a concurrent future; cancel the future if the wait is interrupted."""
     try:
         return future.result(timeout)
-    except BaseException:  # including Ctrl-C and signals
+    except BaseException as exc:  # including Ctrl-C and signals
         if not future.done():
             future.cancel()
+            if timeout is not None and type(exc) is TimeoutError:
+                raise TimeoutError(
+                    f"it did not end within {timeout:g} s, and was cancelled"
+                ) from None
         raise

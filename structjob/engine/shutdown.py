@@ -319,7 +319,7 @@ def _at_exit() -> None:
     _cancel_inherited()
     for tracker in list(_open):
         if tracker.threaded:
-            cancel(tracker, _INTERPRETER_EXIT)
+            cancel(tracker, _REASON if _ending else _INTERPRETER_EXIT)
             with suppress(Exception):
                 tracker.run(_closed(tracker), CLOSING + 1.0)
         cancel(tracker, _PROCESS_ENDED)

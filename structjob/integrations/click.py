@@ -12,10 +12,13 @@ result                  ``{"exit_code": 0}``, unless the command sets another
 
 from __future__ import annotations
 
+import enum
+import io
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from datetime import date, time
 from typing import Any, TypeVar
 
 from structjob.context.propagation import from_environment
@@ -113,10 +116,26 @@ def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | No
 def _parameters(context: Any) -> Mapping[str, Any]:
     hidden = {param.name for param in context.command.params if getattr(param, "hide_input", False)}
     return {
-        name: value if isinstance(value, (str, int, float, bool)) else str(value)
+        name: _plain(value)
         for name, value in context.params.items()
         if name not in hidden and value not in (None, ())
     }
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of a parameter as metadata."""
+    if isinstance(value, enum.Enum):
+        return _plain(value.value)
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    # Of click's lazy file, any attribute but the name opens the file.
+    if isinstance(value, io.IOBase) or type(value).__name__ in (
+        "_LazyFile",
+        "LazyFile",
+        "KeepOpenFile",
+    ):
+        return str(getattr(value, "name", value))
+    return value if isinstance(value, (str, int, float, dict, date, time)) else str(value)
 
 
 def _end(job: Job, exc: BaseException | None) -> None:

@@ -1,6 +1,7 @@
 """Progress bars: one for each running step, and one for each job that reported a percentage.
 
-A task on the tracker's loop draws them, and it runs even if the loop is busy. Text that is logged
+A task on the tracker's loop draws them, and it runs even if the loop is busy; in code without a
+loop a thread does. Text that is logged
 or printed in the meantime appears above the bars; see `structjob.sinks.terminal`. Without a
 terminal, a line at intervals reports the progress of each bar, and a last line its outcome.
 """
@@ -11,10 +12,11 @@ import asyncio
 import contextvars
 import os
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
@@ -75,9 +77,9 @@ class Bar:
         return self.path[-1] if len(self.handles) == 1 else f"{self.path[-1]} ×{len(self.handles)}"
 
 
-def bars_of(jobs: Iterable[Job]) -> Iterator[Bar]:
+def bars_of(jobs: set[Job]) -> Iterator[Bar]:
     """Yield the bars of the running *jobs*, the oldest first, each above the bars of its steps."""
-    for job in sorted(jobs, key=lambda job: job.shared.created_ns):
+    for job in sorted(jobs.copy(), key=lambda job: job.shared.created_ns):
         shown = job.percent is not None
         above = (label(job.operation, job.description),)
         if shown:
@@ -145,7 +147,7 @@ def _sum(group: list[Bar]) -> Bar:
 
 class Bars:
     """The return value of `Tracker.progress_bars`. It shows the running work during its ``async
-    with`` block.
+    with`` or ``with`` block.
     """
 
     def __init__(self, jobs: set[Job], stream: IO[str] | None) -> None:
@@ -153,16 +155,31 @@ class Bars:
         self._stream = stream
         self._view: _Rows | _Lines | None = None
         self._task: asyncio.Task[None] | None = None
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
 
     async def __aenter__(self) -> Self:
-        stream = self._stream if self._stream is not None else sys.stderr
-        if stream is not None:  # `sys.stderr` may be None
-            self._view = _Rows(stream, self._jobs) if is_terminal(stream) else _Lines(stream)
+        if self._opened():
             # The task has a context of its own, because its events belong to no job.
             self._task = asyncio.create_task(
                 self._keep_drawing(), name="structjob-bars", context=contextvars.Context()
             )
         return self
+
+    def __enter__(self) -> Self:
+        if self._opened():
+            self._thread = threading.Thread(
+                target=self._draw_in_thread, name="structjob-bars", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def _opened(self) -> bool:
+        stream = self._stream if self._stream is not None else sys.stderr
+        if stream is None:  # a process without a console
+            return False
+        self._view = _Rows(stream, self._jobs) if is_terminal(stream) else _Lines(stream)
+        return True
 
     async def __aexit__(
         self,
@@ -172,6 +189,20 @@ class Bars:
     ) -> None:
         if self._task is not None:
             self._task.cancel()
+        self._close()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+        self._close()
+
+    def _close(self) -> None:
         if self._view is not None:
             with suppress(OSError, ValueError):
                 self.draw()
@@ -183,11 +214,26 @@ class Bars:
             self._view.draw(folded(bars_of(self._jobs)))
 
     async def _keep_drawing(self) -> None:
+        with self._last_drawing():
+            while True:  # noqa: ASYNC110 -- it draws, and waits for no event
+                await asyncio.sleep(self._drawn())
+
+    def _draw_in_thread(self) -> None:
+        with self._last_drawing():
+            while not self._over.wait(self._drawn()):
+                pass
+
+    def _drawn(self) -> float:
+        """Show the current progress, and return the seconds until the next time."""
+        began = time.perf_counter()
+        self.draw()
+        return max(DRAW_EVERY, _SHARE * (time.perf_counter() - began))
+
+    @contextmanager
+    def _last_drawing(self) -> Iterator[None]:
+        """Show no more bars after an error."""
         try:
-            while True:
-                began = time.perf_counter()
-                self.draw()
-                await asyncio.sleep(max(DRAW_EVERY, _SHARE * (time.perf_counter() - began)))
+            yield
         except Exception as exc:  # noqa: BLE001 -- the display must not end the work
             diagnostics.warning("bars are shown no more: %r", exc)
             if self._view is not None:

@@ -201,6 +201,12 @@ class Handle:
         """
         return Guard(self, self._fail)
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a {type(self).__name__} belongs to its process and cannot be pickled: pass structjob.inject({{}}) to the other "
+            "process and work there in `with structjob.extract(headers).as_current():`, or submit to a structjob.ContextExecutor"
+        )
+
     def _fail(self, exc: BaseException) -> None:
         """End it with the error *exc* if it is running."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
+from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.capture.processors import check_overlooked
 from structjob.capture.setup import SETUP
 from structjob.context.errors import (
@@ -686,6 +687,8 @@ class Job(Cancellable):
             **self._summary,
             **(summary or {}),
         }
+        if LIMITS and (suppressed := suppressed_in(self.id)):
+            attrs["suppressed"] = suppressed
         if self.shared.failed is not None and status == "failed":
             attrs["failure_step"] = self.shared.failed
         if exc is not None:

@@ -21,6 +21,7 @@ from typing import Any, Self
 from structjob.capture.emit import emit, record
 from structjob.capture.event import BY_NAME
 from structjob.capture.setup import SETUP
+from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState
@@ -211,7 +212,14 @@ class Proxy:
             capture.feed(self.name, text, _writer())
         except Exception as exc:  # noqa: BLE001 -- see above
             faults.add("capturing output", exc)
-        return self._through(given) if capture.echo else len(given)
+        if not capture.echo:
+            return len(given)
+        # A block around this one that captures the descriptor would record the text again.
+        for descriptor in _descriptors:
+            if descriptor.takes(self.name):
+                descriptor.show(text)
+                return len(given)
+        return self._through(given)
 
     def _through(self, text: Any) -> int:
         if self.stream is None:
@@ -267,8 +275,8 @@ class Uncaptured:
 
 
 def _is_logged() -> bool:
-    """Return whether a logger prints. Its output is already recorded as an event."""
-    return frame_at(2).f_globals.get("__name__") in _LOGGING
+    """Return whether the text that is printed is already recorded as an event."""
+    return is_shown() or frame_at(2).f_globals.get("__name__") in _LOGGING
 
 
 def _writer() -> int:
@@ -355,6 +363,7 @@ class _Descriptor:
         self._capture = capture
         self._name = name
         self._number = _NUMBERS[name]
+        self._leads = _leads_to_descriptor(name)
         self._flush()
         self._saved = os.dup(self._number)
         self._stream = getattr(sys, name)
@@ -381,6 +390,17 @@ class _Descriptor:
         os.dup2(writing, self._number)
         os.close(writing)
         return reading
+
+    def takes(self, name: str) -> bool:
+        """Return whether Python's output to the stream *name* goes to this descriptor."""
+        return self._leads and name == self._name
+
+    def show(self, text: bytes) -> None:
+        """Print what a block of Python code has recorded, after what was written before it."""
+        self._flush()
+        self._drain()
+        if self._capture.echo:
+            self._pass_on(text)
 
     def write(self, line: str) -> None:
         """Print a line of a console sink whose descriptor is captured."""

@@ -24,6 +24,9 @@ class Done(Generic[T]):
     def __init__(self, value: T) -> None:
         self._value = value
 
+    def __repr__(self) -> str:
+        return "<done>"
+
     def __await__(self) -> Generator[Any, None, T]:
         yield from ()  # this waits for nothing
         return self._value
