@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
     from structjob.store.ingest import Store
+    from structjob.transfer.export import ExportFormat
     from structjob.transfer.imports import ImportResult
 
 T = TypeVar("T")
@@ -760,30 +761,45 @@ class Tracker:
         await job.end(status, error=error, result=result, summary=summary)
 
     async def export(
-        self, any_id: AnyJob, path: str | os.PathLike[str], *, children: bool = True
+        self,
+        any_id: AnyJob,
+        path: str | os.PathLike[str],
+        *,
+        format: ExportFormat | None = None,
+        children: bool = True,
     ) -> int:
-        """Write a job with its attempts, steps and events to a JSON Lines file for `import_`.
+        """Write a job with its attempts, steps and events to a JSON Lines file for `import_`; or
+        only its events, as CSV or as text.
 
         Args:
             any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
                 `Jobs.find`.
-            path: The file, usually named ``.jsonl``. It is compressed if its name ends in ``.gz``.
-                An existing file is replaced. Only its owner can read it.
+            path: The file. It is compressed if its name ends in ``.gz``. An existing file is
+                replaced. Only its owner can read it.
+            format: ``jsonl``, ``csv`` or ``text``. By default the extension decides: ``.csv``:
+                ``csv``; ``.txt``, ``.log``: ``text``; anything else: ``jsonl``.
             children: Whether to include the job's descendants, True by default.
 
         Returns:
-            The number of lines.
+            The number of lines. For CSV it includes the headings; for text it is the number of
+            events.
 
         Raises:
             JobNotFound: if there is no such job.
             OSError: if the file cannot be written.
-            InvalidArgument: if the file name has the extension of another format, such as ``.csv``.
+            InvalidArgument: if there is no such format, or the file name has the extension of
+                another one.
         """
-        from structjob.transfer.export import check_name, job_lines, write_lines
+        from structjob.transfer.event_lines import event_lines
+        from structjob.transfer.export import format_of, job_lines, write_lines
 
-        check_name(path)
+        form = format_of(path, format)
         job = await self.jobs.find(any_id)
-        return await write_lines(job_lines(self.jobs, self.logs, job.id, children=children), path)
+        if form == "jsonl":
+            lines = job_lines(self.jobs, self.logs, job.id, children=children)
+        else:
+            lines = event_lines(self.logs, form, {"job_id": job.id, "children": children})
+        return await write_lines(lines, path)
 
     async def import_(
         self,

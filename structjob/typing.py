@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 from structjob.context.errors import Classifier
 from structjob.context.propagation import RemoteContext
+from structjob.context.scope import Binding
 from structjob.engine.listeners import Callback, Listener
 from structjob.engine.queue import Queue
 from structjob.filters import (
@@ -26,8 +27,15 @@ from structjob.filters import (
 from structjob.levels import Level
 from structjob.lifecycle.bars import Bars
 from structjob.lifecycle.contexts import JobContext, StepContext
+from structjob.lifecycle.handle import Guard
+from structjob.lifecycle.items import Items
+from structjob.lifecycle.jobs import JobUpdate
 from structjob.lifecycle.options import JobKeywords, RetryKeywords
+from structjob.lifecycle.policy import RetryOptions
+from structjob.lifecycle.printed import CapturedOutput
+from structjob.lifecycle.processes import ProcessKeywords
 from structjob.lifecycle.retries import Retrying
+from structjob.lifecycle.waiting import Done
 from structjob.models import (
     AnyJob,
     EncodedEvent,
@@ -47,7 +55,8 @@ from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
 from structjob.queries.tail import Tail
-from structjob.queries.verify import SessionState, SessionVerification
+from structjob.queries.verify import Orphans, SessionState, SessionVerification
+from structjob.retention.policy import Age
 from structjob.sinks.console import Console
 from structjob.sinks.sink import AnySink
 from structjob.spool.queue import Overflow
@@ -70,6 +79,8 @@ from structjob.statistics import (
     Throughput,
     Volume,
 )
+from structjob.transfer.export import ExportFormat
+from structjob.values.redaction import Rule
 
 
 class BoundLogger(Protocol):
@@ -112,14 +123,18 @@ class BoundLogger(Protocol):
 
 
 __all__ = [
+    "Age",
     "AnyJob",
     "AnySink",
     "AttemptFilterKeywords",
     "Bars",
+    "Binding",
     "BoundLogger",
     "Callback",
+    "CapturedOutput",
     "Classifier",
     "Console",
+    "Done",
     "EncodedEvent",
     "EndStatus",
     "ErrorFilterKeywords",
@@ -131,8 +146,11 @@ __all__ = [
     "Errors",
     "Estimate",
     "EventType",
+    "ExportFormat",
+    "Guard",
     "Health",
     "IdResolver",
+    "Items",
     "JobChanges",
     "JobContext",
     "JobErrors",
@@ -140,6 +158,7 @@ __all__ = [
     "JobKeywords",
     "JobStatusName",
     "JobSummary",
+    "JobUpdate",
     "JobWatch",
     "Jobs",
     "Level",
@@ -151,12 +170,16 @@ __all__ = [
     "Moment",
     "OperationStatistics",
     "Order",
+    "Orphans",
     "Overflow",
+    "ProcessKeywords",
     "ProjectStatistics",
     "Queue",
     "RemoteContext",
     "RetryKeywords",
+    "RetryOptions",
     "Retrying",
+    "Rule",
     "SessionState",
     "SessionVerification",
     "Sessions",

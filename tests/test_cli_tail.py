@@ -206,7 +206,7 @@ def test_lines_for_other_programs(shell: Shell) -> None:
     shell.ok("export", "--csv", "--json", code=2)
     shell.ok("export", code=2)
     shell.ok("export", "gui-17", "-l", "error", code=2)
-    from structjob.cli.export import _cell
+    from structjob.transfer.event_lines import _cell
 
     assert [_cell(value) for value in ("=1+1", "@x", "fine", None, 3)] == [
         "'=1+1",

@@ -1,6 +1,7 @@
 """What a plausible guess did silently: it does what was meant, or says by name what to write."""
 
 import copy
+import csv
 import gzip
 import inspect
 import pickle
@@ -98,27 +99,51 @@ def test_exceptions_survive_pickling(kind, again):
     assert vars(other)["__notes__"] == ["a note"]
 
 
-@pytest.mark.parametrize("suffix", ["csv", "CSV", "csv.gz", "xlsx"])
-async def test_an_export_is_not_called_what_it_is_not(tracker, tmp_path, suffix):
-    """faults 33h: JSON lines in a file called .csv are refused, and the message says what writes
-    CSV; no file is made.
-    """
+@pytest.mark.parametrize("name", ["x.csv", "x.CSV.gz", "x.txt", "x.log", "x"])
+async def test_the_name_of_a_file_says_in_which_format_a_job_is_exported(tracker, tmp_path, name):
+    """Review 2, task 12: `.csv` is CSV, `.txt` the lines as the console shows them."""
+    async with tracker.job("a") as job:
+        structlog.get_logger("app").info("=1+1", n=3)
+    form = {"format": "text"} if name == "x" else {}
+    number = await tracker.export(job, tmp_path / name, **form)
+    opener = gzip.open if name.endswith(".gz") else open
+    with opener(tmp_path / name, "rt", encoding="utf-8") as file:
+        written = file.read()
+    if "csv" in name.lower():
+        rows = [*csv.DictReader(written.splitlines())]
+        assert len(rows) == number - 1 == len(await tracker.logs.list(job=job))
+        assert [(row["message"], row["attrs"]) for row in rows if row["kind"] == "log"] == [("'=1+1", '{"n":3}')]  # fmt: skip
+    else:
+        assert written == "".join(f"{event}\n" for event in await tracker.logs.list(job=job))
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "says"),
+    [
+        (
+            "x.xlsx",
+            {},
+            r"jsonl, csv or text, but the suffix of x\.xlsx says something else: use \.jsonl",
+        ),
+        ("x.csv", {"format": "jsonl"}, r"as jsonl, but the suffix of x\.csv says"),
+        ("x.jsonl", {"format": "csv"}, r"as csv, but the suffix of x\.jsonl says"),
+        ("x", {"format": "pdf"}, "format must be one of jsonl, csv, text, not 'pdf'"),
+    ],
+)
+async def test_an_export_is_not_called_what_it_is_not(tracker, tmp_path, name, given, says):
+    """faults 33h: a name that promises another format is refused, and no file is made."""
     async with tracker.job("a") as job:
         pass
-    with pytest.raises(
-        InvalidArgument,
-        match=rf"JSON lines, but the suffix of x\.{suffix} says something else.*structjob export JOB --csv",
-    ):
-        await tracker.export(job.id, tmp_path / f"x.{suffix}")
-    assert list(tmp_path.glob("x.*")) == []
+    with pytest.raises(InvalidArgument, match=says):
+        await tracker.export(job.id, tmp_path / name, **given)
+    assert list(tmp_path.glob("x*")) == []
 
 
 def test_the_command_refuses_such_a_name_too(tmp_path):
-    """faults 33h: `structjob export JOB -o x.csv` without --csv."""
-    ran = CliRunner().invoke(export, ["gui-17", "-o", str(tmp_path / "x.csv")])
+    """faults 33h: `structjob export JOB -o x.xlsx`."""
+    ran = CliRunner().invoke(export, ["gui-17", "-o", str(tmp_path / "x.xlsx")])
     assert ran.exit_code == 2
-    assert "the suffix of x.csv says something else" in ran.output
-    assert "--csv" in ran.output
+    assert "the suffix of x.xlsx says something else" in ran.output
 
 
 @pytest.mark.parametrize(

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import fields
-from datetime import datetime
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
 from structjob.cli.filtering import chosen, filtered
-from structjob.cli.screen import Failure, as_json, command_line, is_terminal, put_json, say, suggest
+from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
-    from structjob.cli.database import Database, Reader
-
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+    from structjob.cli.database import Database
+    from structjob.transfer.event_lines import Form
 
 
 @click.command(
@@ -28,7 +25,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 Examples:
   structjob export 019a3f7c -o job.jsonl.gz        a job with its children, steps and lines
   structjob export --logs --since -1d -l error    log lines, as JSON lines
-  structjob export gui-17 --csv -o lines.csv       log lines of one job, for a spreadsheet
+  structjob export gui-17 -o lines.csv             log lines of one job, for a spreadsheet
+  structjob export gui-17 -o job.txt               the same as text
 
 `structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --logs and --csv only. In CSV, text
 that a spreadsheet would take for a formula gets an apostrophe before it. What goes to stdout is JSON lines, with or without --json; with
@@ -40,7 +38,7 @@ that a spreadsheet would take for a formula gets an apostrophe before it. What g
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Where to; compressed if it ends in .gz; - is stdout.",
+    help="Where to: .jsonl the job, .csv or .txt its log lines; compressed if it ends in .gz; - is stdout.",
 )
 @click.option("--logs", is_flag=True, help="Log lines only, as JSON lines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
@@ -68,27 +66,29 @@ def export(
             "--json and --csv both say what stdout has: leave one out, or name a file with -o."
         )
     filters = chosen(given, id_)
-    if not logs and not as_csv:
+    what: Form | Literal["job"] = "csv" if as_csv else "json" if logs else _form_of(output)
+    if what == "job":
         if id_ is None:
             raise click.UsageError("Name a job, or say --logs or --csv for log lines of all jobs.")
-        if output is not None:
-            _check_name(output)
         if filters:
             raise click.UsageError(
                 "A job is exported as a whole: the options that choose lines go with --logs or --csv."
             )
-    what = "csv" if as_csv else "logs" if logs else "job"
     execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
 
 
-def _check_name(output: Path) -> None:
+def _form_of(output: Path | None) -> Form | Literal["job"]:
+    """Return what a file of this name holds."""
     from structjob.exceptions import InvalidArgument
-    from structjob.transfer.export import check_name
+    from structjob.transfer.export import format_of
 
+    if output is None:
+        return "job"
     try:
-        check_name(output)
+        found = format_of(output)
     except InvalidArgument as exc:
         raise click.UsageError(f"{exc}.") from exc
+    return "job" if found == "jsonl" else found
 
 
 async def _export(
@@ -96,27 +96,35 @@ async def _export(
     given: str | None,
     filters: Mapping[str, Any],
     output: Path | None,
-    what: str,
+    what: Form | Literal["job"],
     *,
     children: bool,
     as_json: bool,
 ) -> None:
     from structjob.cli.database import reading
     from structjob.cli.ids import resolve
-    from structjob.text.escaping import escape_json
+    from structjob.text.escaping import escape, escape_json
+    from structjob.transfer.event_lines import event_lines
     from structjob.transfer.export import job_lines, write_lines
 
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given, names=True)
-        if job is not None and what == "job":
+        if what == "job":
+            assert job is not None  # noqa: S101 -- the options were checked
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
         else:
             scope = {} if job is None else {"job_id": job.id, "children": children}
+            # On a terminal, CSV must contain nothing that a terminal would interpret. JSON never
+            # contains such characters.
             shown = output is None and is_terminal(sys.stdout)
-            written = _lines(reader, {**scope, **filters}, as_csv=what == "csv", shown=shown)
+            written = event_lines(
+                reader.logs, what, {**scope, **filters}, clean=escape if shown else None
+            )
         if output is None:
             async for line in written:
-                sys.stdout.buffer.write(escape_json(line[:-1]) + b"\n" if what == "job" else line)
+                sys.stdout.buffer.write(
+                    escape_json(line[:-1]) + b"\n" if what in ("job", "json") else line
+                )
             return
         try:
             number = await write_lines(written, output)
@@ -128,55 +136,3 @@ async def _export(
     say(f"wrote {count_of(number, 'line')} to {output}")
     if what == "job":
         suggest(command_line("import", str(output), "--dry-run"))
-
-
-async def _lines(
-    reader: Reader, filters: Mapping[str, Any], *, as_csv: bool, shown: bool
-) -> AsyncIterator[bytes]:
-    """Yield log lines as CSV or JSON.
-
-    With *shown*, CSV is escaped so that it contains nothing that a terminal would interpret. JSON
-    never contains such characters.
-    """
-    from structjob.models import EventRecord
-    from structjob.text.escaping import escape
-
-    names = [field.name for field in fields(EventRecord)]
-    if as_csv:
-        yield _row(names)
-    async for event in reader.logs.iterate(limit=1_000, **filters):
-        if as_csv:
-            cells = [_cell(getattr(event, name)) for name in names]
-            yield _row([*map(escape, cells)] if shown else cells)
-        else:
-            yield as_json(event) + b"\n"
-
-
-def _cell(value: Any) -> str:
-    import msgspec
-
-    if value is None:
-        return ""
-    if isinstance(value, dict):
-        return msgspec.json.encode(value).decode()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
-
-
-class _Taken:
-    """A file for `csv` to write to; each written text is taken out at once."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text = text
-
-
-def _row(cells: list[str]) -> bytes:
-    import csv
-
-    taken = _Taken()
-    csv.writer(taken).writerow(cells)
-    return taken.text.encode("utf-8", "backslashreplace")

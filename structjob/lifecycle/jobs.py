@@ -65,7 +65,7 @@ from structjob.models import KEPT, EndStatus, ErrorInfo, JobStatus, check_job_tr
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
     from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.policy import Figures, Policy
+    from structjob.lifecycle.policy import Policy, RetryOptions
     from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
     from structjob.lifecycle.retries import Retrying
 
@@ -789,7 +789,7 @@ class Job(Cancellable):
         return Step(self, name, total=total, description=description, metadata=metadata)
 
     def retrying(
-        self, name: str, policy: Policy | None = None, **figures: Unpack[Figures]
+        self, name: str, policy: Policy | None = None, **options: Unpack[RetryOptions]
     ) -> Retrying[Step]:
         """Return attempts at one piece of this job's work.
 
@@ -799,7 +799,7 @@ class Job(Cancellable):
             name: At most 200 characters.
             policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to
                 retry.
-            figures: The retry options *max_attempts*, *delay*, *backoff*, *max_delay*, *jitter* and
+            options: The retry options *max_attempts*, *delay*, *backoff*, *max_delay*, *jitter* and
                 *on*, instead of *policy*.
 
         Raises:
@@ -807,7 +807,7 @@ class Job(Cancellable):
         """
         from structjob.lifecycle.retries import retrying_in
 
-        return retrying_in(self, name, policy, figures)
+        return retrying_in(self, name, policy, options)
 
     async def run_process(
         self, command: Sequence[str | os.PathLike[str]], **options: Unpack[ProcessKeywords]

@@ -9,7 +9,7 @@ import msgspec
 
 from structjob.context.propagation import RemoteContext
 from structjob.exceptions import InvalidArgument
-from structjob.lifecycle.policy import Figures
+from structjob.lifecycle.policy import RetryOptions
 
 if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
@@ -35,7 +35,7 @@ class JobKeywords(TypedDict, total=False):
     wait: bool
 
 
-class RetryKeywords(JobKeywords, Figures):
+class RetryKeywords(JobKeywords, RetryOptions):
     """The keywords of `Tracker.retrying`, in addition to the operation and a policy."""
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 On = type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool]
 
 
-class Figures(TypedDict, total=False):
+class RetryOptions(TypedDict, total=False):
     """The retry options; see `structjob.retrying`."""
 
     max_attempts: int
@@ -30,7 +30,7 @@ class Figures(TypedDict, total=False):
     on: On | None
 
 
-DEFAULTS: Figures = {
+DEFAULTS: RetryOptions = {
     "max_attempts": 3,
     "delay": 1.0,
     "backoff": 2.0,
@@ -93,7 +93,7 @@ def limit_of(stop: Any) -> int | None:
 
 
 def policy_maker(
-    policy: Policy | None, figures: Mapping[str, Any]
+    policy: Policy | None, options: Mapping[str, Any]
 ) -> Callable[[Classifier | None], Policy]:
     """Return a function that takes the tracker's classifier and returns the policy of a run.
 
@@ -106,17 +106,17 @@ def policy_maker(
             raise InvalidArgument(
                 f"policy must be a tenacity.AsyncRetrying or tenacity.Retrying, not {type(policy).__name__}; what `@tenacity.retry` decorates has it in `.retry`"
             )
-        if figures:
+        if options:
             raise InvalidArgument(
-                f"a policy says all of it: leave out {', '.join(sorted(figures))}"
+                f"a policy says all of it: leave out {', '.join(sorted(options))}"
             )
         return lambda classifier: policy
-    for name in figures:
+    for name in options:
         if name not in DEFAULTS:
             raise InvalidArgument(
                 f"unknown retry option {name!r}: use one of {', '.join(DEFAULTS)}"
             )
-    wanted: dict[str, Any] = {**DEFAULTS, **figures}
+    wanted: dict[str, Any] = {**DEFAULTS, **options}
     max_attempts = wanted["max_attempts"]
     if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
         raise InvalidArgument(

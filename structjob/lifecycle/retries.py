@@ -30,7 +30,7 @@ from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.policy import (
     DEFAULTS,
-    Figures,
+    RetryOptions,
     can_be_judged,
     failed,
     limit_of,
@@ -57,7 +57,9 @@ T = TypeVar("T")
 H = TypeVar("H")
 
 
-def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]) -> Retrying[Step]:
+def retrying(
+    name: str, policy: Policy | None = None, **options: Unpack[RetryOptions]
+) -> Retrying[Step]:
     """Return attempts at one piece of work in the current job.
 
     Use it with ``async for``, with ``for`` in code without a loop, or as a decorator of functions
@@ -77,9 +79,9 @@ def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]
     Args:
         name: At most 200 characters.
         policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to retry,
-            instead of *figures*. It also decides what is raised in the end: a
+            instead of *options*. It also decides what is raised in the end: a
             ``tenacity.RetryError`` unless it has ``reraise=True``.
-        figures: The retry options:
+        options: The retry options:
 
             - ``max_attempts``: total number of attempts, 3 by default.
             - ``delay``: seconds before the second attempt, 1 by default.
@@ -94,17 +96,17 @@ def retrying(name: str, policy: Policy | None = None, **figures: Unpack[Figures]
     Raises:
         InvalidArgument: if an argument is invalid.
     """
-    return retrying_in(None, name, policy, figures)
+    return retrying_in(None, name, policy, options)
 
 
 def retrying_in(
-    job: Job | None, name: str, policy: Policy | None, figures: Mapping[str, Any]
+    job: Job | None, name: str, policy: Policy | None, options: Mapping[str, Any]
 ) -> Retrying[Any]:
     """Return the attempts at a piece of work of *job*. None stands for the job that is current when
     they start.
     """
     check_text("the name of a step", name, 200)
-    make_policy = policy_maker(policy, figures)
+    make_policy = policy_maker(policy, options)
 
     def begin() -> _StepTries:
         return _StepTries(make_policy, name, job)
@@ -118,11 +120,11 @@ def retrying_job(
     """Return the attempts at a whole job. *given* contains the retry options and the job's
     options.
     """
-    figures = {name: value for name, value in given.items() if name in DEFAULTS}
+    retries = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
     # raise errors in the arguments here, where the caller made the mistake
     Job(host, operation, parent=None, options=options)
-    make_policy = policy_maker(policy, figures)
+    make_policy = policy_maker(policy, retries)
 
     def begin() -> _JobTries:
         return _JobTries(make_policy(host.classifier), host, operation, options)

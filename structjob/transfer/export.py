@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal, get_args
 
 import msgspec
 
@@ -37,7 +37,19 @@ FORMAT = 1
 _TOGETHER = 500
 """Lines per write."""
 
-_OTHER_FORMS = (".csv", ".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
+ExportFormat = Literal["jsonl", "csv", "text"]
+"""``jsonl``: the job, for an import. ``csv``: its log lines as CSV. ``text``: its log lines."""
+
+FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
+_SUFFIXES: dict[str, ExportFormat] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".txt": "text",
+    ".log": "text",
+}
+_OTHER_FORMS = (".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -71,18 +83,26 @@ async def job_lines(
         yield as_line("event", plain(event))
 
 
-def check_name(path: str | os.PathLike[str]) -> None:
-    """Raise an error if the file extension of *path* means a format other than JSON lines.
+def format_of(path: str | os.PathLike[str], wanted: ExportFormat | None = None) -> ExportFormat:
+    """Return the format of an export to *path*: *wanted*, or the one of the file's extension.
+
+    A file without a known extension is ``jsonl`` by default.
 
     Raises:
-        InvalidArgument: if it does.
+        InvalidArgument: if there is no such format, or the extension means another one.
     """
-    name = Path(path).name.lower().removesuffix(".gz")
-    if name.endswith(_OTHER_FORMS):
+    if wanted is not None and wanted not in FORMATS:
+        raise InvalidArgument(f"format must be one of {', '.join(FORMATS)}, not {wanted!r}")
+    name = Path(path).name
+    suffix = Path(name.lower().removesuffix(".gz")).suffix
+    named = _SUFFIXES.get(suffix)
+    if suffix in _OTHER_FORMS or (wanted is not None and named not in (None, wanted)):
         raise InvalidArgument(
-            f"a job is exported as JSON lines, but the suffix of {Path(path).name} says something else: use .jsonl or .jsonl.gz; "
-            "`structjob export JOB --csv -o FILE` writes its log lines as CSV"
+            f"a job is exported as {wanted or 'jsonl, csv or text'}, but the suffix of {name} says "
+            "something else: use .jsonl for the job, which can be imported, .csv or .txt for its "
+            "log lines; add .gz to compress it"
         )
+    return wanted or named or "jsonl"
 
 
 def _flat(tree: JobTree) -> list[Any]:
