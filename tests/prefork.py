@@ -66,7 +66,7 @@ exec(compile(code, "<string>", "exec"))
 
 _MODULES = (
     "asyncio", "msgspec.json", "rich.console", "rich.progress", "rich.table", "sqlalchemy.dialects.sqlite", "sqlalchemy.ext.asyncio",
-    "structlog", "structjob.cli.app", "structjob.tracker", "structjob.store.factory", "structjob.store.sqlite", "structjob.queries.jobs",
+    "structlog", "structjob.cli.app", "structjob.cli.jobs", "structjob.cli.logs", "structjob.cli.show", "structjob.cli.verify", "structjob.tracker", "structjob.store.factory", "structjob.store.sqlite", "structjob.queries.jobs",
     "structjob.queries.logs", "structjob.queries.session_status", "structjob.queries.errors", "structjob.queries.statistics", "structjob.queries.verify",
 )  # fmt: skip
 

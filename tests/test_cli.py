@@ -14,8 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from cli_support import COMMAND, SAMPLE, Shell, environment, typed
+
+from structjob.cli import app
 
 MANY = """
 import asyncio, sys, structjob, structlog
@@ -67,6 +70,18 @@ def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> No
     assert "--json" in shown
     assert "Examples:" in shown
     assert f"structjob {command}" in shown
+
+
+def test_the_list_of_commands_says_what_each_help_says() -> None:
+    """The list is written down, so that `structjob --help` imports no command (B12); it is that of
+    the commands themselves.
+    """
+    context = click.Context(app.cli)
+    written = {name: text for name, (_, text) in app.COMMANDS.items()}
+    commands = {name: app.cli.get_command(context, name) for name in written}
+    assert written == {
+        name: command.get_short_help_str(1_000) for name, command in commands.items() if command
+    }
 
 
 def test_help_names_every_command(shell: Shell) -> None:

@@ -10,34 +10,16 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
-from structjob.cli.cancel import cancel
 from structjob.cli.database import Database
-from structjob.cli.delete import delete
-from structjob.cli.demo.command import demo
-from structjob.cli.doctor import doctor
-from structjob.cli.errors import errors
-from structjob.cli.export import export
-from structjob.cli.import_ import import_
-from structjob.cli.jobs import jobs
-from structjob.cli.logs import logs
-from structjob.cli.migrate import migrate
 from structjob.cli.options import database
-from structjob.cli.prune import prune
 from structjob.cli.run.command import run
 from structjob.cli.run.inherited import open_missing
 from structjob.cli.screen import Failure, command_line
-from structjob.cli.serve import serve
-from structjob.cli.sessions import sessions
-from structjob.cli.show import show
-from structjob.cli.stats import stats
-from structjob.cli.tail import tail
-from structjob.cli.token import token
-from structjob.cli.verify import verify
-from structjob.cli.wait import wait
 from structjob.exceptions import (
     ErrorGroupNotFound,
     EventNotFound,
@@ -56,8 +38,57 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 """The reasons for which a file that stdout is redirected to may refuse a write."""
 
 
+COMMANDS = {
+    "cancel": ("cancel", "Ask a job to stop."),
+    "delete": ("delete", "Delete one job with its child jobs, steps and lines."),
+    "demo": (
+        "demo.command",
+        "Move a directory tree in parallel, and see what is recorded of it in ./structjob-demo.db, or in the database that --db names.",
+    ),
+    "doctor": ("doctor", "Look at versions, drivers, permissions, tables, spools and clocks."),
+    "errors": ("errors", "List errors, show one, or say that it is resolved."),
+    "export": ("export", "Write a job, or log lines, to a file or to stdout."),
+    "import": ("import_", "Take jobs in from a file of JSON lines, or from stdin if it is -."),
+    "jobs": ("jobs", "List jobs, the newest first."),
+    "logs": ("logs", "Show log lines, the oldest first."),
+    "migrate": ("migrate", "Bring the tables to the version that this structjob works with."),
+    "prune": ("prune", "Delete jobs and lines that are older than they are to be kept."),
+    "serve": ("serve", "Serve the HTTP API and the web pages."),
+    "sessions": ("sessions", "List the processes that logged here, the newest first."),
+    "show": ("show", "Show one job: its steps, attempts, children, result and first error."),
+    "stats": ("stats", "Show statistics of jobs, steps and lines."),
+    "tail": ("tail", "Follow the log as lines come, until Ctrl-C, or until the job ends."),
+    "token": ("token", "Make, list and revoke tokens for structjob serve."),
+    "verify": ("verify", "Prove that no line was lost, session by session."),
+    "wait": ("wait", "Wait until a job has ended; its outcome is the exit code."),
+}
+"""The module of each command in `structjob.cli`, and the beginning of its help.
+
+A module is imported when its command is used. `structjob.cli.run` is not here: it must be known to
+work before a program is run with it.
+"""
+
+
 class Commands(click.Group):
     """A group that turns the errors of its commands into one line on stderr and an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        module = import_module(f"structjob.cli.{COMMANDS[cmd_name][0]}")
+        found: click.Command = getattr(module, "import_" if cmd_name == "import" else cmd_name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        shown = {name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()}
+        shown |= self.commands
+        room = formatter.width - 6 - max(map(len, shown))
+        rows = [(name, shown[name].get_short_help_str(room)) for name in sorted(shown)]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def make_context(self, *args: Any, **extra: Any) -> click.Context:
         with _writing(), _escaped():  # --help and --version are answered here
@@ -156,29 +187,7 @@ def cli(db: object) -> None:
     """Structured logs and jobs, in your own database."""
 
 
-for command in (
-    demo,
-    run,
-    jobs,
-    show,
-    logs,
-    tail,
-    stats,
-    errors,
-    cancel,
-    delete,
-    wait,
-    sessions,
-    serve,
-    token,
-    export,
-    import_,
-    prune,
-    verify,
-    doctor,
-    migrate,
-):
-    cli.add_command(command)
+cli.add_command(run)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
