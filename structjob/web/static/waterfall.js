@@ -161,7 +161,7 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
     if (at < 0 || !box.current) return;
     const y = at * ROW;
     if (y < box.current.scrollTop) box.current.scrollTop = y;
-    else if (y + ROW > box.current.scrollTop + box.current.clientHeight - 26) box.current.scrollTop = y + ROW + 28 - box.current.clientHeight;
+    else if (y + ROW > box.current.scrollTop + box.current.clientHeight - 26) box.current.scrollTop = Math.ceil((y + ROW + 28 - box.current.clientHeight) / ROW) * ROW; // whole rows
   }, [current, rows]);
   const onScroll = (event) => { if (virtual) setScroll({ top: event.target.scrollTop, height: event.target.clientHeight }); };
   const lines = ticks.map((t) => html`<line class="grid" x1=${`${(100 * t) / axis.length}%`} x2=${`${(100 * t) / axis.length}%`} y1="0" y2="24" />`);

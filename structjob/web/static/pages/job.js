@@ -3,6 +3,7 @@
 import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { ago, brief, bytes, clock, count, duration, full, percent, plural, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
+import { frames } from "../logs-text.js";
 import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
@@ -227,8 +228,9 @@ function Side({ data, shown }) {
   const kids = data.tree.children ?? [];
   const states = kids.reduce((out, one) => ({ ...out, [one.job.status]: (out[one.job.status] ?? 0) + 1 }), {});
   const wall = took(job);
+  const place = frames(job.error?.traceback ?? "").findLast((one) => one.own);
   return html`<aside class=${`side ${shown ? "shown" : ""}`} aria-label="details" tabindex="-1">
-    ${job.error && html`<section><h2>Error <kbd class="wide">e</kbd></h2><h3 class="err">${job.error.type}</h3><p class="mono">${brief(job.error.message, 800)}</p>
+    ${job.error && html`<section><h2>Error <kbd class="wide">e</kbd></h2><h3 class="err">${job.error.type}</h3><p class="mono">${brief(job.error.message, 800)}</p>${place && html`<p class="mono place" title=${place.path}><b>${place.file}:${place.line}</b> in <b>${place.name}</b></p>`}
       ${group && html`<p><a class="link" href=${href("errors", group.fingerprint)}><b>${count(group.count)}×</b> in ${plural(group.jobs, "job")}, first ${ago(group.first_seen)}</a>${group.status !== "open" && html`<span class=${`tag ${group.status}`}>${group.status}</span>`}</p>`}</section>`}
     <section><h2>Result</h2>${job.result == null ? html`<p class="dim">${job.status === "running" ? "Not yet: the job is running." : job.status === "pending" ? "Not yet: the job waits." : job.status === "completed" ? "None was returned." : `None: the job ${job.status} before it returned.`}</p>` : typeof job.result === "object" && !Array.isArray(job.result) ? html`<${Pairs} of=${job.result} />` : html`<p class="mono">${brief(job.result, 800)}</p>`}</section>
     ${job.metadata && Object.keys(job.metadata).length > 0 && html`<section><h2>Metadata</h2><${Pairs} of=${job.metadata} /></section>`}
