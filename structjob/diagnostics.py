@@ -9,7 +9,7 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -59,6 +59,21 @@ class Faults:
         self.counts.clear()
         self._told.clear()
 
+    def isolate(self) -> Callable[[], None]:
+        """Reset it; return a function that puts back what was there before."""
+        strict, trackers = self.strict, list(self.strict_trackers)
+        counts, told = dict(self.counts), dict(self._told)
+        self.reset()
+
+        def restore() -> None:
+            self.reset()
+            self.strict = strict
+            self.strict_trackers.update(trackers)
+            self.counts.update(counts)
+            self._told.update(told)
+
+        return restore
+
     def count(self, what: str) -> None:
         """Count something that is not an internal error and not worth a warning."""
         self.counts[what] = self.counts.get(what, 0) + 1
@@ -86,7 +101,7 @@ class Faults:
 
 
 faults = Faults()
-on_reset(faults.reset)
+on_reset(faults.reset, faults.isolate)
 
 
 def debug_if_asked(environ: Mapping[str, str]) -> None:

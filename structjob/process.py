@@ -7,8 +7,8 @@ The order of the hooks does not depend on the order of the imports.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 Hook = Callable[[], object]
 
@@ -21,6 +21,7 @@ _before: dict[str, Hook] = {}
 _in_parent: dict[str, Hook] = {}
 _in_child: dict[str, Hook] = {}
 _resets: list[Hook] = []
+_isolations: list[Callable[[], Hook]] = []
 
 
 def at_fork(
@@ -45,9 +46,21 @@ def at_fork(
             hooks[place] = hook
 
 
-def on_reset(hook: Hook) -> None:
-    """Call *hook* when `reset` is called. It must reset its module to the state after import."""
+def on_reset(hook: Hook, isolate: Callable[[], Hook] | None = None) -> None:
+    """Call *hook* when `reset` is called. It must reset its module to the state after import.
+
+    Args:
+        hook: See above.
+        isolate: Called where `isolated` begins; returns what to call where it ends. Default: *hook*
+            is called at both ends.
+    """
     _resets.append(hook)
+
+    def reset_twice() -> Hook:
+        hook()
+        return hook
+
+    _isolations.append(isolate or reset_twice)
 
 
 def reset() -> None:
@@ -64,6 +77,18 @@ def reset() -> None:
     # The state of higher modules depends on lower modules, which were imported earlier. So reset in
     # reverse order.
     _run(reversed(_resets))
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """A block for a test: it begins without open trackers, and at its end everything is as before.
+
+    The setup of the program stays in effect: `configure`, `install`, secrets, hooks.
+    """
+    with ExitStack() as stack:
+        for isolate in reversed(_isolations):
+            stack.callback(isolate())
+        yield
 
 
 def _run(hooks: Iterable[Hook]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from structjob.capture.configure import configure
@@ -53,9 +54,20 @@ class ProcessTrackers:
         self._lock = threading.Lock()
         self._opened.clear()
 
+    def isolate(self) -> Callable[[], None]:
+        """Forget all trackers; return a function that remembers them again."""
+        opened = dict(self._opened)
+        self.reset()
+
+        def restore() -> None:
+            self.reset()
+            self._opened.update(opened)
+
+        return restore
+
 
 _trackers = ProcessTrackers()
-on_reset(_trackers.reset)
+on_reset(_trackers.reset, _trackers.isolate)
 
 
 def init(url: str | URL | None = None, **options: Any) -> Tracker:

@@ -5,10 +5,13 @@ It imports none of structjob's other modules until a test uses a fixture.
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import inspect
 import os
 import re
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +21,157 @@ if TYPE_CHECKING:
     from structjob.models import EventRecord, JobRecord, StepRecord
     from structjob.tracker import Tracker
 
-__all__ = ["Tracked"]
+__all__ = ["Database", "Events", "Tracked"]
 
 _MOST = 10_000
 _LAST = 20
 _ANY: Any = object()
 _KEY: pytest.StashKey[Tracked] = pytest.StashKey()
+
+
+class Events(list["EventRecord"]):
+    """Events in the order in which they were logged.
+
+    ``events >= [...]`` asserts that these occur in this order, with any others between them. An
+    event is given as its message, or as a mapping with ``message``, ``level``, ``job`` (the
+    operation) and attributes; it may have more attributes. ::
+
+        assert tracked.events >= ["opened", {"message": "row", "n": 7}, "closed"]
+    """
+
+    def __ge__(self, expected: Any) -> bool:
+        return self.unmet(expected) is None
+
+    def unmet(self, expected: Sequence[str | Mapping[str, Any]]) -> list[str] | None:
+        """Return lines that describe the first of *expected* that does not occur in its place, or
+        ``None`` if all occur.
+        """
+        following = list(self)
+        for number, one in enumerate(expected, 1):
+            wanted = {"message": one} if isinstance(one, str) else dict(one)
+            at = next((i for i, event in enumerate(following) if not _wrong(event, wanted)), None)
+            if at is None:
+                after = f" after the {number - 1} before it" if number > 1 else ""
+                return [
+                    f"number {number} of the {len(expected)} expected events does not occur{after}",
+                    f"  expected: {one!r}",
+                    *_nearest(following, wanted),
+                ]
+            del following[: at + 1]
+        return None
+
+
+def _wrong(event: EventRecord, expected: Mapping[str, Any]) -> list[str]:
+    """Return the differences of *event* from what is expected, one a line."""
+    wrong = []
+    for name, value in expected.items():
+        if name in ("message", "level", "job"):
+            found = getattr(event, "operation" if name == "job" else name)
+        elif name in event.attrs:
+            found = event.attrs[name]
+        else:
+            wrong.append(f"  {name}: missing, expected {value!r}")
+            continue
+        if found != value:
+            wrong.append(f"  {name}: {found!r}, expected {value!r}")
+    return wrong
+
+
+def _nearest(events: Sequence[EventRecord], expected: Mapping[str, Any]) -> list[str]:
+    """Return the event that is most similar to what is expected, with its differences."""
+    if not events:
+        return []
+
+    def distance(event: EventRecord) -> int:
+        # an equal message counts more than all other differences
+        other = "message" in expected and event.message != expected["message"]
+        return len(_wrong(event, expected)) + 100 * other
+
+    nearest = min(events, key=distance)
+    return [f"the nearest: {nearest.message!r}", *_wrong(nearest, expected)]
+
+
+class Database:
+    """The database of a test, which can become unavailable or slow.
+
+    ::
+
+        with tracked.database.down():
+            await order()  # must work without it
+        tracked.assert_job("order")
+    """
+
+    def __init__(self) -> None:
+        self._down = False
+        self._delay = 0.0
+        self._tracker: Tracker | None = None
+
+    def down(self) -> Database:
+        """Make it unavailable: events wait, and reads raise `structjob.StoreUnavailable`.
+
+        Returns:
+            Itself, as the context of a ``with`` block that ends with `up`.
+        """
+        self._down = True
+        return self
+
+    def slow(self, seconds: float) -> Database:
+        """Let each access take *seconds* longer.
+
+        Returns:
+            Itself, as the context of a ``with`` block that ends with `up`.
+        """
+        self._delay = seconds
+        return self
+
+    def up(self) -> None:
+        """Make it available and fast again. What has waited is stored before the next read."""
+        self._down, self._delay = False, 0.0
+        if self._tracker is not None:
+            from structjob.tracker import reach
+
+            self._tracker.run(reach(self._tracker, 5.0))
+
+    def __enter__(self) -> Database:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.up()
+
+    def used_by(self, tracker: Tracker) -> None:
+        """Let `up` try to reach the database of *tracker*."""
+        self._tracker = tracker
+
+    def stand_between(self, make_store: Any) -> Any:
+        """Return a function that makes stores which obey this object."""
+        return lambda *args, **options: _Store(make_store(*args, **options), self._obey)
+
+    async def _obey(self) -> None:
+        from structjob.exceptions import StoreUnavailable
+
+        if self._delay:
+            await asyncio.sleep(self._delay)
+        if self._down:
+            raise StoreUnavailable("the test has made the database unavailable")
+
+
+class _Store:
+    """A store whose accesses begin with a call of *obey*."""
+
+    def __init__(self, store: Any, obey: Callable[[], Awaitable[None]]) -> None:
+        self._store = store
+        self._obey = obey
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._store, name)
+        if not inspect.iscoroutinefunction(found) or name == "close":
+            return found
+
+        async def call(*args: Any, **options: Any) -> Any:
+            await self._obey()
+            return await found(*args, **options)
+
+        return call
 
 
 class Tracked:
@@ -34,10 +182,12 @@ class Tracked:
     Attributes:
         tracker: An open tracker for this test only, with its own database. Use it with ``with`` or
             ``async with``.
+        database: The database of the tracker, which can become unavailable or slow.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, database: Database) -> None:
         self.tracker = tracker
+        self.database = database
 
     # -- recorded data
     # --------------------------------------------------------------------------
@@ -56,9 +206,9 @@ class Tracked:
         return self.tracker.run(self.tracker.jobs.steps(job.id))
 
     @property
-    def events(self) -> list[EventRecord]:
+    def events(self) -> Events:
         """The events in the order in which they were logged, including the library's own events."""
-        return list(self.tracker.run(self.tracker.logs.list(limit=_MOST, order="asc")))
+        return Events(self.tracker.run(self.tracker.logs.list(limit=_MOST, order="asc")))
 
     def job(self, operation: str) -> JobRecord:
         """Return the only job of *operation*.
@@ -69,7 +219,9 @@ class Tracked:
         __tracebackhide__ = True
         found = [job for job in self.jobs if job.operation == operation]
         if len(found) != 1:
-            raise AssertionError(self._failure(f"{len(found) or 'no'} jobs {operation!r}, not one"))
+            raise AssertionError(
+                f"{len(found) or 'no'} jobs {operation!r}, not one\n\n{self.tree()}"
+            )
         return found[0]
 
     # -- assertions
@@ -95,8 +247,7 @@ class Tracked:
             fields: Further fields of the `structjob.JobRecord`: owner, metadata, parent_job_id, …
 
         Raises:
-            AssertionError: if the assertion fails. The message shows the jobs, their steps and the
-                last log lines.
+            AssertionError: if the assertion fails. The message shows the differences.
         """
         __tracebackhide__ = True
         job = self.job(operation)
@@ -118,9 +269,7 @@ class Tracked:
             wrong.append(f"  steps: {names!r}, expected {list(steps)!r}")
         if wrong:
             raise AssertionError(
-                self._failure(
-                    "\n".join([f"the job {operation!r} is another than expected", *wrong])
-                )
+                "\n".join([f"the job {operation!r} is another than expected", *wrong])
             )
         return job
 
@@ -141,28 +290,13 @@ class Tracked:
         """
         __tracebackhide__ = True
         events = self.events
-        expected = {"message": message, "level": level, "operation": job}
-        expected = {name: value for name, value in expected.items() if value is not None}
-        nearest: tuple[int, list[str]] | None = None
+        given = {"message": message, "level": level, "job": job}
+        expected = {name: value for name, value in given.items() if value is not None} | attrs
         for event in events:
-            wrong = [
-                f"  {name}: {getattr(event, name)!r}, expected {value!r}"
-                for name, value in expected.items()
-                if getattr(event, name) != value
-            ]
-            for name, value in attrs.items():
-                if name not in event.attrs:
-                    wrong.append(f"  {name}: missing, expected {value!r}")
-                elif event.attrs[name] != value:
-                    wrong.append(f"  {name}: {event.attrs[name]!r}, expected {value!r}")
-            if not wrong:
+            if not _wrong(event, expected):
                 return event
-            # an equal message counts more than all other differences
-            distance = len(wrong) + 100 * (event.message != message)
-            if nearest is None or distance < nearest[0]:
-                nearest = distance, [f"the nearest: {event.message!r}", *wrong]
-        said = [f"no event {message!r} as expected", *(nearest[1] if nearest is not None else [])]
-        raise AssertionError(self._failure("\n".join(said)))
+        said = [f"no event {message!r} as expected", *_nearest(events, expected)]
+        raise AssertionError("\n".join(said))
 
     def assert_no_errors(self) -> None:
         """Assert that no event has level error or critical, and that no job failed or crashed.
@@ -182,7 +316,7 @@ class Tracked:
             if job.status in ("failed", "crashed")
         ]
         if wrong:
-            raise AssertionError(self._failure("\n".join(["there are errors", *wrong])))
+            raise AssertionError("\n".join(["there are errors", *wrong]))
 
     # -- reports
     # --------------------------------------------------------------------------
@@ -217,9 +351,6 @@ class Tracked:
         ]
         return "\n".join([self.tree(), *(["", *lines[-_LAST:]] if lines else [])])
 
-    def _failure(self, why: str) -> str:
-        return f"{why}\n\n{self.report()}"
-
 
 def _shown(attrs: Any) -> str:
     plain = {name: value for name, value in attrs.items() if name != "exception"}
@@ -234,18 +365,20 @@ def _shown(attrs: Any) -> str:
 def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
     """Provide a tracker for this test only, with assertions about the recorded data.
 
-    It works in plain tests, in unittest, and in asyncio tests of any plugin. At the end of the test
-    no job may be running, and no other tracker may be open.
+    It works in plain tests, in unittest, and in asyncio tests of any plugin. The program's setup of
+    logging stays in effect, and trackers that are open are out of use meanwhile. At the end of the
+    test no job may be running, and no other tracker may be open.
     """
-    import structjob
+    from structjob.process import isolated
+    from structjob.store import factory
     from structjob.tracker import Tracker
 
-    structjob.reset()
     kept = _kept(request)
-    with pytest.MonkeyPatch.context() as patch:
+    with isolated(), pytest.MonkeyPatch.context() as patch:
         for name in [name for name in os.environ if name.startswith(("STRUCTJOB_", "TRACE"))]:
             patch.delenv(name)  # they may come from a job that runs the tests
-        structjob.configure(console=False, level="debug", strict=True)
+        _set_up()
+        database = Database()
         tracker = Tracker(
             "sqlite://" if kept is None else f"sqlite:///{kept}",
             level="debug",
@@ -253,23 +386,40 @@ def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
             strict=True,
             handle_signals=False,
         )
-        try:
-            with tracker:
-                found = Tracked(tracker)
-                request.node.stash[_KEY] = found
-                if request.instance is not None and hasattr(request.instance, "assertEqual"):
-                    # the test methods of a unittest.TestCase take no fixture arguments
-                    request.instance.tracked = found
-                if request.config.getini("structjob_autouse"):
-                    _stand_in(patch, tracker)
-                yield found
-                left = _left(found)
-        finally:
-            structjob.reset()
+        with ExitStack() as stack:
+            with pytest.MonkeyPatch.context() as opening:
+                opening.setattr(factory, "make_store", database.stand_between(factory.make_store))
+                stack.enter_context(tracker)
+            database.used_by(tracker)
+            found = Tracked(tracker, database)
+            request.node.stash[_KEY] = found
+            if request.instance is not None and hasattr(request.instance, "assertEqual"):
+                # the test methods of a unittest.TestCase take no fixture arguments
+                request.instance.tracked = found
+            if request.config.getini("structjob_autouse"):
+                _stand_in(patch, tracker)
+            yield found
+            database.up()
+            left = _left(found)
     if kept is not None and not request.node.stash.get(_FAILED, False):
         kept.unlink(missing_ok=True)
     if left:
         pytest.fail(left, pytrace=False)
+
+
+def _set_up() -> None:
+    """Record what is logged, through the program's setup of structlog if it has one."""
+    import structlog
+
+    import structjob
+    from structjob.capture.processors import is_recording
+    from structjob.diagnostics import faults
+
+    if not structlog.is_configured():
+        structjob.configure(console=False, level="debug")
+    elif not is_recording(structlog.get_config()["processors"]):
+        structjob.install(stdlib=True)
+    faults.strict = True
 
 
 class _Autouse:
@@ -288,7 +438,8 @@ def _left(tracked: Tracked) -> str:
 
     running = [job.operation for job in tracked.jobs if job.status == "running"]
     if running:
-        return tracked._failure(f"left running by the test: {', '.join(map(repr, running))}")  # noqa: SLF001 -- tests use the fixture; they need no such method
+        names = ", ".join(map(repr, running))
+        return f"left running by the test: {names}\n\n{tracked.report()}"
     if len(open_hosts()) > 1:
         return "a tracker was left open by the test: close it, or open it with a with block"
     return ""
@@ -371,6 +522,13 @@ def _kept(request: pytest.FixtureRequest) -> Path | None:
     return place / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', request.node.nodeid)[-150:]}.db"
 
 
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    """Explain why ``tracked.events >= [...]`` is false."""
+    if op != ">=" or not isinstance(left, Events) or not isinstance(right, Sequence):
+        return None
+    return ["tracked.events >= [...]", *(left.unmet(right) or ())]
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
@@ -381,6 +539,7 @@ def pytest_runtest_makereport(
     if tracked is not None and report.when == "call" and report.failed:
         item.stash[_FAILED] = True
         try:
+            tracked.database.up()
             shown = tracked.report()
         except Exception as exc:  # noqa: BLE001 -- the report must still show the test's own failure
             shown = f"{type(exc).__name__}: {exc}"

@@ -997,3 +997,8 @@ def host_of(tracker: Tracker | None = None) -> JobHost | None:
     that of its parent. Events without a job go to it. Return None if no tracker is open.
     """
     return OPEN_HOSTS.first if tracker is None else tracker._host  # noqa: SLF001 -- its users need no host
+
+
+async def reach(tracker: Tracker, seconds: float) -> None:
+    """Try now to reach the unavailable database of *tracker*; return after *seconds* at most."""
+    await tracker._host.try_again(seconds)  # noqa: SLF001 -- its users need no host

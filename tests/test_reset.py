@@ -113,6 +113,48 @@ async def test_nothing_that_a_program_did_is_left(tmp_path, db_url, capsys):
     assert not faults.strict_trackers
 
 
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_block_for_a_test_leaves_everything_as_it_was(tmp_path, db_url, capsys, reset):
+    """R50: in the block no tracker is open, and the setup of the program is in effect; after it
+    all is as before, whatever the block has set up.
+    """
+    sink, heard = Listing(), []
+    structjob.configure(console="json", level="warning", sinks=[sink])
+    structjob.secret("hunter2-hunter2")
+    structjob.add_hook(heard.append)
+    structjob.classify(KeyError, error_type="absent")
+    log = structlog.get_logger()
+    async with Tracker(db_url) as tracker:
+        log.warning("hunter2-hunter2 before")
+        before, config = state(), structlog.get_config()
+        with process.isolated():
+            log.warning("waits in the block")
+            async with Tracker(f"sqlite:///{tmp_path}/test.db") as other, other.job("test"):
+                log.warning("in the block")
+            assert (sink.records[-2].message, len(heard)) == ("in the block", 2)
+            structjob.configure(console=False, level="debug", file=tmp_path / "log")
+            structjob.classify(OSError, error_type="disk")
+            structjob.secret("swordfish-1")
+            structjob.add_hook(print)
+            structjob.capture_uncaught()
+            faults.strict = True
+            if reset:
+                structjob.reset()
+        changed = {
+            key: (before[key], value) for key, value in state().items() if before[key] != value
+        }
+        assert changed.keys() <= STAYS | {"structjob.machine.clock._latest"}, changed
+        assert structlog.get_config() == config
+        assert not sink.closed
+        log.info("below the level")
+        log.warning("hunter2-hunter2 swordfish-1 after")
+        shown = [record.message for record in sink.records if "after" in record.message]
+        assert shown == ["[redacted] swordfish-1 after"]
+        found = [event.message for event in await tracker.logs.list(kind="log")]
+    assert found == ["[redacted] before", "[redacted] swordfish-1 after"]
+    assert "below the level" not in capsys.readouterr().out
+
+
 def test_an_existing_setup_is_as_it_was(capsys):
     """`install` puts processors into the user's list; they are taken out of it."""
     processors = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]

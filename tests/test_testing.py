@@ -3,10 +3,15 @@
 import re
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
+import structlog
+
+import structjob
+import structjob.testing
 
 ROOT = Path(__file__).parent.parent
 pytest_plugins = ["pytester"]
@@ -159,6 +164,106 @@ def test_of_its_own(tracked):
         r"-+ structjob -+\nimport completed\n  - read completed\n  check completed\n\ninfo     row n=7\nwarning  odd row",
     ):
         assert re.search(said, text), said
+
+
+def test_the_database_of_a_test_may_be_away_or_slow(tracked):
+    """R50: the code under test meets an unavailable database; what waits is stored afterwards, and
+    is asserted as ever.
+    """
+    with tracked.database.down():
+        with tracked.tracker.job("away", wait=False):
+            structlog.get_logger().info("meanwhile")
+        with pytest.raises(structjob.StoreUnavailable, match="the test has made"):
+            print(tracked.jobs)
+    tracked.assert_job("away")
+    tracked.assert_event("meanwhile", job="away")
+    began = time.monotonic()
+    with tracked.database.slow(0.05):
+        assert len(tracked.jobs) == 1
+    assert time.monotonic() - began > 0.05
+    tracked.database.down()  # it is up again at the end of the test
+
+
+def test_events_in_their_order(tracked):
+    """R50: a part of the events, in their order, with any others between them; a failure says
+    which one is missing, and what is most similar.
+    """
+    log = structlog.get_logger()
+    with tracked.tracker.job("import"):
+        log.info("opened")
+        log.info("row", n=7)
+        log.warning("row", n=8)
+        log.info("closed")
+    assert tracked.events >= ["opened", {"message": "row", "n": 8, "level": "warning"}, "closed"]
+    assert tracked.events >= [{"job": "import", "n": 7}, {"n": 8}]
+    wrong = ["opened", {"message": "row", "n": 8}, {"message": "row", "n": 7, "vm": "pg"}, "closed"]
+    events = tracked.events
+    assert not events >= wrong
+    assert structjob.testing.pytest_assertrepr_compare(">=", events, wrong) == [
+        "tracked.events >= [...]",
+        "number 3 of the 4 expected events does not occur after the 2 before it",
+        "  expected: {'message': 'row', 'n': 7, 'vm': 'pg'}",
+        "the nearest: 'closed'",
+        "  message: 'closed', expected 'row'",
+        "  n: missing, expected 7",
+        "  vm: missing, expected 'pg'",
+    ]
+    assert structjob.testing.pytest_assertrepr_compare("==", events, wrong) is None
+
+
+SET_UP = """
+import logging
+import pytest
+structlog.configure(
+    processors=[structlog.stdlib.filter_by_level, structlog.stdlib.add_log_level, structlog.processors.JSONRenderer()],
+    logger_factory=structlog.stdlib.LoggerFactory(),
+    wrapper_class=structlog.stdlib.BoundLogger,
+    cache_logger_on_first_use=True,
+)
+{install}
+logging.getLogger().setLevel("INFO")
+log = structlog.get_logger("shop")
+log.info("used before the first test")
+structjob.classify(KeyError, error_type="absent")
+as_set_up = list(structlog.get_config()["processors"])
+
+@pytest.fixture(autouse=True)
+def nothing_changed():
+    yield
+    assert structlog.get_config()["processors"] == as_set_up
+
+def test_before(caplog):
+    log.info("hello", n=1)
+    assert '"n": 1' in caplog.text
+
+def test_tracked(tracked, caplog):
+    with tracked.tracker.job("a"):
+        log.info("hello", n=2)
+        structlog.get_logger().error("fresh", exc_info=KeyError("x"))
+        logging.getLogger("old").info("by logging")
+    assert '"n": 2' in caplog.text and "job_id" in caplog.text
+    tracked.assert_event("hello", n=2, job="a")
+    tracked.assert_event("fresh", error_type="absent")
+    tracked.assert_event("by logging", job="a")
+    structlog.configure(processors=[structlog.processors.JSONRenderer()])
+
+def test_after(caplog):
+    log.info("hello", n=3)
+    structlog.get_logger("new").info("fresh", n=4)
+    assert '"n": 3' in caplog.text and '"n": 4' in caplog.text and "job_id" not in caplog.text
+
+def test_again(tracked):
+    log.info("hello", n=5)
+    tracked.assert_event("hello", n=5)
+"""
+
+
+@pytest.mark.parametrize("install", ["structjob.install()", ""], ids=["installed", "structlog"])
+def test_the_programs_setup_of_logging_stays_in_effect(run, install):
+    """R50: a program sets up logging where it is imported: its output is the same in a test that
+    uses the fixture, loggers that are in use are recorded, and the next test finds all as it was.
+    """
+    run(SET_UP.replace("{install}", install)).assert_outcomes(passed=4)
 
 
 @pytest.mark.slow

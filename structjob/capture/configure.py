@@ -110,7 +110,7 @@ def configure(
         cache_logger_on_first_use=True,
     )
     if previous is not None:
-        previous.close(but=fan_out.sinks)
+        SETUP.close(previous, but=fan_out.sinks)
     join_stdlib(least if stdlib else None)
     SETUP.watch()
     if uncaught:

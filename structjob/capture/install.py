@@ -48,7 +48,7 @@ def install(
         structlog.configure(processors=processors)
     if SETUP.fan_out is not None and SETUP.fan_out not in processors:
         # The setup of an earlier `configure` has been replaced and shows nothing any more.
-        SETUP.fan_out.close()
+        SETUP.close(SETUP.fan_out)
         SETUP.fan_out = None
     if not is_recording(processors):
         # In place, because cached loggers hold this list.

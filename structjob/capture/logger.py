@@ -241,7 +241,14 @@ def _log_all() -> None:
 
 
 _log_all()
-on_reset(_log_all)
+
+
+def _isolate() -> Callable[[], None]:
+    least: int = BoundLogger.least
+    return lambda: log_from(least)
+
+
+on_reset(_log_all, _isolate)
 
 
 @as_structlog(ABSENT=ABSENT, apart=apart, override=override)

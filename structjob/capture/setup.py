@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copyreg
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -11,6 +12,7 @@ from structjob.capture.event import Encoder
 from structjob.capture.fanout import FanOut
 from structjob.context.errors import Classifier
 from structjob.process import on_reset
+from structjob.sinks.sink import Sink
 from structjob.values.redaction import Redactor
 
 
@@ -33,6 +35,7 @@ class Setup:
 
     __slots__ = (
         "_installed",
+        "_kept",
         "fan_out",
         "inserted",
         "overlooked",
@@ -44,6 +47,7 @@ class Setup:
 
     def __init__(self) -> None:
         self.processors: list[Any] = []
+        self._kept: list[FanOut] = []
         self._begin()
 
     def _begin(self) -> None:
@@ -93,11 +97,52 @@ class Setup:
         former = self.fan_out
         self._begin()
         if former is not None:
-            former.close()
+            self.close(former)
+
+    def close(self, fan_out: FanOut, *, but: Sequence[Sink] = ()) -> None:
+        """Close a fan-out that is replaced, unless it is put back at the end of a test.
+
+        Args:
+            fan_out: The fan-out.
+            but: Sinks that stay open.
+        """
+        if fan_out not in self._kept:
+            fan_out.close(but=but)
+
+    def isolate(self) -> Callable[[], None]:
+        """Return a function that puts back the present setup of structlog and of this library."""
+        fields = {name: getattr(self, name) for name in self.__slots__ if name != "_kept"}
+        fields |= {"inserted": list(self.inserted)}
+        configured, config = structlog.is_configured(), structlog.get_config()
+        # Cached loggers hold these lists, so they are changed in place.
+        lists = [self.processors, *(processors for processors, _ in self.inserted)]
+        if isinstance(config["processors"], list):
+            lists.append(config["processors"])
+        contents = [(processors, list(processors)) for processors in lists]
+        if self.fan_out is not None:
+            self._kept.append(self.fan_out)
+
+        def restore() -> None:
+            if self.fan_out is not fields["fan_out"]:
+                self.reset()
+            for processors, content in contents:
+                processors[:] = content
+            for name, value in fields.items():
+                setattr(self, name, value)
+            if self.fan_out is not None:
+                self._kept.remove(self.fan_out)
+            if configured:
+                structlog.configure(**config)
+            else:
+                structlog.reset_defaults()
+            if not self.processors:  # loggers of the test print as structlog does by default
+                self.processors[:] = structlog.get_config()["processors"]
+
+        return restore
 
 
 SETUP = Setup()
-on_reset(SETUP.reset)
+on_reset(SETUP.reset, SETUP.isolate)
 
 
 def _fan_out() -> FanOut:

@@ -95,6 +95,18 @@ class _Joined:
             logging.Logger.callHandlers = self._wrapped  # type: ignore[assignment, method-assign]
             self._wrapper = self._wrapped = None
 
+    def isolate(self) -> Callable[[], None]:
+        """Return a function that captures again what is captured now."""
+        least = self.least
+
+        def restore() -> None:
+            if least is None:
+                self.reset()
+            else:
+                self.join(least)
+
+        return restore
+
     def _wrap(self) -> None:
         self._wrapped = call_handlers = logging.Logger.callHandlers
 
@@ -171,7 +183,7 @@ class _Joined:
 
 
 _joined = _Joined()
-on_reset(_joined.reset)
+on_reset(_joined.reset, _joined.isolate)
 
 
 def join_stdlib(least: int | None) -> None:

@@ -170,4 +170,14 @@ def _reset() -> None:
     _undo.clear()
 
 
-on_reset(_reset)
+def _isolate() -> Callable[[], None]:
+    hooked = set(_undo)
+
+    def restore() -> None:
+        for name in _undo.keys() - hooked:
+            _undo.pop(name)()
+
+    return restore
+
+
+on_reset(_reset, _isolate)

@@ -41,7 +41,19 @@ Omitted fields are derived.
 
 REGISTERED: dict[type[BaseException], dict[str, Any]] = {}
 """The fields that `classify` registered, by type of exception."""
-on_reset(REGISTERED.clear)
+
+
+def _isolate() -> Callable[[], None]:
+    registered = dict(REGISTERED)
+
+    def restore() -> None:
+        REGISTERED.clear()
+        REGISTERED.update(registered)
+
+    return restore
+
+
+on_reset(REGISTERED.clear, _isolate)
 
 
 def classify(kind: type[BaseException], /, **fields: Any) -> None:

@@ -253,7 +253,14 @@ enter_scope = _scope.set
 The caller must restore the former one: a token may belong to another context.
 """
 
-on_reset(lambda: enter_scope(None))
+
+def _isolate() -> Callable[[], object]:
+    scope = current_scope()
+    enter_scope(None)
+    return lambda: enter_scope(scope)
+
+
+on_reset(lambda: enter_scope(None), _isolate)
 
 
 def new_id() -> str:

@@ -90,4 +90,9 @@ def span_of(scope: Scope | None) -> Span:
     )
 
 
-on_reset(lambda: set_tracing(None))
+def _isolate() -> Callable[[], None]:
+    begin, end = _begin, _end
+    return lambda: set_tracing(begin, end)
+
+
+on_reset(lambda: set_tracing(None), _isolate)

@@ -148,6 +148,10 @@ class Host:
             await self.on_own_loop(self.engine.link.opening(OPENING_WAITS))
         await asyncio.wrap_future(self.engine.flush())
 
+    async def try_again(self, seconds: float) -> None:
+        """Try now to reach an unavailable database; return after *seconds* at most."""
+        await self.on_own_loop(self.engine.link.try_again(seconds))
+
     async def claim(
         self, row: dict[str, Any], job: Job, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:

@@ -290,7 +290,23 @@ def _reset() -> None:
     _restore()
 
 
-on_reset(_reset)
+def _isolate() -> Callable[[], None]:
+    """Forget the open trackers; return a function that remembers them again."""
+    opened, inherited = list(_open), list(_inherited)
+    handled = signal.getsignal(signal.SIGTERM) is _terminate
+    _reset()
+
+    def restore() -> None:
+        _reset()
+        _open.update(opened)
+        _inherited.update(inherited)
+        if handled:
+            handle_signals()
+
+    return restore
+
+
+on_reset(_reset, _isolate)
 
 
 def _cancel_inherited() -> None:

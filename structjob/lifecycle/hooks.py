@@ -69,6 +69,15 @@ class Hooks:
         """Remove all hooks."""
         self._hooks = ()
 
+    def isolate(self) -> Callable[[], None]:
+        """Return a function that puts back the present hooks."""
+        hooks = self._hooks
+
+        def restore() -> None:
+            self._hooks = hooks
+
+        return restore
+
     def announce(self, transition: Transition) -> None:
         """Call each hook. An exception in one is counted, and the next hook is called."""
         for hook in self._hooks:
@@ -89,7 +98,7 @@ class _Entry:
 
 
 HOOKS = Hooks()
-on_reset(HOOKS.clear)
+on_reset(HOOKS.clear, HOOKS.isolate)
 
 
 def add_hook(hook: Hook) -> Callable[[], None]:

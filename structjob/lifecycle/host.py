@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
 
 from structjob.context.errors import Classifier
@@ -100,6 +100,15 @@ class OpenHosts:
         """Remove all trackers."""
         self._hosts = ()
 
+    def isolate(self) -> Callable[[], None]:
+        """Remove all trackers; return a function that adds them again."""
+        hosts, self._hosts = self._hosts, ()
+
+        def restore() -> None:
+            self._hosts = hosts
+
+        return restore
+
     @property
     def first(self) -> JobHost | None:
         """The tracker that was opened first; None if no tracker is open.
@@ -113,4 +122,4 @@ class OpenHosts:
 
 
 OPEN_HOSTS = OpenHosts()
-on_reset(OPEN_HOSTS.clear)
+on_reset(OPEN_HOSTS.clear, OPEN_HOSTS.isolate)

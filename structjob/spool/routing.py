@@ -209,5 +209,23 @@ def _reset() -> None:
         _waiting.clear()
 
 
+def _isolate() -> Callable[[], None]:
+    """Forget recorders and waiting events; return a function that remembers them again."""
+    opened, waiting, lost = list(_open), list(_waiting), dict(_lost)
+    closed_level, warned = _closed_level, _warned
+    _reset()
+
+    def restore() -> None:
+        global _default, _closed_level, _warned
+        _reset()
+        with _registry:
+            _open.extend(opened)
+            _default, _closed_level, _warned = _first(), closed_level, warned
+            _waiting.extend(waiting)
+            _lost.update(lost)
+
+    return restore
+
+
 at_fork("routing", in_child=_after_fork)
-on_reset(_reset)
+on_reset(_reset, _isolate)

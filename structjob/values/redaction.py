@@ -13,7 +13,7 @@ import os
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, quote_plus
 
@@ -144,6 +144,17 @@ class _Registered:
             self._forms.clear()
             self.pattern = None
 
+    def isolate(self) -> Callable[[], None]:
+        """Return a function that removes the values that were added since."""
+        forms = set(self._forms)
+
+        def restore() -> None:
+            with self._lock:
+                self._forms = forms
+                self.pattern = _any_of(forms) if forms else None
+
+        return restore
+
     def watch(self, watching: _Forgets) -> None:
         """Call *watching*'s ``forget()`` whenever a value is added, because its caches become
         invalid.
@@ -152,7 +163,7 @@ class _Registered:
 
 
 registered = _Registered()
-on_reset(registered.clear)
+on_reset(registered.clear, registered.isolate)
 
 
 def secret(value: T) -> T:
