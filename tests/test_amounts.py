@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from structjob.cli import job_page, jobs
+from structjob.cli import job_page, tables
 from structjob.lifecycle.bars import Bar, amount, drawn
 from structjob.text import amounts, appearance
 
@@ -67,7 +67,7 @@ async def test_what_is_not_all_is_never_100_percent(tracker, done, total):
         record = await tracker.jobs.get(job.id)
     assert record.percent_complete < 100
     for job_status in ("running", "failed"):
-        shown = jobs._done(
+        shown = tables._done(
             SimpleNamespace(percent_complete=record.percent_complete, status=job_status), None
         )
         assert shown.endswith(" 99%" if job_status == "running" else "99%")
@@ -133,4 +133,4 @@ async def test_show_and_jobs_tell_parts_of_units(tracker):
             description=None,
             started_at=datetime.now(UTC),
         )
-        assert jobs._detail(running, underway, None).plain == "s 0.25/0.5"
+        assert tables._detail(running, underway, None).plain == "s 0.25/0.5"

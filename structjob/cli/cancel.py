@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import getpass
+import socket
 import time
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
+from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
+from structjob.text.escaping import escape
+from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -39,18 +45,12 @@ def cancel(
     id_: str, db: Database, *, reason: str | None, by: str | None, force: bool, as_json: bool
 ) -> None:
     """Ask a job to stop."""
-    from structjob.cli.database import execute
-
     execute(_cancel(id_, db, reason, by or _somebody(), force=force, as_json=as_json))
 
 
 async def _cancel(
     given: str, db: Database, reason: str | None, by: str, *, force: bool, as_json: bool
 ) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.text.escaping import escape
-    from structjob.text.rendering import short
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:
@@ -90,9 +90,6 @@ async def _outcome(reader: Reader, job_id: str) -> JobStatus:
 
 def _somebody() -> str:
     """Return the user and the host that request the cancellation."""
-    import getpass
-    import socket
-
     try:
         user = getpass.getuser()
     except (OSError, KeyError):  # a container may have no name for its user

@@ -9,8 +9,13 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
+from structjob.cli.database import execute, reading
+from structjob.cli.ids import resolve
+from structjob.cli.prune import deleted
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say
 from structjob.exceptions import InvalidState
+from structjob.text.escaping import escape
+from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -30,8 +35,6 @@ Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB
 @options.database
 def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
     """Delete one job with its child jobs, steps and lines."""
-    from structjob.cli.database import execute
-
     if not yes and not is_terminal(sys.stdin):
         raise Failure(
             "refusing to delete without confirmation (not a terminal)", code=2, hint="add --yes"
@@ -40,11 +43,6 @@ def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
 
 
 async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.cli.prune import deleted
-    from structjob.text.escaping import escape
-    from structjob.text.rendering import short
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
 from structjob.cli.times import moment
+from structjob.filters import LogFilter
+from structjob.text.appearance import speaks_unicode
+from structjob.text.escaping import escape
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -52,8 +57,6 @@ Nagios and Icinga: structjob doctor || exit 2"""
 @options.database
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
     """Look at versions, drivers, permissions, tables, spools and clocks."""
-    from structjob.cli.database import execute
-
     if correlation:
         execute(_uncorrelated(db, since or datetime.now(UTC) - timedelta(days=1), as_json=as_json))
         return
@@ -87,13 +90,7 @@ _LOOKED_AT = 100_000
 
 async def _uncorrelated(db: Database, since: datetime, *, as_json: bool) -> None:
     """Show where lines without a correlation id come from."""
-    from collections import Counter
-
     from rich.text import Text
-
-    from structjob.cli.database import reading
-    from structjob.filters import LogFilter
-    from structjob.text.escaping import escape
 
     found: Counter[tuple[str, str, str]] = Counter()
     wanted = LogFilter(correlated=False, since=since, kind="log", order="desc", limit=1_000)
@@ -126,9 +123,6 @@ _SHOWN = 50
 
 def _print(findings: list[Finding]) -> None:
     from rich.text import Text
-
-    from structjob.text.appearance import speaks_unicode
-    from structjob.text.escaping import escape
 
     rows = []
     for finding in findings:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
 from structjob.cli.ids import LEAST
+from structjob.cli.job_page import TRACEBACK
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import brief, full, moment
+from structjob.text.escaping import escape
 from structjob.text.rendering import short
 from structjob.text.wording import count_of
 
@@ -102,8 +105,6 @@ def list_(
     **given: Any,
 ) -> None:
     """List errors, those seen last first; resolved ones are left out."""
-    from structjob.cli.database import execute
-
     if every and status:
         raise click.UsageError("--all is every status: leave --status out.")
     wanted = {name: value for name, value in given.items() if value is not None}
@@ -117,8 +118,6 @@ def list_(
 async def _list(
     db: Database, filters: dict[str, Any], *, narrowed: bool, as_json: bool, utc: bool
 ) -> None:
-    from structjob.cli.database import reading
-
     async with reading(db) as reader:
         found = await reader.errors.list(**filters)
     if as_json:
@@ -161,8 +160,6 @@ async def _list(
 def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
     from rich.text import Text
 
-    from structjob.text.escaping import escape
-
     now = datetime.now(UTC)
     where = Text(escape(_where(group.operation, group.step)))
     if screen.is_terminal:
@@ -195,14 +192,10 @@ def _in_short(group: ErrorGroup) -> str:
 @options.database
 def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
     """Show one error: how often, since when, where, its traceback, its latest occurrences."""
-    from structjob.cli.database import execute
-
     execute(_show(id_, db, as_json=as_json, utc=utc))
 
 
 async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
-    from structjob.cli.database import reading
-
     async with reading(db) as reader:
         group = await reader.errors.get(given)
         latest = await reader.logs.list(
@@ -222,9 +215,6 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
 
 def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *, utc: bool) -> None:
     from rich.text import Text
-
-    from structjob.cli.job_page import TRACEBACK
-    from structjob.text.escaping import escape
 
     screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
     resolved = full(group.resolved_at, utc=utc) + (
@@ -269,8 +259,6 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
 @options.database
 def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
     """Mark an error as resolved; if it occurs again, it has regressed."""
-    from structjob.cli.database import execute
-
     execute(_settle(id_, db, by=by, reopen=False, as_json=as_json))
 
 
@@ -280,15 +268,10 @@ def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
 @options.database
 def reopen(id_: str, db: Database, *, as_json: bool) -> None:
     """Reopen a resolved error."""
-    from structjob.cli.database import execute
-
     execute(_settle(id_, db, by=None, reopen=True, as_json=as_json))
 
 
 async def _settle(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
-    from structjob.cli.database import reading
-    from structjob.text.escaping import escape
-
     async with reading(db) as reader:
         group = await (
             reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by)

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from structjob.statistics import Expectation
+
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
     from structjob.models import JobRecord
@@ -47,7 +49,6 @@ class Estimates:
     async def look(self, jobs: Sequence[JobRecord], now: datetime) -> None:
         """Examine those of *jobs* that are running, at the time *now*."""
         from structjob.queries import estimates
-        from structjob.statistics import Expectation
 
         running = [job for job in jobs if job.status == "running"]
         self.underway = await self._reader.jobs.step_progress([job.id for job in running])

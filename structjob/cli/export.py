@@ -11,8 +11,12 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
+from structjob.cli.database import execute, reading
 from structjob.cli.filtering import chosen, filtered
+from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
+from structjob.exceptions import InvalidArgument
+from structjob.text.escaping import escape, escape_json
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -57,8 +61,6 @@ def export(
     **given: Any,
 ) -> None:
     """Write a job, or log lines, to a file or to stdout."""
-    from structjob.cli.database import execute
-
     if output is not None and str(output) == "-":
         output = None
     if as_json and as_csv and output is None:
@@ -79,7 +81,6 @@ def export(
 
 def _form_of(output: Path | None) -> Form | Literal["job"]:
     """Return what a file of this name holds."""
-    from structjob.exceptions import InvalidArgument
     from structjob.transfer.export import format_of
 
     if output is None:
@@ -101,9 +102,6 @@ async def _export(
     children: bool,
     as_json: bool,
 ) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.text.escaping import escape, escape_json
     from structjob.transfer.event_lines import event_lines
     from structjob.transfer.export import job_lines, write_lines
 

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from structjob.cli.database import reading
+from structjob.cli.ids import resolve
+from structjob.cli.lines import Screen
+from structjob.models import Gap
+
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import EventRecord, Gap
@@ -37,11 +42,6 @@ async def show_tail(
         last: How many of the newest existing lines to show first; ``None``: all.
         children: Include the lines of child jobs.
     """
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.cli.lines import Screen
-    from structjob.models import Gap
-
     async with reading(db) as reader:
         job_id = None if given is None else (await resolve(reader, given, names=True)).id
         scope = {} if job_id is None else {"job_id": job_id, "children": children}

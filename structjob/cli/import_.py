@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute
 from structjob.cli.screen import Failure, command_line, put_json, say, suggest
+from structjob.machine.files import open_file
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -49,7 +51,6 @@ def import_(
     file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool
 ) -> None:
     """Import jobs from a file of JSON lines; - is stdin."""
-    from structjob.cli.database import execute
     from structjob.transfer.imports import to_be_read_twice
 
     # In the main thread, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
@@ -75,8 +76,6 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
 
 def _write_map(path: Path, found: ImportResult) -> None:
     import msgspec
-
-    from structjob.machine.files import open_file
 
     try:
         with open(

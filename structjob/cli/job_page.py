@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from structjob.cli.jobs import OURS, no_sign, took, what_failed
 from structjob.cli.screen import put_rows, width_of
+from structjob.cli.tables import OURS, no_sign, took, what_failed
 from structjob.cli.times import full
 from structjob.text.amounts import units, whole_percent
 from structjob.text.appearance import (
@@ -24,7 +24,8 @@ from structjob.text.appearance import (
     symbol,
     wrapped,
 )
-from structjob.text.rendering import retried, short
+from structjob.text.escaping import escape
+from structjob.text.rendering import Lines, retried, short, today, value_text
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -162,8 +163,6 @@ class JobPage:
     # --------------------------------------------------------------------------
 
     def _title(self) -> Row:
-        from structjob.text.escaping import escape
-
         job, silence = self._job, self._about.silence
         lasted = took(job, self._now)
         row: list[Piece] = [
@@ -188,8 +187,6 @@ class JobPage:
         return row
 
     def _facts(self) -> Iterator[Row]:
-        from structjob.text.escaping import escape
-
         job, silence = self._job, self._about.silence
         facts = {
             "id": job.id, "description": job.description, "type": job.job_type, "owner": job.owner, "project": job.project,
@@ -257,8 +254,6 @@ class JobPage:
         return row
 
     def _steps(self, tree: JobTree, indent: str, *, picked: bool = False) -> Iterator[Row]:
-        from structjob.text.escaping import escape
-
         depth: dict[str | None, int] = {None: 0}
         for step in tree.steps:
             depth[step.id] = depth.get(step.parent_step_id, 0) + 1
@@ -389,9 +384,6 @@ class JobPage:
             yield _Section([("Last lines", "bold")], list(self._last_lines()), 2, end=True)
 
     def _values(self, value: Any) -> Iterator[Row]:
-        from structjob.text.escaping import escape
-        from structjob.text.rendering import value_text
-
         if not isinstance(value, Mapping):
             yield from wrapped([("  ", ""), (value_text(value), "")], self._width, 4)
             return
@@ -404,8 +396,6 @@ class JobPage:
             )
 
     def _error(self) -> Iterator[_Section]:
-        from structjob.text.escaping import escape
-
         error = self._job.error or next(
             (step.error for step in self._overview.tree.steps if step.status == "failed"), None
         )
@@ -428,8 +418,6 @@ class JobPage:
         yield _Section([("Error", "bold")], rows, 2)
 
     def _last_lines(self) -> Iterator[Row]:
-        from structjob.text.rendering import Lines, today
-
         lines = Lines(
             color=False,
             utc=self._utc,
@@ -445,8 +433,6 @@ class JobPage:
 
 
 def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
-    from structjob.text.escaping import escape
-
     return [(f"  {indent}    ", ""), (escape(what_failed(error)), _colour(status))]
 
 
@@ -459,8 +445,6 @@ def _name(job: JobRecord) -> str:
     """Return the name that distinguishes a job from its siblings, which often have the same
     operation.
     """
-    from structjob.text.escaping import escape
-
     return escape(job.description or job.operation).split("\n", 1)[0]
 
 

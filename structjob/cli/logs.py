@@ -11,7 +11,11 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
+from structjob.cli.database import execute, reading
 from structjob.cli.filtering import chosen, filtered
+from structjob.cli.follow import FOLLOWED, show_tail
+from structjob.cli.ids import resolve
+from structjob.cli.lines import Screen
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, put_json, put_json_array, say, suggest
 
@@ -101,9 +105,6 @@ def logs(
     **given: Any,
 ) -> None:
     """Show log lines, the oldest first."""
-    from structjob.cli.database import execute
-    from structjob.cli.follow import FOLLOWED, show_tail
-
     if last is not None and limit is not None:
         raise click.UsageError("--last takes the last lines, --limit the first: use one of them.")
     if follow and (limit is not None or context or given["until"] is not None):
@@ -165,9 +166,6 @@ class _Wish:
 async def _neighbours(
     db: Database, event: tuple[int, int], context: int, *, json_form: str | None, utc: bool
 ) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.lines import Screen
-
     async with reading(db) as reader:
         found = await reader.logs.around(*event, before=context, after=context)
     events = (*found.before, found.event, *found.after)
@@ -181,10 +179,6 @@ async def _neighbours(
 
 
 async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: _Wish) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.cli.lines import Screen
-
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given, names=True)
         scope: dict[str, Any] = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute
 from structjob.cli.screen import Failure, is_terminal, put_json, say
 
 if TYPE_CHECKING:
@@ -92,7 +93,6 @@ def _tables(db: Database, *, create: bool) -> Schema:
     Raises:
         Failure: if the database is in memory, or the file does not exist and *create* is false.
     """
-    from structjob.cli.database import execute
     from structjob.schema import Schema
 
     if db.in_memory:

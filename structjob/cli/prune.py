@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
 from structjob.cli.times import age as read_age
 from structjob.cli.times import full
@@ -102,7 +103,6 @@ def prune(
     utc: bool,
 ) -> None:
     """Delete jobs and lines past their retention."""
-    from structjob.cli.database import execute
     from structjob.retention.policy import Retention
 
     if days is None and not levels and not statuses:
@@ -143,7 +143,6 @@ def prune(
 async def _prune(
     db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
 ) -> PruneResult:
-    from structjob.cli.database import reading
     from structjob.tracker import Tracker
 
     async with reading(db) as reader:

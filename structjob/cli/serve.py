@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute
 from structjob.cli.screen import Failure, say
 from structjob.cli.token import file_of, require_extra
+from structjob.exceptions import StoreUnavailable
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -49,7 +51,6 @@ def serve(
 ) -> None:
     """Serve the HTTP API and the web pages."""
     require_extra()
-    from structjob.cli.database import execute
     from structjob.web.app import build
     from structjob.web.auth import Doors, is_local
     from structjob.web.server import Server
@@ -90,7 +91,6 @@ async def _look_at(db: Database) -> None:
 
     A database server that does not answer yet is a warning: after a reboot it may start later.
     """
-    from structjob.exceptions import StoreUnavailable
     from structjob.reader import Reader
 
     try:

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, places_of, reading
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.cli.times import brief
+from structjob.text.appearance import lasting, speaks_unicode
+from structjob.text.escaping import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,14 +50,10 @@ A session is one running process. Whether its lines are complete is what `struct
 @options.database
 def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
     """List the processes that logged here, the newest first."""
-    from structjob.cli.database import execute
-
     execute(_sessions(db, as_json=as_json, utc=utc, live=live, limit=limit))
 
 
 async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
-    from structjob.cli.database import places_of, reading
-
     async with reading(db) as reader:
         found = await reader.sessions.list(live=live, limit=limit)
     if as_json:
@@ -71,10 +71,6 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
 
 def _print(found: Sequence[SessionRecord], *, utc: bool) -> None:
     from rich.text import Text
-
-    from structjob.cli.times import brief
-    from structjob.text.appearance import lasting, speaks_unicode
-    from structjob.text.escaping import escape
 
     rows = []
     for one in found:

@@ -8,6 +8,10 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
+from structjob.cli.database import execute, reading
+from structjob.cli.ids import resolve
+from structjob.cli.job_page import ROOM, About, JobPage, raised
+from structjob.cli.pager import paged
 from structjob.cli.screen import Failure, command_line, console, put_json, suggest
 from structjob.text.rendering import short
 
@@ -65,9 +69,6 @@ def show(
     Of many steps or children it counts them by status and shows what failed, what runs and what
     took longest.
     """
-    from structjob.cli.database import execute
-    from structjob.cli.pager import paged
-
     with paged(wanted=pager and not as_json):
         execute(_show(id_, db, whole=whole, failed=failed, depth=depth, as_json=as_json, utc=utc))
 
@@ -82,10 +83,6 @@ async def _show(
     as_json: bool,
     utc: bool,
 ) -> None:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-    from structjob.cli.job_page import ROOM, About, JobPage
-
     async with reading(db) as reader:
         job = await resolve(reader, given, names=True)
         room = None if whole or as_json else ROOM
@@ -155,8 +152,6 @@ async def _last_lines(reader: Reader, job: JobRecord) -> list[EventRecord]:
 
     Returns nothing if a traceback says more.
     """
-    from structjob.cli.job_page import raised
-
     if job.status not in ("failed", "crashed") or (
         job.error is not None and raised(job.error.traceback)
     ):

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import full, midnight, moment, stretch
 from structjob.text.appearance import bar, lasting
+from structjob.text.escaping import escape
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -112,8 +114,6 @@ A percentile is by nearest rank: it is always one of the durations that were mea
 @options.database
 def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) -> None:
     """Show statistics of jobs, steps and lines."""
-    from structjob.cli.database import execute
-
     wanted = {name: value for name, value in given.items() if value is not None}
     if odd := [name for name in wanted if name not in _ACCEPTED[what]]:
         named = ", ".join("--" + ("type" if name == "job_type" else name) for name in odd)
@@ -148,8 +148,6 @@ class _Question:
 
 
 async def _stats(asked: _Question) -> None:
-    from structjob.cli.database import reading
-
     async with reading(asked.db) as reader:
         if asked.what == "throughput":
             found: Any = await reader.stats.throughput(**_bucketed(asked))
@@ -247,8 +245,6 @@ _NUMBERS = frozenset({*_FARED, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHAR
 
 def _cells(*texts: str) -> list[Text]:
     from rich.text import Text
-
-    from structjob.text.escaping import escape
 
     return [Text(escape(text)) for text in texts]
 

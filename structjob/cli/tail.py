@@ -8,7 +8,9 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
+from structjob.cli.database import execute
 from structjob.cli.filtering import chosen, filtered
+from structjob.cli.follow import show_tail
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -47,9 +49,6 @@ def tail(
     **given: Any,
 ) -> None:
     """Follow the log as lines come, until Ctrl-C, or until the job ends."""
-    from structjob.cli.database import execute
-    from structjob.cli.follow import show_tail
-
     if given["until"] is not None:
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
+from structjob.cli.database import deliver_from, execute, places_of, reading
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+from structjob.cli.times import brief
+from structjob.text.appearance import speaks_unicode
+from structjob.text.escaping import escape
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -50,13 +54,10 @@ Exit code 0 if every line is accounted for: all sessions are complete or live. E
 @options.database
 def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
     """Prove that no line was lost, session by session."""
-    from structjob.cli.database import execute
-
     execute(_verify(db, spools, as_json=as_json, utc=utc))
 
 
 async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: bool) -> None:
-    from structjob.cli.database import deliver_from, reading
     from structjob.urls.url import places as places_in
 
     async with reading(db) as reader:
@@ -88,7 +89,6 @@ def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]
     """Return the possible spool roots of the database, the usual one first, and the existing
     spools.
     """
-    from structjob.cli.database import places_of
     from structjob.spool import directory as spool_directory
 
     places = places_of(db)
@@ -171,10 +171,6 @@ def _print(
 ) -> None:
     from rich.text import Text
 
-    from structjob.cli.times import brief
-    from structjob.text.appearance import speaks_unicode
-    from structjob.text.escaping import escape
-
     rows = []
     # In the order in which the sessions began; a session without a row is known from its lines
     # only.
@@ -216,7 +212,6 @@ def _unknown(found: VerifyResult) -> int:
 def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
     """Explain the numbers."""
     from structjob.queries.verify import LOOKS_RESTORED
-    from structjob.text.escaping import escape
 
     if not found.missing:
         names = ("stored", "explained", "pruned")

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.database import execute, reading
+from structjob.cli.ids import resolve
 from structjob.cli.screen import command_line, put_json, say
 from structjob.cli.times import stretch
+from structjob.text.escaping import escape
+from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -42,8 +46,6 @@ Examples:
 @options.database
 def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:
     """Wait until a job has ended; its outcome is the exit code."""
-    from structjob.cli.database import execute
-
     job = execute(_wait(id_, db, None if timeout is None else timeout.total_seconds()))
     if as_json:
         put_json(job)
@@ -53,9 +55,6 @@ def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) ->
 
 
 async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-
     deadline = None if seconds is None else time.monotonic() + seconds
     async with reading(db) as reader:
         job = await resolve(reader, given, names=True)
@@ -72,9 +71,6 @@ async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
 
 
 def _tell(job: JobRecord, db: Database) -> None:
-    from structjob.text.escaping import escape
-    from structjob.text.rendering import short
-
     status = job.status.value if job.status.terminal else f"still {job.status.value}"
     error = "" if job.error is None else f": {escape(job.error.message)}"
     say(f"{escape(job.operation)} {'is ' if not job.status.terminal else ''}{status}{error}")

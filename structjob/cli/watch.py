@@ -10,9 +10,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from structjob.cli.database import reading
 from structjob.cli.estimates import Estimates
-from structjob.cli.jobs import table
+from structjob.cli.ids import resolve
 from structjob.cli.screen import console, put_json_line, put_lines
+from structjob.cli.tables import table
 from structjob.exceptions import JobNotFound
 from structjob.text.appearance import colour_of, local, symbol
 
@@ -42,9 +44,6 @@ async def watch_jobs(
         utc: Times in UTC.
         grouped: On a terminal: show child jobs below their root.
     """
-    from structjob.cli.database import reading
-    from structjob.cli.ids import resolve
-
     screen = console()
     async with reading(db) as reader:
         if "parent_job_id" in filters:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
+from structjob.cli.database import Database, execute
+from structjob.cli.demo.measure import measure
+from structjob.cli.demo.progress import DemoView
+from structjob.cli.demo.workload import PARTS, Migration, make_tree
 from structjob.cli.lines import width
 from structjob.cli.screen import UNBOUNDED, Failure, coloured, command_line, is_terminal, put_json
 from structjob.text.appearance import lasting, paint, wrapped
+from structjob.text.rendering import short
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -54,8 +61,6 @@ def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> Non
     The files are really copied and verified, in a temporary directory. One part is retried and one
     copy is damaged on purpose.
     """
-    from structjob.cli.database import Database, execute
-
     if not db.typed:
         # ignore the environment: the demo must not write into a program's database
         db = Database(OWN)
@@ -75,14 +80,9 @@ def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> Non
 
 
 async def _demo(db: Database, source: Path | None, *, watched: bool, as_json: bool) -> None:
-    import getpass
     import tempfile
-    import time
 
     import structjob
-    from structjob.cli.demo.measure import measure
-    from structjob.cli.demo.progress import DemoView
-    from structjob.cli.demo.workload import PARTS, Migration, make_tree
 
     shown = sys.stderr if as_json else sys.stdout
     colour = coloured(shown)
@@ -178,8 +178,6 @@ def _columns() -> int:
 
 
 def _advise(db: Database, outcome: Outcome, *, colour: bool) -> None:
-    from structjob.text.rendering import short
-
     whole = short(outcome.job_id)
     commands = [
         (("jobs",), "all jobs"),
