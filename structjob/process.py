@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 
 Hook = Callable[[], object]
 
-FORK_ORDER = ("output", "terminals", "spools", "recorders", "routing", "sqlite", "signals")
+FORK_ORDER = ("output", "terminals", "spools", "kept", "recorders", "routing", "sqlite", "signals")
 """The order of the hooks after a fork: a hook may write to anything that an earlier hook has made
 usable. Before a fork the order is reversed, so that signals are blocked before any hook waits.
 """

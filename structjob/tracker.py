@@ -13,12 +13,14 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
 
 from structjob.capture.emit import emit
+from structjob.capture.logger import BoundLogger
 from structjob.capture.noise import report_suppressed
 from structjob.capture.processors import check_setup
+from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.context.propagation import from_environment, remote_scope
 from structjob.context.scope import Scope, current_scope, enter_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import diagnostics, faults
 from structjob.engine import closing, shutdown
 from structjob.engine.hosting import Host
 from structjob.engine.opening import Options, connect, is_number, start
@@ -26,7 +28,7 @@ from structjob.engine.queue import Queue
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
-from structjob.lifecycle.arguments import check_text
+from structjob.lifecycle.arguments import check_text, check_units
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live
 from structjob.lifecycle.handle import redacted
@@ -35,6 +37,7 @@ from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult, id_of
 from structjob.retention.policy import Retention
+from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
 
@@ -86,6 +89,9 @@ class Tracker:
             ``$STRUCTJOB_DATABASE_URL``, ``$DATABASE_URL``, then ``sqlite:///structjob.db``.
         level: Minimum level of the events that the database gets, ``info`` by default. The level of
             `structjob.configure` applies to logging as a whole.
+        debug_on_failure: How many events below *level* are kept in memory for each job that runs, 0
+            by default, 10,000 at most. If the job fails, they are recorded, with ``late=True``.
+            Otherwise they are discarded.
         spool: Whether events are safe on disk before the log call returns (the default), or the
             directory for them. A database in memory has no spool.
         spool_max_bytes: Maximum bytes of events that may wait on disk, 1 GiB by default.
@@ -126,6 +132,7 @@ class Tracker:
         url: str | os.PathLike[str] | URL | None = None,
         *,
         level: Level | int = "info",
+        debug_on_failure: int = 0,
         spool: bool | str | os.PathLike[str] = True,
         spool_max_bytes: int = GIB,
         queue_size: int = 10_000,
@@ -145,6 +152,7 @@ class Tracker:
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._level = LEVELS[level_name(level)]
+        self._debug_on_failure = int(check_units("debug_on_failure", debug_on_failure, most=10_000))
         self._options = Options(
             url=url,
             schema=schema,
@@ -273,6 +281,8 @@ class Tracker:
 
         url, self._store, recorder, self._engine = connected
         recorder.level = self._level  # the level may have been set during the connect
+        if self._debug_on_failure:
+            recorder.kept = KeptEvents(self._debug_on_failure)
         self._recorder = recorder
         self._host.attach(recorder, self._engine)
         self._own_reader = reader = Reader.over(
@@ -290,6 +300,16 @@ class Tracker:
         if self._options.strict:
             faults.strict_trackers.add(self)
         check_setup()
+        if (
+            self._debug_on_failure
+            and SETUP.fan_out is not None
+            and BoundLogger.least >= self._level
+        ):
+            diagnostics.warning(
+                "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
+                "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
+                self.level,
+            )
         self._join_environment()
 
     def _join_environment(self) -> None:

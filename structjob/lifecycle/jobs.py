@@ -473,6 +473,8 @@ class Job(Cancellable):
         self._scope = self.scope_of()
         self._begun_in = self._host.recorder.session.session_id
         self._host.live.add(self)
+        if (kept := self._host.recorder.kept) is not None:
+            kept.begin(self.id)
         number = self._record()
         self._event("info", "operation_start", {"operation": self.operation, **self._described()})
         if HOOKS:
@@ -670,9 +672,11 @@ class Job(Cancellable):
             self._record()
             self._host.live.discard(self)
         # An attempt that is followed by a retry is not yet a failure.
+        retried = "retry_delay" in (summary or {})
+        self._host.recorder.end_kept(self.id, failed=status == "failed" and not retried)
         level = {
             "completed": "info",
-            "failed": "warning" if "retry_delay" in (summary or {}) else "error",
+            "failed": "warning" if retried else "error",
         }.get(status, "warning")
         attrs = {
             "operation": self.operation,

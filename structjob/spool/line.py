@@ -185,6 +185,18 @@ def owner_of(line: bytes) -> tuple[int, str | None]:
     return found.seq, found.job_id
 
 
+def job_of(body: bytes) -> str | None:
+    """Return the id of the job of an event, given its `event_body`."""
+    return _read_owned(body + b"}").job_id if names_job(body) else None
+
+
+def marked_late(body: bytes) -> bytes:
+    """Return an event's *body* with the attribute ``late``: it was recorded after its time."""
+    fields = _read_fields(body + b"}")
+    attrs = {"late": True, **_read_fields(fields["attrs"])}
+    return _encode({**fields, "attrs": attrs})[:-1]
+
+
 def field_mark(name: str) -> bytes:
     """Return bytes that a line contains if it has the field *name*.
 

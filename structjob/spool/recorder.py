@@ -18,11 +18,12 @@ from threading import get_ident
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from structjob.diagnostics import diagnostics
+from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import SpoolError
 from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
-from structjob.spool.line import seal_event, seal_state, state_body
+from structjob.spool.kept import KeptEvents
+from structjob.spool.line import marked_late, seal_event, seal_state, state_body
 from structjob.spool.places import Places
 from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
@@ -88,6 +89,8 @@ class Recorder:
         self.closed = False
         self.forked = False
         """Whether this is a forked child without an engine: its parent delivers what it writes."""
+        self.kept: KeptEvents | None = None
+        """Keeps events below the level until their job ends."""
         self.idle = False
         self.wake: Callable[[], None] = _nothing
         self._max_bytes = max_bytes
@@ -162,6 +165,8 @@ class Recorder:
     def put(self, body: bytes, level: int) -> None:
         """Record the event whose line begins with *body*; never raise an `Exception`."""
         if level < self.level:
+            if self.kept is not None:
+                self._keep(body)
             return
         if self.closed:
             self.reject()
@@ -195,6 +200,20 @@ class Recorder:
                 raise
         if self.idle:
             self.wake()
+
+    def _keep(self, body: bytes) -> None:
+        try:
+            assert self.kept is not None  # noqa: S101 -- see `put`
+            self.kept.keep(body)
+        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+            faults.add("keeping an event", exc)
+
+    def end_kept(self, job_id: str, *, failed: bool) -> None:
+        """Record the kept events of a job that has *failed*. Discard those of any other job."""
+        kept = [] if self.kept is None else self.kept.end(job_id)
+        if failed:
+            for body in kept:
+                self.put(marked_late(body), self.level)
 
     def _meet_thread(self) -> None:
         """Register one more thread that logs, in the tally, which survives this process.
