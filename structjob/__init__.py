@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from structjob.capture.install import install
     from structjob.capture.logger import success
     from structjob.capture.processors import add_context
+    from structjob.capture.record_ids import IdFilter
     from structjob.capture.uncaught import capture_uncaught
     from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
@@ -89,6 +90,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "capture.configure": ("configure",),
+    "capture.record_ids": ("IdFilter",),
     "capture.uncaught": ("capture_uncaught",),
     "context.errors": ("classify", "enrich"),
     "context.executors": ("ContextExecutor", "in_context"),
@@ -185,6 +187,7 @@ __all__ = [
     "FileSink",
     "Gap",
     "Hook",
+    "IdFilter",
     "ImportRefused",
     "ImportResult",
     "InvalidArgument",

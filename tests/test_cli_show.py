@@ -264,7 +264,7 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
     url = imported(
         tmp_path,
         job("old", parent=None, operation="backup"),
-        job(id_, 5, parent=None, operation="backup"),
+        job(id_, 5, parent=None, operation="backup", correlation_id="web-42"),
         job("c", 6, parent=id_),
         line,
     )
@@ -276,6 +276,8 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
     ] == ["c"]
     assert "copied" in typed(url, "logs", "backup")
     assert "job not found: backups" in typed(url, "show", "backups", code=3)
+    said = typed(url, "show", "web-42", code=3)
+    assert "it is a correlation id: structjob jobs, or structjob logs, with --correlation-id web-42" in said  # fmt: skip
 
 
 # -- logs

@@ -358,6 +358,44 @@ async def test_a_setup_that_only_prints_records_warnings_of_libraries(tracker_of
         assert len(await tracker.logs.list(logger="lib")) == 1
 
 
+async def test_a_formatter_of_the_program_shows_the_ids(tracker_of, recording):
+    """A filter sets them for every record, as text in place of those that there are not; they are
+    no attributes of the event, and neither are uvicorn's codes of colors.
+    """
+    shown = io.StringIO()
+    recording()
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"ids": {"()": "structjob.IdFilter"}},
+            "formatters": {"ids": {"format": "%(job_id)s %(step_id)s %(correlation_id)s %(message)s"}},
+            "handlers": {
+                "out": {
+                    "class": "logging.StreamHandler",
+                    "stream": shown,
+                    "filters": ["ids"],
+                    "formatter": "ids",
+                }
+            },
+            "root": {"handlers": ["out"], "level": "INFO"},
+        }
+    )  # fmt: skip
+    async with tracker_of() as tracker:
+        lib.info("outside")
+        async with tracker.job("a", correlation_id="web-42") as job:
+            lib.info("in the job", extra={"color_message": "\x1b[1m"})
+            async with job.step("s") as step:
+                lib.info("in the step", extra={"job_id": "mine"})
+        events = await tracker.logs.list(kind="log")
+    assert shown.getvalue().splitlines() == [
+        "- - - outside",
+        f"{job.id} - web-42 in the job",
+        f"mine {step.id} web-42 in the step",
+    ]
+    assert [event.attrs for event in events] == [{}, {}, {"job_id": "mine"}]
+
+
 async def test_what_a_record_brings_along_is_kept(tracker_of, recording):
     """faults 18: `stack_info`, the text of an exception from another process, and `extra` under the
     names of the event's own fields.

@@ -22,6 +22,7 @@ import structlog
 from structjob.capture import emit
 from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.processors import is_recording
+from structjob.capture.record_ids import Id
 from structjob.capture.setup import SETUP
 from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
@@ -42,6 +43,7 @@ _LOG_RECORD = frozenset(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) 
     "message",
     "asctime",
     "taskName",
+    "color_message",  # of uvicorn: its message with the codes of colors
 }
 _STANDARD = frozenset(
     {logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL}
@@ -196,7 +198,11 @@ def join_stdlib(least: int | None) -> None:
 
 
 def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
-    attrs = {key: value for key, value in record.__dict__.items() if key not in _LOG_RECORD}
+    attrs = {
+        key: value
+        for key, value in record.__dict__.items()
+        if key not in _LOG_RECORD and type(value) is not Id
+    }
     # A record from another process has its exception as text only.
     for key, value in (
         ("exc_info", record.exc_info),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import shlex
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from structjob.exceptions import JobNotFound
+from structjob.exceptions import InvalidArgument, JobNotFound
 
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
@@ -38,8 +40,20 @@ async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobReco
             or (await _ending(reader, given) if names else None)
         )
         if found is None:
+            await _refuse_correlation_id(reader, given)
             raise
         return found
+
+
+async def _refuse_correlation_id(reader: Reader, given: str) -> None:
+    """Raise `JobNotFound` with what to type if *given* is the correlation id of jobs."""
+    with suppress(InvalidArgument):  # too long for such an id
+        if await reader.jobs.list(correlation_id=given, limit=1):
+            raise JobNotFound(
+                given,
+                "it is a correlation id: structjob jobs, or structjob logs, with "
+                f"--correlation-id {shlex.quote(given)}",
+            )
 
 
 async def _ending(reader: Reader, given: str) -> JobRecord | None:

@@ -1,0 +1,45 @@
+"""The ids of the current job in records of `logging`, for formatters of your own."""
+
+from __future__ import annotations
+
+import logging
+
+from structjob.context.scope import current_scope
+
+IDS = ("job_id", "step_id", "correlation_id")
+"""The attributes that `IdFilter` sets."""
+
+
+class Id(str):
+    """An id that `IdFilter` has set; it is no attribute of the event, which has a column for it."""
+
+    __slots__ = ()
+
+
+class IdFilter(logging.Filter):
+    """A filter of `logging` that gives each record its ``job_id``, ``step_id``, ``correlation_id``.
+
+    It passes every record. A record that has such an attribute, by ``extra=``, keeps it. ::
+
+        handler.addFilter(structjob.IdFilter())
+        handler.setFormatter(logging.Formatter("%(levelname)s %(correlation_id)s %(message)s"))
+
+    With ``dictConfig``: ``"filters": {"ids": {"()": "structjob.IdFilter"}}``, and
+    ``"filters": ["ids"]`` in the handler.
+
+    Args:
+        default: The text in place of an id that there is not, by default ``-``.
+    """
+
+    def __init__(self, default: str = "-") -> None:
+        super().__init__()
+        self._default = Id(default)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Set the ids of *record*, and pass it."""
+        scope = current_scope()
+        ids = scope.ids if scope is not None else {}
+        for name in IDS:
+            if not hasattr(record, name):
+                setattr(record, name, Id(ids[name]) if name in ids else self._default)
+        return True
