@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -228,35 +228,24 @@ class Reader:
         return await health.look(self._ask, self.masked_url, self._kind)
 
     async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        store = await self._opened()
-        try:
-            return await store.fetch(statement)
-        except StoreUnavailable as exc:
-            if not exc.gone:
-                raise
-        await self._attach_anew()
-        return await store.fetch(statement)
+        return await self._on_present(lambda store: store.fetch(statement))
 
     async def _transact(self, call: Callable[[Connection], T]) -> T:
-        store = await self._opened()
-        try:
-            return await store.transact(call)
-        except StoreUnavailable as exc:
-            if not exc.gone:
-                raise
-        await self._attach_anew()
-        return await store.transact(call)
+        return await self._on_present(lambda store: store.transact(call))
 
-    async def _opened(self) -> Store:
+    async def _on_present(self, call: Callable[[Store], Awaitable[T]]) -> T:
+        """Return the result of *call*; if the database is gone, of the one that replaced it."""
         if not self._attached or self._closed:
             await self.open()
         assert self._store is not None  # noqa: S101 -- not called for a reader over another's store
-        return self._store
-
-    async def _attach_anew(self) -> None:
-        """Open the database that has replaced the one that is gone."""
+        try:
+            return await call(self._store)
+        except StoreUnavailable as exc:
+            if not exc.gone:
+                raise
         self._attached = False
         await self.open()
+        return await call(self._store)
 
 
 class _Over(Reader):

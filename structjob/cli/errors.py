@@ -83,14 +83,7 @@ def errors() -> None:
 @click.option("--operation", metavar="TEXT", help="Seen in this operation.")
 @click.option("--step", metavar="NAME", help="Seen in a step of this name.")
 @click.option("--project", metavar="TEXT", help="Seen in this project.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=25,
-    show_default=True,
-    help="How many, those seen last first.",
-)
+@options.limit("How many, those seen last first.")
 @options.utc
 @options.json_output
 @options.database

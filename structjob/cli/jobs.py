@@ -95,14 +95,7 @@ Examples:
     is_flag=True,
     help="Children among the others, by when they were created, not below the job at the top.",
 )
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=25,
-    show_default=True,
-    help="How many, the newest first.",
-)
+@options.limit("How many, the newest first.")
 @click.option(
     "--watch",
     is_flag=True,

@@ -72,6 +72,18 @@ def json_forms(function: F) -> F:
     return lines(click.option(_ARRAY, "json_form", flag_value="array", hidden=True)(function))
 
 
+def limit(help: str) -> Callable[[F], F]:
+    """Add ``--limit``, 25 by default; *help* says which ones are shown."""
+    return click.option(
+        "-n",
+        "--limit",
+        type=click.IntRange(1, 10_000),
+        default=25,
+        show_default=True,
+        help=help,
+    )
+
+
 def utc(function: F) -> F:
     """Add ``--utc``."""
     # Eager, because the parsing of times on the command line depends on it.

@@ -37,14 +37,7 @@ Examples:
 A session is one running process. Whether its lines are complete is what `structjob verify` tells."""
 )
 @click.option("--live", is_flag=True, help="Only those that have not ended.")
-@click.option(
-    "-n",
-    "--limit",
-    type=click.IntRange(1, 10_000),
-    default=25,
-    show_default=True,
-    help="How many, the newest first.",
-)
+@options.limit("How many, the newest first.")
 @options.utc
 @options.json_output
 @options.database

@@ -21,12 +21,13 @@ from structjob.lifecycle.arguments import (
     check_units,
     is_coroutine_function,
 )
+from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import check_description
-from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.jobs import Job, check_arguments
 from structjob.lifecycle.options import JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
-from structjob.lifecycle.untracked import NO_TRACKER, current_host, untracked_job
+from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.spool.routing import tracked_before
@@ -52,7 +53,7 @@ class JobContext:
         self._options = options
         self._job: Job | None = None
         # Check the arguments now, where the caller made the mistake, and not at the entry.
-        Job(host or NO_TRACKER, operation, parent=None, options=options)
+        check_arguments(operation, options)
 
     def _make(self) -> Job:
         return Job(
@@ -215,7 +216,7 @@ def running_job() -> Job | None:
     return job if job is not None and job.runs and not job.existing else None
 
 
-class StepContext:
+class StepContext(WithOrAsyncWith[Step]):
     """The return value of ``structjob.step(…)``: a step of the current job.
 
     Use it with ``with`` or ``async with``, or as a decorator of functions and coroutine functions.
@@ -232,17 +233,6 @@ class StepContext:
         check_mapping("metadata", options.get("metadata"))
         self._options = dict(options)
         self._step: Step | None = None
-
-    async def __aenter__(self) -> Step:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, exc, trace)
 
     def __enter__(self) -> Step:
         if self._step is not None:

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     class Checked(Generic[T]):
         """The declaration for type checkers; the implementation is below."""
 
+        check: Callable[[Any], T]
+
         def __init__(self, check: Callable[[Any], T]) -> None: ...
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
         def __set__(self, handle: Handle, value: Any) -> None: ...
@@ -73,10 +75,10 @@ else:
         """
 
         def __init__(self, check: Callable[[Any], T]) -> None:
-            self._check = check
+            self.check = check
 
         def __set_name__(self, owner: type, name: str) -> None:
-            slot, check = f"_set_{name}", self._check
+            slot, check = f"_set_{name}", self.check
             super().__init__(
                 attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value))
             )

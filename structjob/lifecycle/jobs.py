@@ -112,6 +112,13 @@ def _root_of(host: JobHost, parent: Scope | None) -> str | None:
     )
 
 
+_CHECKED = {
+    name: "id" if name == "job_id" else name
+    for name in JobOptions.__struct_fields__
+    if name not in ("parent", "offline", "wait")
+}
+"""The attribute of a job that checks an option, by the option's name."""
+
 _END = "call job.end(), or leave `async with`"
 _PERCENT = "call job.update(percent=…)"
 _UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
@@ -978,3 +985,15 @@ class Job(Cancellable):
             step.abandon(reason)
         self._finish("cancelled", asyncio.CancelledError(reason))
         return True
+
+
+def check_arguments(operation: str, options: JobOptions) -> None:
+    """Check the arguments of a job that is created later.
+
+    Raises:
+        InvalidArgument: if an argument is invalid.
+    """
+    _check_operation(operation)
+    for option, attribute in _CHECKED.items():
+        if (value := getattr(options, option)) is not None:
+            Job.__dict__[attribute].check(value)

@@ -25,6 +25,7 @@ from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.frames import frame_at
 from structjob.machine.loops import running_loop
 from structjob.process import on_reset
@@ -45,7 +46,7 @@ _LOGGING = ("structlog._output", "logging")
 """Modules whose output is already recorded as events."""
 
 
-class CapturedOutput:
+class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
     """A block whose output is recorded, created by `capture_output`, for ``with`` and ``async
     with``.
 
@@ -111,17 +112,6 @@ class CapturedOutput:
             self._entered = False
             self._splitters.clear()
             _take_proxies()
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, exc, trace)
 
     def feed(self, stream: str, text: bytes, writer: int = 0) -> None:
         """Process text written to *stream*. The lines of each *writer* are assembled separately."""

@@ -22,6 +22,7 @@ from structjob.lifecycle.arguments import (
     check_units,
     required_text,
 )
+from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.handle import (
     Absent,
     Checked,
@@ -66,7 +67,7 @@ def _check_total(value: float | None) -> float | None:
     return None if value is None else check_units("total", value)
 
 
-class Step(StepVocabulary):
+class Step(StepVocabulary, WithOrAsyncWith["Step"]):
     """A live step of a job, created by ``job.step()`` or ``structjob.step()``.
 
     It starts with ``async with`` or `start`.
@@ -186,17 +187,6 @@ class Step(StepVocabulary):
         self._event("info", "step_start", attrs)
         if HOOKS:
             self._announce("started")
-
-    async def __aenter__(self) -> Self:
-        return self.__enter__()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.__exit__(kind, exc, trace)
 
     def __enter__(self) -> Self:
         self._entered = True
