@@ -357,3 +357,19 @@ def test_what_was_cut_is_not_cut_again():
     once = encoding.encode_value(given)
     assert encoding.encode_value(json.loads(once)) == once
     assert json.loads(once)["items"][-1] == "…[cut: 3,976 more of 5,000 items]"
+
+
+def test_nothing_is_redacted_that_is_cut_anyway():
+    """The search for secrets in 100,000 keys takes longer than all the rest; the loop waits."""
+
+    class Counting(Redactor):
+        def value(self, value, key=None):
+            if key is None and type(value) is dict:
+                sizes.append(len(value))
+            return super().value(value, key)
+
+    sizes: list[int] = []
+    large = {f"key-{number}": f"value {number}" for number in range(100_000)}
+    out = encoding.encode_value(large, bounds.OF_VALUE, Counting())
+    assert len(out) <= bounds.OF_VALUE.room
+    assert sizes == [bounds.OF_VALUE.limits[1].keys + 1]

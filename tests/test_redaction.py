@@ -20,6 +20,9 @@ from secrets_support import HARMLESS, secrets
 
 import structjob
 from structjob import Redactor
+from structjob.capture.event import BY_NAME
+from structjob.processors import FanOut
+from structjob.values import redaction
 from structjob.values.encoding import normalise
 
 log = structlog.get_logger("app")
@@ -476,3 +479,26 @@ def test_a_wrong_redact_is_refused(redact):
     """A text is no list of keys: taken letter by letter it would hide everything, or nothing."""
     with pytest.raises(structjob.InvalidArgument, match="redact must be"):
         structjob.configure(console=False, redact=redact)
+
+
+def test_new_keys_are_remembered_however_many_came_before(monkeypatch):
+    """An event with 10,000 different keys would slow down all that come later."""
+    redactor = Redactor()
+    for number in range(12_000):
+        redactor.concerns(f"host{number}")
+    seen = []
+    monkeypatch.setattr(redaction, "snake", lambda key: seen.append(key) or key)
+    for _ in range(3):
+        assert not redactor.concerns("late")
+        assert not redactor.is_secret("later")
+    assert seen == ["late", "later"]
+
+
+def test_new_messages_and_keys_of_events_are_remembered_too():
+    shown = []
+    fan_out = FanOut(shown.append)
+    for number in range(5_000):
+        fan_out.take(BY_NAME["info"], f"message {number}", {f"key{number}": 1}, None)
+    fan_out.take(BY_NAME["info"], "late", {"late_key": 1}, None)
+    assert "late" in fan_out.encoder.messages
+    assert "late_key" in fan_out.encoder.plain

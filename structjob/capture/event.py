@@ -107,6 +107,8 @@ _LIMITS = {
 }
 """Maximum characters of the columns, see ``structjob.store.tables``."""
 _ERROR = LEVELS["error"]
+_REMEMBERED = 4096
+"""Maximum number of remembered keys, and of messages, that need no further check."""
 _TOKEN = 16
 """Minimum characters of a token."""
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
@@ -165,7 +167,10 @@ class Encoder:
                 self._special(key, attrs, columns, scope, recorded)
             elif self._concerns(key):
                 self._hide(key, attrs)
-            elif len(self.plain) < 10_000:
+            else:
+                # begun anew when full: the keys of one event must not keep out all later ones
+                if len(self.plain) >= _REMEMBERED:
+                    self.plain.clear()
                 self.plain.add(key)
         return attrs
 
@@ -281,7 +286,9 @@ class Encoder:
         """Return *message* as JSON, redacted."""
         encoded = self.once(message)
         # Cached, because programs repeat the same messages.
-        if type(message) is str and len(encoded) < 256 and len(self.messages) < 4096:
+        if type(message) is str and len(encoded) < 256:
+            if len(self.messages) >= _REMEMBERED:
+                self.messages.clear()
             self.messages[message] = encoded
         return encoded
 

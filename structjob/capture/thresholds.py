@@ -45,8 +45,9 @@ class Thresholds:
         least = self._known.get(logger)
         if least is None:
             least = self._look_up(logger)
-            if len(self._known) < _REMEMBERED:
-                self._known[logger] = least
+            if len(self._known) >= _REMEMBERED:
+                self._known.clear()
+            self._known[logger] = least
         return level >= least
 
     def _look_up(self, logger: str) -> int:

@@ -152,9 +152,12 @@ def encode_value(
         warn: Called, if something is cut for its size, with what is too large and the limit.
     """
     tried, size, cut = bounds.limits, 0, ""
+    # Nothing is redacted that must be cut for its size anyway: the search takes longer than all
+    # the rest, and hardly ever makes a value much smaller.
+    hopeless = bounds.room * 5 // 4
     if (simple := _simple(value, bounds.limits[0])) is not None:
         out, names = simple
-        if redactor is None or redactor.clears(names, out):
+        if len(out) > hopeless or redactor is None or redactor.clears(names, out):
             if len(out) <= bounds.room:
                 return out
             tried, size = tried[1:], len(out)
@@ -165,6 +168,9 @@ def encode_value(
         if limits is bounds.limits[0]:
             cut = normaliser.cut
         if redactor is not None:
+            if limits is not tried[-1] and (length := len(_encode(plain))) > hopeless:
+                size = size or length
+                continue
             plain = redactor.value(plain)
         try:
             out = _encode(plain)

@@ -65,8 +65,17 @@ _NAMES = frozenset(
 )
 _VALUES = frozenset({"value", "val", "content", "data", "default"})
 """Keys of mappings that hold a name and a value: ``{"name": "password", "value": …}``."""
-_CONCERNING = _VALUES | {"netloc"}
+_CONCERNING = _VALUES | {"netloc", "auth"}
 
+_SECRET, _WEAK, _CARD, _OTHER = 1, 2, 4, 8
+"""What a key says about its value: secret; secret if it looks like it; a card number if it is one;
+something that `Redactor.value` decides.
+"""
+_NUMBERS = frozenset({int, float, bool, type(None)})
+_REMEMBERED = 10_000
+"""Maximum number of keys whose meaning is remembered."""
+
+_is_word = re.compile(r"[\w.\-]*").fullmatch
 _HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 """Where one word of a key ends and the next begins: ``dbPassword``, ``CSRFToken``."""
 
@@ -295,7 +304,7 @@ class Redactor:
         self._allowed = frozenset(
             form for word in allow for form in (snake(word), snake(word.lower()))
         )
-        self._verdicts: dict[str, bool] = {}
+        self._kinds: dict[str, int] = {}
         self._concerns: dict[str, bool] = {}
         disabled = set(disable)
         for name in sorted(disabled - {*_RULES}):
@@ -330,21 +339,7 @@ class Redactor:
 
     def is_secret(self, key: str) -> bool:
         """Return whether *key* names a secret."""
-        verdict = self._verdicts.get(key)
-        if verdict is None:
-            words = snake(key)
-            verdict = (
-                self._secret.search(words) is not None
-                and words not in self._allowed
-                and (
-                    _INNOCENT.search(words) is None
-                    or _ALWAYS.search(words) is not None
-                    or (self._given is not None and self._given.search(words) is not None)
-                )
-            )
-            if len(self._verdicts) < 10_000 and len(key) < 256:
-                self._verdicts[key] = verdict
-        return verdict
+        return bool(self._kind(key) & _SECRET)
 
     def concerns(self, key: str) -> bool:
         """Return whether a value under *key*, or the key itself, needs more than a check of its
@@ -353,25 +348,47 @@ class Redactor:
         verdict = self._concerns.get(key)
         if verdict is None:
             verdict = (
-                self.is_secret(key)
-                or self._is_weak(key)
-                or self._is_card(key)
-                or snake(key) in _CONCERNING
-                or self.text(key) != key
+                self._kind(key) != 0
+                or (type(self) is not Redactor and self.is_secret(key))
+                or self._holds_one(key)
             )
-            if len(self._concerns) < 10_000 and len(key) < 256:
-                self._concerns[key] = verdict
+            _remember(self._concerns, key, verdict)
         return verdict
 
+    def _holds_one(self, key: str) -> bool:
+        """Return whether *key* itself contains a credential.
+
+        A word can only be a token or a card number: the other rules look for a sign between two
+        words.
+        """
+        harmless = _is_word(key) and not may_hold_token(key) and not may_hold_card(key)
+        return (self.reads_all or not harmless) and self.text(key) != key
+
+    def _kind(self, key: str) -> int:
+        """Return what *key* says about its value: a sum of the constants, 0 for nothing."""
+        kind = self._kinds.get(key)
+        if kind is None:
+            words = snake(key)
+            kind = _OTHER if words in _CONCERNING else 0
+            if words not in self._allowed:
+                if self._secret.search(words) is not None and (
+                    _INNOCENT.search(words) is None
+                    or _ALWAYS.search(words) is not None
+                    or (self._given is not None and self._given.search(words) is not None)
+                ):
+                    kind |= _SECRET
+                if words.rpartition("_")[2] in WEAK_KEYS:
+                    kind |= _WEAK
+                if words in CARD_KEYS or words.endswith(("_card", "_pan")):
+                    kind |= _CARD
+            _remember(self._kinds, key, kind)
+        return kind
+
     def _is_weak(self, key: str) -> bool:
-        words = snake(key)
-        return words.rpartition("_")[2] in WEAK_KEYS and words not in self._allowed
+        return bool(self._kind(key) & _WEAK)
 
     def _is_card(self, key: str) -> bool:
-        words = snake(key)
-        return (
-            words in CARD_KEYS or words.endswith(("_card", "_pan"))
-        ) and words not in self._allowed
+        return bool(self._kind(key) & _CARD)
 
     def suspects(self, text: str) -> bool:
         """Return whether *text* may contain a credential.
@@ -417,9 +434,9 @@ class Redactor:
         # An option of a command is recognized by its first character.
         return (
             not self.reads_all
-            and not any(map(self.concerns, names))
             and b'"-' not in encoded
             and not self.suspects(encoded.decode())
+            and not any(map(self.concerns, names))
         )
 
     def text(self, text: str) -> str:
@@ -481,6 +498,8 @@ class Redactor:
                 return self.text(f"://{value}")[3:]
         if type(value) is str:
             return self.text(value)
+        if type(value) in _NUMBERS:
+            return value
         if isinstance(value, Mapping):
             return self._mapping(value)
         if isinstance(value, (list, tuple)):
@@ -503,9 +522,14 @@ class Redactor:
     def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
         out: dict[Any, Any] = {}
         hidden = self.named(value)
+        # a subclass may decide by the key in `value`
+        plain_keys = type(self) is Redactor
         for name, item in value.items():
             if name in hidden:
                 out[name] = MARK
+                continue
+            if plain_keys and type(name) is str and not self.concerns(name):
+                out[name] = self.value(item)
                 continue
             plain = self.text(name) if type(name) is str else name
             while plain != name and plain in out:
@@ -541,6 +565,14 @@ def _marked(found: re.Match[str]) -> str:
         return found[0]
     at, end = found.span("secret")
     return f"{found.string[found.start() : at]}{MARK}{found.string[end : found.end()]}"
+
+
+def _remember(known: dict[str, Any], key: str, value: Any) -> None:
+    """Remember *value* for *key*; begin anew when full, so that new keys are remembered, too."""
+    if len(key) < 256:
+        if len(known) >= _REMEMBERED:
+            known.clear()
+        known[key] = value
 
 
 def snake(key: str) -> str:
