@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import posixpath
 import re
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent / "web"))
 import vendor  # noqa: E402  # it stands beside the browser tests
 
 from structjob.web import shell  # noqa: E402
+from structjob.web.bundle import bundles  # noqa: E402
 
 
 def test_vendored_files_are_those_of_the_manifest():
@@ -59,10 +61,39 @@ def test_a_page_names_all_scripts_that_it_imports_so_that_they_load_at_once(path
     page = bytes(made.page(request).body).decode()
     named = set(re.findall(rf'modulepreload" href="[./]*static/{made.build}/([^"]+)"', page))
     assert named >= {"app.js", *([f"pages/{script}.js"] if script else [])}
+    assert len(named) <= 7
     for one in named:
-        text = (STATIC / one).read_text()
-        for imported in re.findall(r'^import (?:.*? from )?"(\.[^"]+)";', text, re.MULTILINE):
-            assert (STATIC / one).parent.joinpath(imported).resolve().relative_to(STATIC).as_posix() in named  # fmt: skip
+        for imported in re.findall(r'^import .* from "(\.[^"]+)";', text(made, one), re.MULTILINE):
+            assert posixpath.normpath(posixpath.join(posixpath.dirname(one), imported)) in named
+
+
+def text(made: shell.Shell, path: str) -> str:
+    """Return a script as it is served."""
+    request = Request({"type": "http", "headers": []})
+    return bytes(made.file(request, made.build, path).body).decode()
+
+
+def test_a_bundle_has_each_module_that_its_script_imports_after_those_it_needs():
+    """A page's bundle has what the bundle of all pages lacks, and each module once."""
+    made = shell.Shell("x")
+    own = r'^\$modules\["([^"]+)"\] \?\?= '
+    core = re.findall(own, text(made, "app.js"), re.MULTILINE)
+    job = re.findall(own, text(made, "pages/job.js"), re.MULTILINE)
+    assert core[-1] == "app.js"
+    assert job[-1] == "pages/job.js"
+    assert {"logs.js", "logs-row.js", "waterfall.js"} < set(job)
+    assert len({*core, *job}) == len(core) + len(job)
+    for path, before in ((path, (core + job)[:number]) for number, path in enumerate(core + job)):
+        for imported in re.findall(r'^import (?:.*? from )?"(\.[^"]+)";', (STATIC / path).read_text(), re.MULTILINE):  # fmt: skip
+            assert (STATIC / path).parent.joinpath(imported).resolve().relative_to(STATIC).as_posix() in before  # fmt: skip
+    # an application's own page loads the viewer as it is
+    assert "$modules" not in text(made, "logs.js")
+
+
+def test_a_bundle_refuses_an_export_that_it_cannot_hold():
+    """A variable whose value changes later would keep its first value."""
+    with pytest.raises(ValueError, match=r"a\.js has an export"):
+        bundles({"app.js": b'import { a } from "./a.js";\n', "a.js": b"export let a = 1;\n"})
 
 
 def test_style_fits_its_budget(record_property):

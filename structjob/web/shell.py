@@ -21,6 +21,7 @@ from importlib.resources.abc import Traversable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from structjob.web.bundle import bundles
 from structjob.web.problems import Refused, answer
 
 PAGES = (
@@ -96,6 +97,7 @@ class Shell:
     def __init__(self, name: str) -> None:
         self._name = name
         self._files = dict(_files(resources.files("structjob.web") / "static", ""))
+        self._files |= bundles(self._files)
         digest = blake2b(digest_size=6)
         for path, content in sorted(self._files.items()):
             digest.update(path.encode() + b"\0" + content)
