@@ -178,11 +178,11 @@ def _named(job: AnyJob) -> str:
         raise InvalidFilter(str(exc)) from None
 
 
-def check_limit(limit: int) -> None:
+def check_limit(limit: int, name: str = "limit") -> None:
     """Raise `InvalidFilter` unless *limit* is a valid number of rows."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(
-            f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
+            f"{name} must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
         )
 
 

@@ -326,7 +326,7 @@ class EventRecord:
     """A row of ``structjob_logs``: one event. ``(session_id, seq)`` identifies it everywhere.
 
     Attributes:
-        id: The id of the row; 0 for an event that is not stored yet.
+        id: The id of the row; None for an event that is not stored yet.
         session_id: The session that logged the event.
         seq: The event's number in its session, from 1.
         ts: The time of the log call.
@@ -346,7 +346,7 @@ class EventRecord:
         logger: The name passed to ``structlog.get_logger``.
     """
 
-    id: int
+    id: int | None
     session_id: int
     seq: int
     ts: datetime

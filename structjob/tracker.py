@@ -36,7 +36,7 @@ from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult, id_of
-from structjob.retention.policy import Retention
+from structjob.retention.policy import Retention, retention_of
 from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
@@ -144,7 +144,7 @@ class Tracker:
         service: str | None = None,
         strict: bool = False,
         heartbeat_interval: float = 5.0,
-        retention: Retention | float | timedelta | None = None,
+        retention: Retention | timedelta | None = None,
         classifier: Classifier | None = None,
         resolve_id: IdResolver | None = None,
         handle_signals: bool = True,
@@ -167,7 +167,7 @@ class Tracker:
             heartbeat_interval=heartbeat_interval,
             service=redacted(check_text("service", service, 128)),
             strict=strict,
-            retention=Retention.of(retention),
+            retention=retention_of(retention),
         )
         self._resolve_id = resolve_id
         self._handle_signals = handle_signals
@@ -591,7 +591,7 @@ class Tracker:
     ) -> Listener:
         """Listen to the events of this process as they are logged, before they are stored.
 
-        The listener gets events at the database's level or above. Their ``id`` is 0.
+        The listener gets events at the database's level or above. Their ``id`` is None.
 
         Logging never waits for a listener and never fails because of one. Events that *callback*
         itself logs do not reach the listener. Use ``tracker.logs.tail`` to miss no event, or to see
@@ -857,7 +857,7 @@ class Tracker:
 
     async def prune(
         self,
-        retention: Retention | float | timedelta | None = None,
+        retention: Retention | timedelta | None = None,
         *,
         dry_run: bool = False,
         patience: float = _PATIENCE,
@@ -871,8 +871,8 @@ class Tracker:
         stays deleted, and the next call continues.
 
         Args:
-            retention: What is kept, and for how long: a `Retention`, or one age for everything, in
-                days or as a `timedelta`. Default: the tracker's own retention.
+            retention: What is kept, and for how long: a `Retention`, or one age for everything as a
+                `timedelta`. Default: the tracker's own retention.
             dry_run: Count what would be deleted, and delete nothing.
             patience: Seconds to wait while another process prunes, 30 by default.
 
@@ -888,7 +888,7 @@ class Tracker:
         """
         from structjob.retention.prune import preview
 
-        kept = Retention.of(retention) or self._options.retention
+        kept = retention_of(retention) or self._options.retention
         if kept is None:
             raise InvalidArgument(
                 "nothing says what is to be kept: give a Retention, to prune() or to the tracker"

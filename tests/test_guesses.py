@@ -1,5 +1,6 @@
 """What a plausible guess did silently: it does what was meant, or says by name what to write."""
 
+import asyncio
 import copy
 import csv
 import gzip
@@ -11,7 +12,7 @@ import structlog
 from click.testing import CliRunner
 
 import structjob
-from structjob import InvalidArgument, exceptions
+from structjob import InvalidArgument, InvalidFilter, exceptions
 from structjob.cli.export import export
 
 log = structlog.get_logger("app")
@@ -242,3 +243,68 @@ async def test_metadata_of_a_record_is_always_a_dictionary(any_tracker):
             pass
     assert (await any_tracker.jobs.find(job)).metadata == {}
     assert [step.metadata for step in await any_tracker.jobs.steps(job)] == [{}]
+
+
+async def test_a_job_is_started_by_hand_with_await(any_tracker):
+    """Review 1.3: `await tracker.job(…)` and `.start()` start a job as `job.step(…).start()` does
+    a step.
+    """
+    for start in (any_tracker.job("a"), any_tracker.job("b").start()):
+        job = await start
+        assert (job.status, structjob.current_job()) == ("running", None)
+        await job.end(result=7)
+        assert (await any_tracker.jobs.find(job)).result == 7
+
+
+async def test_a_child_has_no_other_parent(tracker):
+    """Review 1.3: `child(parent=…)` was overwritten silently."""
+    async with tracker.job("a") as job:
+        with pytest.raises(InvalidArgument, match="leave parent out"):
+            job.child("b", parent="other")
+
+
+async def test_units_are_advanced_by_update_too(any_tracker):
+    """Review 2, task 7: `step.update(advance=1)`, as rich has it."""
+    async with any_tracker.job("a") as job, job.step("s", total=10) as step:
+        step.update(advance=2)
+        step.update(completed=3, advance=1, description="half")
+        assert step.completed == 4
+    (record,) = await any_tracker.jobs.steps(job)
+    assert (record.completed, record.description) == (4, "half")
+
+
+async def test_a_listener_is_a_block(tracker):
+    """Review 1.3: the block ends the listener; its events are not stored yet and have no id."""
+    heard, called = [], asyncio.Event()
+
+    def hear(event):
+        heard.append(event)
+        called.set()
+
+    with tracker.listen(hear, kind="log"):
+        log.info("one")
+    await called.wait()
+    async with tracker.listen(kind="log") as listener:
+        log.info("two")
+    log.info("three")
+    assert [event.message async for event in listener] == ["two"]
+    assert [(event.message, event.id) for event in heard] == [("one", None)]
+
+
+async def test_the_last_events(any_tracker):
+    """Review 1.6: `logs.list(last=2)` returns the newest two, the oldest of them first."""
+    async with any_tracker.job("a") as job:
+        for number in range(5):
+            log.info(f"line {number}")
+    found = await any_tracker.logs.list(last=2, kind="log", job=job)
+    assert [event.message for event in found] == ["line 3", "line 4"]
+    assert (found.next_cursor, found.previous_cursor) == (None, None)
+    around = await any_tracker.logs.around(found[0], before=1, after=1, within="session")
+    assert [event.message for event in (*around.before, around.event, *around.after)] == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
+    for wrong in ({"last": 0}, {"last": 2, "limit": 3}, {"last": 2, "order": "desc"}):
+        with pytest.raises(InvalidFilter, match="last"):
+            await any_tracker.logs.list(**wrong)

@@ -711,7 +711,7 @@ async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
     assert [one.message for one in await any_tracker.logs.list(job_id="g0", children=True)] == [
         "deep"
     ]
-    assert (await any_tracker.prune(30, dry_run=True)).jobs == 1_200
+    assert (await any_tracker.prune(timedelta(days=30), dry_run=True)).jobs == 1_200
 
 
 async def history_of(found, **filters):

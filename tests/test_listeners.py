@@ -36,7 +36,7 @@ async def test_a_callback_gets_live_events(tracker):
     for event, row in zip(heard, stored, strict=False):
         names = [name for name in event.__dataclass_fields__ if name not in ("id", "stored_at")]
         assert [getattr(event, name) for name in names] == [getattr(row, name) for name in names]
-        assert (event.id, event.stored_at) == (0, None)
+        assert (event.id, event.stored_at) == (None, None)
 
 
 async def test_an_async_callback_and_an_iterator(tracker):

@@ -31,20 +31,20 @@ async def test_the_events_around_one(database):
         1, [10], ts=(await database.logs.list(session_id=1, limit=1))[0].ts, job_id="a"
     )
     around = database.logs.around
-    assert told(await around(1, 5, before=2, after=9)) == (
+    assert told(await around((1, 5), before=2, after=9)) == (
         ["1:10", "1:3"],
         "1:5",
         ["1:7", "1:9", "2:1"],
     )
-    assert told(await around(1, 5, before=2, after=1, same="session")) == (
+    assert told(await around((1, 5), before=2, after=1, within="session")) == (
         ["1:3", "1:4"],
         "1:5",
         ["1:6"],
     )
-    assert told(await around(1, 1, before=0, after=1)) == ([], "1:1", ["1:10"])
-    assert told(await around(2, 1)) == (["1:10", "1:3", "1:5", "1:7", "1:9"], "2:1", [])
+    assert told(await around((1, 1), before=0, after=1)) == ([], "1:1", ["1:10"])
+    assert told(await around((2, 1))) == (["1:10", "1:3", "1:5", "1:7", "1:9"], "2:1", [])
     await database.add(3, [1, 2])
-    assert told(await around(3, 2)) == (["3:1"], "3:2", [])
+    assert told(await around((3, 2))) == (["3:1"], "3:2", [])
 
 
 async def test_an_event_that_is_not_there(database):
@@ -54,20 +54,20 @@ async def test_an_event_that_is_not_there(database):
     await database.add(1, [1])
     await database.gap(1, 2, 9, "pruned")
     with pytest.raises(EventNotFound, match=r"1:5.*pruned"):
-        await database.logs.around(1, 5)
+        await database.logs.around((1, 5))
     with pytest.raises(EventNotFound, match=r"2:1"):
-        await database.logs.around(2, 1)
+        await database.logs.around((2, 1))
     for wrong in (
         {"before": -1},
         {"after": 1_001},
         {"before": True},
-        {"same": "step"},
-        {"same": "job"},
+        {"within": "step"},
+        {"within": "job"},
     ):
         with pytest.raises(InvalidFilter):
-            await database.logs.around(1, 1, **wrong)
+            await database.logs.around((1, 1), **wrong)
     with pytest.raises(InvalidFilter, match="session_id"):
-        await database.logs.around("1", 1)
+        await database.logs.around(("1", 1))
 
 
 async def test_a_search_looks_at_a_limited_number_of_rows(database, monkeypatch):

@@ -109,9 +109,9 @@ OTHER_EVENTS = {
     ),
     "number of a job's": (lambda a: a.logs.count(job_id=a.job), "logs_by_job"),
     "number of an hour's errors": (lambda a: a.logs.count(level="error", **HOUR), "logs_by_level"),
-    "around one, in its job": (lambda a: a.logs.around(a.session, a.seq), "logs_by_job"),
+    "around one, in its job": (lambda a: a.logs.around((a.session, a.seq)), "logs_by_job"),
     "around one, in its session": (
-        lambda a: a.logs.around(a.session, a.seq, same="session"),
+        lambda a: a.logs.around((a.session, a.seq), within="session"),
         OF_A_SESSION,
     ),
     "tail of a job": (lambda a: a.follow(job_id=a.job, last=2), "logs_by_job"),

@@ -16,6 +16,7 @@ import structjob
 from structjob import InvalidArgument, PruneInProgress, PruneResult, Retention
 from structjob.retention import finding, pace, removal
 from structjob.retention.due import Due
+from structjob.retention.policy import retention_of
 from structjob.retention.prune import LOCK
 from structjob.store.gaps import DEAD_LETTERED, PRUNED, TAKEN, put_down
 from structjob.store.locks import Lock
@@ -65,7 +66,7 @@ async def test_old_jobs_go_with_all_that_belongs_to_them(tracker, database):
     assert (await rows_of(database))["steps"] == 1
     with pytest.raises(structjob.JobNotFound):
         await tracker.jobs.get(old)
-    assert not await tracker.prune(30)
+    assert not await tracker.prune(timedelta(days=30))
 
 
 async def test_a_dry_run_counts_exactly_what_goes(tracker, database):
@@ -115,7 +116,7 @@ async def test_what_has_not_ended_never_goes(tracker, database):
             await tracker.flush()
             await age(database, 400)
             # the part, above which nothing is that has ended
-            assert (await tracker.prune(0)).jobs == 1
+            assert (await tracker.prune(timedelta(days=0))).jobs == 1
             assert await ids(tracker) == {pending.id, running.id}
             assert {"an old line", "an old warning"} <= {
                 event.message async for event in tracker.logs.iterate(job_id=running.id)
@@ -140,11 +141,11 @@ async def test_a_family_goes_as_a_whole(tracker, database):
     family = {parent.id, first.id, deep.id, second.id}
     for one in (parent, first, second):
         await age_job(database, one.id, 40)
-    assert not await tracker.prune(30)
+    assert not await tracker.prune(timedelta(days=30))
     assert await ids(tracker) == family
     await age_job(database, deep.id, 40)
     assert not await tracker.prune(Retention(days=30, statuses={"completed": 50}))
-    assert (await tracker.prune(30)).jobs == 4
+    assert (await tracker.prune(timedelta(days=30))).jobs == 4
     assert await ids(tracker) == set()
     assert (await tracker.verify()).ok
 
@@ -158,13 +159,13 @@ async def test_what_ended_keeps_all_below_it(tracker, database):
             pass
         await tracker.flush()
         await age_job(database, old.id, 40)
-        assert not await tracker.prune(30)
+        assert not await tracker.prune(timedelta(days=30))
         assert await ids(tracker) == {parent.id, between.id, old.id}
         await age_job(database, parent.id, 40)
-        assert not await tracker.prune(30)  # which would be of the parent's family
+        assert not await tracker.prune(timedelta(days=30))  # which would be of the parent's family
     await tracker.flush()
     await age_job(database, between.id, 40)
-    assert (await tracker.prune(30)).jobs == 3
+    assert (await tracker.prune(timedelta(days=30))).jobs == 3
 
 
 async def test_jobs_that_are_each_others_parents_end_no_prune(tracker, database):
@@ -178,8 +179,8 @@ async def test_jobs_that_are_each_others_parents_end_no_prune(tracker, database)
     await tracker.flush()
     await age(database, 2)
     async with asyncio.timeout(30):
-        assert (await tracker.prune(1, dry_run=True)).jobs == 1
-        assert (await tracker.prune(1)).jobs == 1
+        assert (await tracker.prune(timedelta(days=1), dry_run=True)).jobs == 1
+        assert (await tracker.prune(timedelta(days=1))).jobs == 1
     assert await ids(tracker) == {"a", "b"}
     assert other not in await ids(tracker)
 
@@ -205,8 +206,8 @@ async def test_a_family_of_any_size(tracker, database, monkeypatch):
                 log.info("deep", of=grandchild.id)
     await tracker.flush()
     await age(database, 2)
-    foreseen = await tracker.prune(1, dry_run=True)
-    done = await tracker.prune(1)
+    foreseen = await tracker.prune(timedelta(days=1), dry_run=True)
+    done = await tracker.prune(timedelta(days=1))
     assert (counted(done), done.jobs) == (counted(foreseen), 13)
     assert (await rows_of(database))["logs"] == 0
 
@@ -256,7 +257,7 @@ async def test_the_numbers_of_what_is_gone_are_explained(tracker, database):
     ]
     (event,) = await tracker.logs.list()
     with pytest.raises(structjob.EventNotFound, match="pruned"):
-        await tracker.logs.around(event.session_id, 17)
+        await tracker.logs.around((event.session_id, 17))
 
 
 numbers_of_sessions = st.dictionaries(
@@ -349,7 +350,7 @@ async def test_numbers_that_were_explained_before_they_came(tracker, database):
     )
     await database.add(gaps, *rows)
     await age(database, 10)
-    assert (await tracker.prune(1)).events == 10
+    assert (await tracker.prune(timedelta(days=1))).events == 10
     assert await database.rows(
         "SELECT first_seq, last_seq FROM structjob_gaps ORDER BY first_seq"
     ) == [*ranges, (7, 10)]
@@ -371,7 +372,7 @@ async def test_errors_keep_their_history(tracker, database):
     assert (after.count, after.jobs) == (6, 2)
     assert after.first_seen == before.first_seen - timedelta(days=10)
     await age(database, 10)
-    await tracker.prune(5)
+    await tracker.prune(timedelta(days=5))
     assert await tracker.errors.list() == []
     await work(tracker, fail=True)
     (again,) = await tracker.errors.list()
@@ -407,7 +408,7 @@ async def test_a_job_that_begins_again_stays(tracker, database, ended):
         return await original(call)
 
     tracker._store.transact = transact
-    await tracker.prune(5)
+    await tracker.prune(timedelta(days=5))
     tracker._store.transact = original
     assert begun
     if not ended:
@@ -441,9 +442,9 @@ async def test_an_event_that_comes_late_is_not_left_alone(tracker, database, mon
 
     with monkeypatch.context() as patch:
         patch.setattr(removal, "remove_jobs", late)
-        assert (await tracker.prune(5)).jobs == 0
+        assert (await tracker.prune(timedelta(days=5))).jobs == 0
     assert (await tracker.verify()).ok
-    rest = await tracker.prune(5)
+    rest = await tracker.prune(timedelta(days=5))
     assert (rest.jobs, rest.events) == (1, 1)
     assert await ids(tracker) == set()
 
@@ -491,10 +492,10 @@ async def test_sessions_and_dead_letters_go_too(tracker, database, tmp_path):
         "INSERT INTO structjob_dead_letters (session_id, seq, reason, ts) VALUES (1, 1, 'refused', '2020-01-01 00:00:00')"
     )
     await age(database, 40)
-    first = await tracker.prune(30)
+    first = await tracker.prune(timedelta(days=30))
     assert (first.jobs, first.dead_letters, first.sessions) == (2, 1, 0)
-    foreseen = await tracker.prune(30, dry_run=True)
-    assert (await tracker.prune(30)).sessions == foreseen.sessions == 1
+    foreseen = await tracker.prune(timedelta(days=30), dry_run=True)
+    assert (await tracker.prune(timedelta(days=30))).sessions == foreseen.sessions == 1
     left = {session.session_id for session in await tracker.sessions.list()}
     assert whole not in left
     assert len(left) == 2
@@ -634,7 +635,7 @@ async def test_only_the_cancel_requests_of_deleted_jobs_go(tracker, database):
     request = {"attempt": 1, "session_id": 7, "reason": "r", "forced": False, "requested_at": OLD}
     requests = ({"job_id": id_, **request} for id_ in (gone, "running elsewhere"))
     await database.add(cancellations, *requests)
-    assert (await tracker.prune(30)).jobs == 1
+    assert (await tracker.prune(timedelta(days=30))).jobs == 1
     assert await database.rows("SELECT job_id FROM structjob_cancellations") == [
         ("running elsewhere",)
     ]
@@ -688,7 +689,7 @@ async def test_an_error_whose_exception_has_no_text_keeps_its_message(tracker, d
     await tracker.flush()
     (before,) = await tracker.errors.list()
     await age(database, 40)
-    assert (await tracker.prune(30)).events == 1
+    assert (await tracker.prune(timedelta(days=30))).events == 1
     found = await database.rows("SELECT fingerprint, error_type, message FROM structjob_errors")
     assert found == [(before.fingerprint, "KeyError", "the import failed")]
 
@@ -702,7 +703,9 @@ async def test_two_that_prune_at_once(tracker, database, tmp_path, monkeypatch):
     await age(database, 10)
     before = await rows_of(database)
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:
-        both = await asyncio.gather(tracker.prune(5), other.prune(5))
+        both = await asyncio.gather(
+            tracker.prune(timedelta(days=5)), other.prune(timedelta(days=5))
+        )
     assert sum(one.events for one in both) == before["logs"]
     assert sum(one.jobs for one in both) == 5
     assert (await tracker.verify()).ok
@@ -718,9 +721,9 @@ async def test_one_that_waits_in_vain_says_so(tracker, database):
     holder = Lock(LOCK, tracker.session_id)
     assert await tracker._host.transact(holder.take)
     with pytest.raises(PruneInProgress, match="another process is pruning"):
-        await tracker.prune(0, patience=0)
+        await tracker.prune(timedelta(days=0), patience=0)
     await tracker._host.transact(lambda connection: holder.release(connection, done=False))
-    assert (await tracker.prune(0, patience=0)).jobs == 1
+    assert (await tracker.prune(timedelta(days=0), patience=0)).jobs == 1
 
 
 async def test_a_lock_dies_with_its_holder(tracker, database):
@@ -729,11 +732,11 @@ async def test_a_lock_dies_with_its_holder(tracker, database):
     """
     dead = Lock(LOCK, 4711)
     assert await tracker._host.transact(dead.take)
-    assert not await tracker.prune(1)  # no such session lives
+    assert not await tracker.prune(timedelta(days=1))  # no such session lives
     alive = Lock(LOCK, tracker.session_id)
     assert await tracker._host.transact(alive.take)
     await database.execute("UPDATE structjob_locks SET expires_at = '2020-01-01 00:00:00'")
-    assert not await tracker.prune(1)
+    assert not await tracker.prune(timedelta(days=1))
     (row,) = await database.fetch(select(locks))
     assert row["holder"] is None
     assert row["done_at"] is not None
@@ -758,7 +761,7 @@ async def test_nobody_deletes_without_the_lock(tracker, database):
     tracker._store.transact = transact
     try:
         with pytest.raises(PruneInProgress, match="stood still"):
-            await tracker.prune(5)
+            await tracker.prune(timedelta(days=5))
     finally:
         tracker._store.transact = original
     assert len(await ids(tracker)) == 2
@@ -819,9 +822,10 @@ def test_a_retention_takes_what_people_write():
         {"warning": 2},
         {"cancelled": 1},
     )
-    assert Retention.of(30) == Retention(days=30)
-    assert Retention.of(timedelta(days=1)) == Retention(days=1)
-    assert Retention.of(None) is None
+    with pytest.raises(InvalidArgument, match=r"not 30: write timedelta\(days=30\)"):
+        retention_of(30)
+    assert retention_of(timedelta(days=1)) == Retention(days=1)
+    assert retention_of(None) is None
     assert not PruneResult()
     with pytest.raises(InvalidArgument):
         structjob.Tracker("sqlite://", retention="30d")
@@ -832,7 +836,7 @@ async def test_a_database_in_memory():
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker("sqlite://") as tracker:
         await work(tracker)
-        assert (await tracker.prune(0)).jobs == 1
+        assert (await tracker.prune(timedelta(days=0))).jobs == 1
         assert (await tracker.verify()).ok
 
 
@@ -845,7 +849,7 @@ async def test_without_a_retention_nothing_is_deleted(tracker, database):
     with pytest.raises(InvalidArgument, match="give a Retention"):
         await tracker.prune()
     with pytest.raises(InvalidArgument, match="patience"):
-        await tracker.prune(0, patience=-1)
+        await tracker.prune(timedelta(days=0), patience=-1)
     assert len(await ids(tracker)) == 1
 
 

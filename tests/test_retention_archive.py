@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ async def test_lines_whose_job_stayed_come_back_to_it(tracker, database, directo
     await tracker.import_(path)
     assert await everything(tracker) == before
     (again,) = (await tracker.prune(Retention(levels={"info": 5}, archive=directory))).archived
-    await tracker.prune(5)
+    await tracker.prune(timedelta(days=5))
     with pytest.raises(
         ImportRefused,
         match="neither in the lines before it nor in the database: import the file that holds the job first",

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from datetime import timedelta
 
 import pytest
 from retention_support import age, log, rows_of, work
@@ -39,7 +40,9 @@ async def test_it_goes_by_itself(database, tmp_path, hasty):
     """
     structjob.configure(console=False, strict=True)
     await old(database, tmp_path)
-    async with structjob.Tracker(database.url, spool=tmp_path / "spool", retention=30) as tracker:
+    async with structjob.Tracker(
+        database.url, spool=tmp_path / "spool", retention=timedelta(days=30)
+    ) as tracker:
 
         async def gone():
             return not (await tracker.jobs.list()) and (await rows_of(database))["sessions"] == 1
@@ -78,7 +81,7 @@ async def test_one_process_an_hour(database, tmp_path, monkeypatch):
         looks.append(await rows_of(database))
 
     monkeypatch.setattr(pruner.Pruner, "_look", look)
-    async with structjob.Tracker(database.url, spool=tmp_path / "a", retention=30):
+    async with structjob.Tracker(database.url, spool=tmp_path / "a", retention=timedelta(days=30)):
 
         async def looked():
             return len(looks) == 1
@@ -87,7 +90,9 @@ async def test_one_process_an_hour(database, tmp_path, monkeypatch):
         ((done, holder),) = await database.rows("SELECT done_at, holder FROM structjob_locks")
         assert done is not None
         assert holder is None
-        async with structjob.Tracker(database.url, spool=tmp_path / "c", retention=30):
+        async with structjob.Tracker(
+            database.url, spool=tmp_path / "c", retention=timedelta(days=30)
+        ):
 
             async def looked_again():
                 return len(looks) >= 2
@@ -140,7 +145,9 @@ async def test_closing_ends_it_at_once(database, tmp_path, hasty, monkeypatch):
     monkeypatch.setattr(
         "structjob.retention.deleter.asyncio", type("Asyncio", (), {"sleep": staticmethod(sleep)})
     )
-    tracker = await structjob.Tracker(database.url, spool=tmp_path / "spool", retention=30).open()
+    tracker = await structjob.Tracker(
+        database.url, spool=tmp_path / "spool", retention=timedelta(days=30)
+    ).open()
     async with asyncio.timeout(20):
         await asleep.wait()
     loop = asyncio.get_running_loop()
@@ -149,7 +156,7 @@ async def test_closing_ends_it_at_once(database, tmp_path, hasty, monkeypatch):
     assert loop.time() - began < 5
     monkeypatch.undo()
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as other:
-        await other.prune(30, patience=0)
+        await other.prune(timedelta(days=30), patience=0)
         assert not await other.jobs.list()
         assert (await other.verify()).ok
 

@@ -46,7 +46,7 @@ class Screen:
             width=room,
         )
         self._separator = paint("──" if colour else "--", "dim", colour)
-        self.marked: set[int] | None = None
+        self.marked: set[int | None] | None = None
         self.shown = 0
 
     @property

@@ -167,7 +167,7 @@ async def _neighbours(
     db: Database, event: tuple[int, int], context: int, *, json_form: str | None, utc: bool
 ) -> None:
     async with reading(db) as reader:
-        found = await reader.logs.around(*event, before=context, after=context)
+        found = await reader.logs.around(event, before=context, after=context)
     events = (*found.before, found.event, *found.after)
     if json_form == "array":
         put_json(events)

@@ -19,7 +19,8 @@ from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-    from structjob.models import PruneResult
+    from structjob.levels import Level
+    from structjob.models import JobStatusName, PruneResult
     from structjob.retention.policy import Retention
 
 FOREVER = "forever"
@@ -94,8 +95,8 @@ def prune(
     db: Database,
     *,
     days: timedelta | None,
-    levels: dict[str, timedelta | None],
-    statuses: dict[str, timedelta | None],
+    levels: dict[Level, timedelta | None],
+    statuses: dict[JobStatusName, timedelta | None],
     archive: Path | None,
     dry_run: bool,
     yes: bool,
@@ -169,15 +170,17 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
     def before(age: timedelta) -> str:
         return f"before {full(now - age, utc=utc)}"
 
-    rest = retention.of_rest()
+    from structjob.retention.policy import age_of_level, age_of_rest, age_of_status
+
+    rest = age_of_rest(retention)
     parts = [f"what ended {before(rest)}"] if rest is not None else []
     for status in retention.statuses:
-        age = retention.of_status(status)
+        age = age_of_status(retention, status)
         parts.append(
             f"{status} jobs are kept" if age is None else f"{status} jobs that ended {before(age)}"
         )
     for level in retention.levels:
-        age = retention.of_level(level)
+        age = age_of_level(retention, level)
         parts.append(f"{level} lines are kept" if age is None else f"{level} lines {before(age)}")
     return ", ".join(parts)
 

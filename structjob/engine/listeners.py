@@ -14,9 +14,11 @@ import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
+from types import TracebackType
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.filters import LogFilter
+from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.clock import moment
 from structjob.models import EventRecord
 from structjob.spool.line import EVENT_COLUMNS, read_event
@@ -31,8 +33,10 @@ _AT_A_TIME = 50
 _listening: ContextVar[bool] = ContextVar("structjob_listening", default=False)
 
 
-class Listener:
+class Listener(WithOrAsyncWith["Listener"]):
     """The result of `Tracker.listen`; without a callback it is an asynchronous iterator of events.
+
+    `close`, or the end of a ``with`` or ``async with`` block, stops it.
 
     Args:
         recorder: The recorder whose events are wanted.
@@ -152,6 +156,17 @@ class Listener:
             if number % _AT_A_TIME == 0:
                 await asyncio.sleep(0)
 
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
     def __aiter__(self) -> AsyncIterator[EventRecord]:
         if self._task is not None:
             raise InvalidArgument("this listener has a callback: listen without one to iterate")
@@ -165,9 +180,14 @@ class Listener:
 
 
 def read_line(session_id: int, line: bytes) -> EventRecord:
-    """Return the event of a spool line as it will be stored; its ``id`` is 0 until it is stored."""
+    """Return the event of a spool line as it will be stored, with None as its ``id``."""
     read = read_event(line)
     columns = {name: getattr(read, name) for name in EVENT_COLUMNS if name != "ts"}
     return EventRecord(
-        id=0, session_id=session_id, ts=moment(read.ts), stored_at=None, type=read.type, **columns
+        id=None,
+        session_id=session_id,
+        ts=moment(read.ts),
+        stored_at=None,
+        type=read.type,
+        **columns,
     )

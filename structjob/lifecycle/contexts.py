@@ -6,7 +6,7 @@ They work with ``with`` and ``async with``, and as decorators of functions and c
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
@@ -44,7 +44,8 @@ class JobContext:
     """The return value of ``tracker.job(…)``: runs a block or a decorated function as a job.
 
     Use it with ``async with``, or with ``with`` in code without an event loop. As a decorator of a
-    function or coroutine function, each call is a job.
+    function or coroutine function, each call is a job. ``await tracker.job(…)`` starts the job and
+    returns it; then ``job.end()`` ends it.
     """
 
     def __init__(self, host: JobHost | None, operation: str, options: JobOptions) -> None:
@@ -80,8 +81,15 @@ class JobContext:
             self._job = None
             raise
 
+    async def start(self) -> Job:
+        """Start the job manually, and return it. ``job.end()`` ends it; see `Job.start`."""
+        return await self._make().start()
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        return self.start().__await__()
+
     def begin(self) -> Job:
-        """Start the job manually, in code with or without an event loop. ``job.end()`` ends it."""
+        """Start the job as `start` does, without ``await``: in code without an event loop."""
         job = self._make()
         job._start_here()  # noqa: SLF001 -- a context is the block of its job
         return job

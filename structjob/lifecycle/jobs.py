@@ -861,9 +861,20 @@ class Job(Cancellable):
         return await run_process(self, command, **options)
 
     def child(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a child job of this job; see `Tracker.job` for *options*. It inherits the
-        correlation id.
+        """Return a child job of this job. It inherits the correlation id, project and owner.
+
+        Args:
+            operation: The name of the work, at most 255 characters.
+            options: See `Tracker.job`; *parent* is not accepted.
+
+        Raises:
+            InvalidArgument: if an argument is invalid.
         """
+        if options.get("parent") is not None:
+            raise InvalidArgument(
+                "the parent of a child is the job whose child() is called: leave parent out, or "
+                "write tracker.job(…, parent=…)"
+            )
         options["parent"] = self
         from structjob.lifecycle.contexts import JobContext
 

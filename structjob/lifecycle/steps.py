@@ -365,6 +365,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         self,
         *,
         completed: float | None = None,
+        advance: float | None = None,
         total: float | None = None,
         percent: float | None = None,
         description: str | None = None,
@@ -378,6 +379,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
 
         Args:
             completed: Number of units done. It replaces the number counted so far.
+            advance: Number of units to count in addition, as the method `advance` does.
             total: Number of units to process.
             percent: 0–100, for steps without units.
             description: What the step is doing.
@@ -398,6 +400,8 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         if described is not None:
             self.description = described
         self.metadata.update(added or {})
+        if advance is not None:
+            self.advance(advance)
         self.progressed()
 
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:

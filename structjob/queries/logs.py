@@ -11,7 +11,7 @@ from weakref import WeakSet
 from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, values_of
+from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, check_limit, values_of
 from structjob.levels import LEVELS
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
@@ -77,6 +77,7 @@ class Logs:
         cursor: str | None = None,
         start: tuple[int, int] | EventRecord | None = None,
         offset: int = 0,
+        last: int | None = None,
         **filters: Unpack[LogFilterKeywords],
     ) -> Page[EventRecord]:
         """Return one page of the matching events, in the order of their time.
@@ -90,16 +91,24 @@ class Logs:
             offset: Skip the first *offset* events, 0–100,000; 0 by default. They are counted in an
                 index each time, so a cursor is faster. It cannot be used with filters that have no
                 index (``text``, ``attrs``; see `LogFilter`).
+            last: Return the last *last* matching events, 1–10,000, oldest first. The page has no
+                cursors.
             **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:
             InvalidFilter: if a filter is unknown, its value is invalid, the cursor belongs to
-                another query, or more than one of *cursor*, *start* and *offset* is given.
+                another query, or more than one of *cursor*, *start*, *offset* and *last* is given.
             EventNotFound: if the event to start with is not stored.
         """
+        if last is not None:
+            if cursor is not None or start is not None or offset or {"limit", "order"} & {*filters}:
+                raise InvalidFilter("last goes without cursor, start, offset, limit and order")
+            check_limit(last, "last")
+            newest = merged(LogFilter, filter, {**filters, "order": "desc", "limit": last})
+            return Page((await self.list(newest)).items[::-1])
         wanted = merged(LogFilter, filter, filters)
         _check(wanted)
-        number = None if start is None else _number(start)
+        number = None if start is None else _number("start", start)
         _check_beginning(wanted, cursor, number, offset)
         await self._flush()
         listing = await self._listing(await self._resolved(wanted))
@@ -209,18 +218,16 @@ class Logs:
 
     async def around(
         self,
-        session_id: int,
-        seq: int,
+        event: tuple[int, int] | EventRecord,
         *,
         before: int = 5,
         after: int = 5,
-        same: Literal["job", "session"] | None = None,
+        within: Literal["job", "session"] | None = None,
     ) -> EventContext:
         """Return an event with the events before and after it.
 
         Args:
-            session_id: The event's session.
-            seq: The event's number in the session.
+            event: The event, or its ``(session_id, seq)``.
             before: Number of events before it, 0–1,000; 5 by default.
             after: Number of events after it, 0–1,000; 5 by default.
             same: Which neighbors to return: events of the same ``job``, by time, or of the same
@@ -229,7 +236,7 @@ class Logs:
         Raises:
             EventNotFound: if there is no such event. The message contains the reason, if it is
                 known.
-            InvalidFilter: if a number is out of range, or *same* is ``job`` and the event belongs
+            InvalidFilter: if a number is out of range, or *within* is ``job`` and the event belongs
                 to no job.
         """
         for name, number in (("before", before), ("after", after)):
@@ -241,8 +248,9 @@ class Logs:
                 raise InvalidFilter(
                     f"{name} must be a whole number from 0 to {MOST_AROUND:,}, not {number!r}"
                 )
-        if same not in (None, "job", "session"):
-            raise InvalidFilter(f"same must be 'job' or 'session', not {same!r}")
+        if within not in (None, "job", "session"):
+            raise InvalidFilter(f"within must be 'job' or 'session', not {within!r}")
+        session_id, seq = _number("event", event)
         its = and_(
             equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq)
         )
@@ -251,13 +259,13 @@ class Logs:
         if not found:
             raise EventNotFound(session_id, seq, await self._why(session_id, seq))
         event = rows.event(found[0])
-        if same == "job" and event.job_id is None:
+        if within == "job" and event.job_id is None:
             raise InvalidFilter(
-                f"the event {session_id}:{seq} belongs to no job: ask for its neighbours with same='session'"
+                f"the event {session_id}:{seq} belongs to no job: ask for its neighbours with within='session'"
             )
         one: ColumnElement[bool]
         order: list[ColumnElement[Any]]
-        if same == "session" or event.job_id is None:
+        if within == "session" or event.job_id is None:
             one, order = logs.c.session_id == session_id, [logs.c.seq]
             earlier: ColumnElement[bool] = logs.c.seq < seq
             later: ColumnElement[bool] = logs.c.seq > seq
@@ -613,17 +621,17 @@ def _branching(wanted: LogFilter) -> str | None:
     return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
 
 
-def _number(start: tuple[int, int] | EventRecord) -> tuple[int, int]:
+def _number(name: str, given: tuple[int, int] | EventRecord) -> tuple[int, int]:
     """Return the session and the number of an event."""
-    if isinstance(start, EventRecord):
-        return start.session_id, start.seq
+    if isinstance(given, EventRecord):
+        return given.session_id, given.seq
     if (
-        not isinstance(start, tuple)
-        or len(start) != 2
-        or not all(isinstance(one, int) and not isinstance(one, bool) for one in start)
+        not isinstance(given, tuple)
+        or len(given) != 2
+        or not all(isinstance(one, int) and not isinstance(one, bool) for one in given)
     ):
-        raise InvalidFilter(f"start must be an event, or its (session_id, seq), not {start!r}")
-    return start
+        raise InvalidFilter(f"{name} must be an event, or its (session_id, seq), not {given!r}")
+    return given
 
 
 def _check_beginning(

@@ -25,7 +25,7 @@ from sqlalchemy import (
 
 from structjob.levels import LEVELS
 from structjob.models import JOB_TERMINAL
-from structjob.retention.policy import Retention
+from structjob.retention.policy import Retention, age_of_level, age_of_rest, age_of_status
 from structjob.store.gaps import PRUNED
 from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessions, unusual
 from structjob.store.types import UTCDateTime
@@ -74,7 +74,7 @@ class Due:
     @property
     def before(self) -> datetime | None:
         """The moment before which everything without its own age is due; ``None`` for never."""
-        return self._before(self.retention.of_rest())
+        return self._before(age_of_rest(self.retention))
 
     def _before(self, age: timedelta | None) -> datetime | None:
         return None if age is None else self.now - age
@@ -82,13 +82,16 @@ class Due:
     @property
     def statuses(self) -> dict[str, datetime]:
         """Status → the moment before which a job with this status must have ended to be due."""
-        found = {status: self._before(self.retention.of_status(status)) for status in _TERMINAL}
+        found = {
+            status: self._before(age_of_status(self.retention, status)) for status in _TERMINAL
+        }
         return {status: before for status, before in found.items() if before is not None}
 
     @property
     def _levels(self) -> dict[str, datetime]:
         found = {
-            level: self._before(self.retention.of_level(level)) for level in self.retention.levels
+            level: self._before(age_of_level(self.retention, level))
+            for level in self.retention.levels
         }
         return {level: before for level, before in found.items() if before is not None}
 

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from structjob.exceptions import InvalidArgument
-from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.models import JOB_TERMINAL, JobStatus
+from structjob.levels import LEVEL_ALIASES, LEVELS, Level
+from structjob.models import JOB_TERMINAL, JobStatus, JobStatusName
 
 MAX_DAYS = 36_500
 """Maximum age in days: a hundred years."""
@@ -51,8 +51,8 @@ class Retention:
     """
 
     days: Age = None
-    levels: Mapping[str, Age] = field(default_factory=dict)
-    statuses: Mapping[str, Age] = field(default_factory=dict)
+    levels: Mapping[Level, Age] = field(default_factory=dict)
+    statuses: Mapping[JobStatusName, Age] = field(default_factory=dict)
     archive: str | os.PathLike[str] | None = None
 
     def __post_init__(self) -> None:
@@ -77,27 +77,36 @@ class Retention:
             # absolute, because the program may change its working directory
             object.__setattr__(self, "archive", Path(self.archive).absolute())
 
-    @classmethod
-    def of(cls, given: Retention | Age) -> Retention | None:
-        """Return *given* as a retention: a plain age applies to everything; ``None`` stays
-        ``None``.
 
-        Raises:
-            InvalidArgument: if *given* is neither a retention nor an age.
-        """
-        return given if given is None or isinstance(given, cls) else cls(days=given)  # type: ignore[arg-type]  # checked by the constructor
+def retention_of(given: Retention | timedelta | None) -> Retention | None:
+    """Return *given* as a retention. A plain age applies to everything; ``None`` stays ``None``.
 
-    def of_rest(self) -> timedelta | None:
-        """Return the age of everything without its own age; ``None`` means forever."""
-        return _span(self.days)
+    Raises:
+        InvalidArgument: if *given* is neither a retention nor a `timedelta`.
+    """
+    if given is None or isinstance(given, Retention):
+        return given
+    if not isinstance(given, timedelta):
+        raise InvalidArgument(
+            f"retention must be a Retention or a timedelta, not {given!r}: write "
+            "timedelta(days=30), or structjob.Retention(days=30)"
+        )
+    return Retention(days=given)
 
-    def of_level(self, level: str) -> timedelta | None:
-        """Return the age of events of a *level*; ``None`` means forever."""
-        return _span(self.levels.get(level, self.days))
 
-    def of_status(self, status: str) -> timedelta | None:
-        """Return the age of jobs of a *status*; ``None`` means forever."""
-        return _span(self.statuses.get(status, self.days))
+def age_of_rest(retention: Retention) -> timedelta | None:
+    """Return the age of everything without its own age; ``None`` means forever."""
+    return _span(retention.days)
+
+
+def age_of_level(retention: Retention, level: str) -> timedelta | None:
+    """Return the age of events of a *level*; ``None`` means forever."""
+    return _span(retention.levels.get(cast(Level, level), retention.days))
+
+
+def age_of_status(retention: Retention, status: str) -> timedelta | None:
+    """Return the age of jobs of a *status*; ``None`` means forever."""
+    return _span(retention.statuses.get(cast(JobStatusName, status), retention.days))
 
 
 def _ages(

@@ -7,13 +7,13 @@ import errno
 import fcntl
 import os
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
 
 from structjob.exceptions import InvalidArgument
-from structjob.levels import level_name
+from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor
 from structjob.machine.files import UnsafeFile, follow, is_special, make_directory, open_file
 from structjob.sinks.sink import SinkEvent, logs_nothing
@@ -63,7 +63,8 @@ class FileSink:
         level: Lowest level written, default ``debug``.
         max_bytes: Size in bytes at which the file is moved to ``path.1`` (and so on) and a new one
             begins; ``None``: never. Default: 100 MiB.
-        max_age: Age in seconds at which the same happens; ``None`` (the default): never.
+        max_age: Age at which the same happens, in seconds or as a `timedelta`; ``None`` (the
+            default): never.
         keep: Number of old files to keep, default 5.
 
     Raises:
@@ -74,11 +75,13 @@ class FileSink:
         self,
         path: str | os.PathLike[str],
         *,
-        level: str = "debug",
+        level: Level | int = "debug",
         max_bytes: int | None = 100 * 1024 * 1024,
-        max_age: float | None = None,
+        max_age: float | timedelta | None = None,
         keep: int = 5,
     ) -> None:
+        if isinstance(max_age, timedelta):
+            max_age = max_age.total_seconds()
         if (
             (max_bytes is not None and max_bytes < 1)
             or (max_age is not None and max_age <= 0)

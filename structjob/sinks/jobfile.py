@@ -14,7 +14,7 @@ from pathlib import Path
 
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
-from structjob.levels import level_name
+from structjob.levels import Level, level_name
 from structjob.machine.files import UnsafeFile, check_file, make_directory, open_directly
 from structjob.sinks.file import append_line
 from structjob.sinks.sink import SinkEvent, logs_nothing
@@ -48,7 +48,7 @@ class JobFileSink:
         self,
         directory: str | os.PathLike[str],
         *,
-        level: str = "debug",
+        level: Level | int = "debug",
         max_bytes: int | None = 100 * 1024 * 1024,
         keep: int = 5,
     ) -> None:

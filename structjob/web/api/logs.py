@@ -38,7 +38,7 @@ class ContextQuery(Query):
 
     before: int = Field(default=5, ge=0, le=1_000, description="Events before it.")
     after: int = Field(default=5, ge=0, le=1_000, description="Events after it.")
-    same: Literal["job", "session"] | None = Field(
+    within: Literal["job", "session"] | None = Field(
         default=None, description="Whose neighbours; by default its job's, if it has one."
     )
 
@@ -65,7 +65,7 @@ async def count_logs_by_time(source: Reads, query: Annotated[HistogramQuery, Par
 @reads(router, "/logs/{name}", EventRecord, problems=(404,))
 async def get_event(source: Reads, name: str, query: Annotated[NoQuery, Parameters()]) -> Any:
     """Return one event, named SESSION:SEQ."""
-    return (await source.logs.around(*identity(name), before=0, after=0)).event
+    return (await source.logs.around(identity(name), before=0, after=0)).event
 
 
 @reads(router, "/logs/{name}/context", EventContext, problems=(404,))
@@ -74,7 +74,7 @@ async def get_context(
 ) -> Any:
     """Return an event, named SESSION:SEQ, with the events before and after it."""
     return await source.logs.around(
-        *identity(name), before=query.before, after=query.after, same=query.same
+        identity(name), before=query.before, after=query.after, within=query.within
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import msgspec
 from fastapi import APIRouter, Request
@@ -57,6 +57,8 @@ async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Paramete
 async def prune(request: Request, source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
     """Delete what is past its retention, permanently; by default only count it."""
     wanted = await body_as(request, PruneRequest)
-    kept = Retention(days=wanted.days, levels=wanted.levels, statuses=wanted.statuses)
+    # `Retention` checks the names
+    levels, statuses = cast(Any, wanted.levels), cast(Any, wanted.statuses)
+    kept = Retention(days=wanted.days, levels=levels, statuses=statuses)
     async with source.writing() as tracker:
         return await tracker.prune(kept, dry_run=wanted.dry_run, patience=0)
