@@ -1,5 +1,6 @@
 """Hooks: functions that are called when jobs and steps begin and end (R10, R28)."""
 
+import asyncio
 import threading
 
 import pytest
@@ -117,10 +118,39 @@ async def test_every_tracker_is_heard(db_url, tmp_path, seen):
     ]
 
 
+async def test_a_hook_that_begins_jobs_is_not_called_for_them(tracker, seen):
+    """A job that reports the end of a job would be reported, too, and so on for ever."""
+    tasks = []
+
+    async def report_later():
+        async with tracker.job("later"):
+            pass
+
+    def report(transition):
+        if transition.what == "job" and transition.change == "ended":
+            tasks.append(asyncio.create_task(report_later()))
+
+    structjob.add_hook(report)
+    async with tracker.job("work"):
+        pass
+    await asyncio.gather(*tasks)
+    assert len(tasks) == 1
+    assert [one.job.operation for one in seen if one.what == "job"] == ["work"] * 2 + ["later"] * 2
+    async with tracker.job("more work"):
+        pass
+    assert len(tasks) == 2
+    await asyncio.gather(*tasks)
+
+
 def test_what_cannot_be_called_is_refused():
     """R28: where the mistake is made."""
     with pytest.raises(structjob.InvalidArgument, match="a hook is a function"):
         structjob.add_hook("no function")
+
+    async def awaited(transition): ...
+
+    with pytest.raises(structjob.InvalidArgument, match="is a coroutine function"):
+        structjob.add_hook(awaited)
 
 
 def test_reset_removes_them():

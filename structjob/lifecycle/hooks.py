@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -79,12 +81,20 @@ class Hooks:
         return restore
 
     def announce(self, transition: Transition) -> None:
-        """Call each hook. An exception in one is counted, and the next hook is called."""
+        """Call each hook, except those whose work this is. An exception in one is counted, and the
+        next hook is called.
+        """
+        running = _running.get()
         for hook in self._hooks:
+            if hook in running:
+                continue
+            token = _running.set(running | {hook})
             try:
                 hook(transition)
             except Exception as exc:  # noqa: BLE001 -- an exception in a hook must not reach the user's work
                 faults.add("calling a hook", exc)
+            finally:
+                _running.reset(token)
 
 
 class _Entry:
@@ -96,6 +106,11 @@ class _Entry:
     def __call__(self, transition: Transition, /) -> None:
         self._hook(transition)
 
+
+_running: ContextVar[frozenset[Hook]] = ContextVar("structjob_hooks", default=frozenset())
+"""The hooks whose work the running code is: a hook that begins a job would otherwise be called for
+it, and so on.
+"""
 
 HOOKS = Hooks()
 on_reset(HOOKS.clear, HOOKS.isolate)
@@ -115,17 +130,22 @@ def add_hook(hook: Hook) -> Callable[[], None]:
         remove = structjob.add_hook(count)
 
     The hook is called in the thread of the change, after the change is in the spool. It must
-    therefore not block. Its exceptions are counted, and never reach the job.
+    therefore not block. Its exceptions are counted, and never reach the job. It may begin jobs and
+    steps itself, also in tasks that it creates: it is not called for these, other hooks are.
 
     Args:
-        hook: A function that takes a `Transition`.
+        hook: A function that takes a `Transition`; not a coroutine function.
 
     Returns:
         A function that removes the hook.
 
     Raises:
-        InvalidArgument: if *hook* cannot be called.
+        InvalidArgument: if *hook* cannot be called, or is a coroutine function.
     """
     if not callable(hook):
         raise InvalidArgument(f"a hook is a function that takes a Transition, not {hook!r}")
+    if inspect.iscoroutinefunction(hook):
+        raise InvalidArgument(
+            f"the hook {hook!r} is a coroutine function, and is never awaited: write a plain one, which creates a task if something is to be awaited"
+        )
     return HOOKS.add(hook)
