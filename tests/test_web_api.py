@@ -269,6 +269,20 @@ async def test_statistics_are_those_of_the_tracker(web, tracker, path):
         assert found == json.loads(msgspec.json.encode(own))
 
 
+async def test_trends_are_the_p95_of_each_operation_by_time(web, tracker):
+    """The overview asks once for the lines of all its operations (R40, R46)."""
+    operations = [one.operation for one in await tracker.stats.operations()]
+    found = await ask(web, f"statistics/trends?operation={','.join(operations)}&since=-2h")
+    assert [one["operation"] for one in found] == operations
+    for one in found:
+        own = await tracker.stats.throughput(
+            since=datetime.now(UTC) - timedelta(hours=2), operation=one["operation"]
+        )
+        known = [each for each in one["p95_ms"] if each is not None]
+        assert known == [each.p95_ms for each in own if each.p95_ms is not None]
+    assert (await web.get("/api/v1/statistics/trends")).status_code == 400
+
+
 async def test_errors_are_listed_with_their_first_and_newest_occurrences(web):
     """(R39, R46)"""
     (group,) = await ask(web, "errors?status=open")

@@ -35,6 +35,7 @@ def test_a_first_visit_loads_little_and_nothing_from_elsewhere(
     print(f"/{path}: {sizes['script'] / 1000:.1f} kB of scripts, {sizes['stylesheet'] / 1000:.1f} kB of style, {len(answers)} requests")  # fmt: skip
     record_property("script_bytes", sizes["script"])
     record_property("requests", len(answers))
+    assert len(answers) <= 25
     assert sizes["script"] <= 60_000
     assert sizes["stylesheet"] <= 12_000
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
+from structjob.filters import values_of
 from structjob.statistics import (
     ErrorInterval,
     ErrorStatistics,
@@ -56,6 +58,20 @@ class ThroughputQuery(StatsQuery):
     bucket: Span = Field(
         default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"]
     )
+
+
+class Trend(msgspec.Struct):
+    """How long the completed jobs of an operation took, interval by interval."""
+
+    operation: str
+    p95_ms: list[float | None]
+    """One value for each interval of the window; null where none completed."""
+
+
+class TrendsQuery(ThroughputQuery):
+    """Parameters of the trends."""
+
+    operation: Several = Field(description="The operations, 50 at most.", examples=["nightly"])
 
 
 class ErrorStatsQuery(Query):
@@ -109,6 +125,18 @@ async def count_by_time(source: Reads, query: Annotated[ThroughputQuery, Paramet
     """Return outcomes and durations of jobs by time interval, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
     return await source.stats.throughput(bucket, query.filter())
+
+
+@reads(router, "/trends", list[Trend])
+async def read_trends(source: Reads, query: Annotated[TrendsQuery, Parameters()]) -> Any:
+    """Return the p95 of the durations of each operation by time interval, oldest first."""
+    bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
+    wanted = query.filter()
+    found = []
+    for name in dict.fromkeys(values_of(wanted.operation)):
+        each = await source.stats.throughput(bucket, wanted, operation=name)
+        found.append(Trend(name, [interval.p95_ms for interval in each]))
+    return found
 
 
 @reads(router, "/errors", list[ErrorStatistics])

@@ -33,7 +33,8 @@ async function load(window, project, signal) {
     quiet(api.statistics("volume", { since, ...more }, signal), null),
   ]);
   const any = running.items.length || ended.length || bad.items.length || (await quiet(api.jobs({ limit: 1 }, signal), { items: [1] })).items.length;
-  const trends = new Map(await Promise.all(ended.slice(0, 12).map(async (one) => [one.operation, await quiet(api.statistics("throughput", { ...chart, operation: one.operation }, signal), [])])));
+  const named = ended.slice(0, 12).map((one) => one.operation);
+  const trends = new Map(named.length ? (await quiet(api.statistics("trends", { ...chart, operation: named }, signal), [])).map((one) => [one.operation, one.p95_ms]) : []);
   return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any };
 }
 
@@ -90,7 +91,7 @@ export default function Overview({ query }) {
         return html`<tr key=${one.operation}><td class="name"><a href=${href("jobs", "", { operation: one.operation, since })}>${one.operation}</a></td><td class="r">${count(one.completed + one.failed + one.crashed + one.cancelled)}</td><td class="r wide">${percent(one.success_rate, 1)}</td>
           <td class="r">${one.crashed > 0 && html`<${Glyph} of="crashed" /> `}${one.failed + one.crashed ? html`<a class="err" href=${href("jobs", "", { operation: one.operation, since, status: "failed,crashed", root: 0 })}>${count(one.failed + one.crashed)}</a>` : html`<span class="dim">0</span>`}</td>
           <td class="r ink2 wide">${duration(one.p50_ms)}</td><td class=${`r ${slow ? "warn" : ""}`}><b>${duration(one.p95_ms)}</b></td><td class="r ink2 wide">${duration(one.p99_ms)}</td>
-          <td class="wide"><${Line} values=${(data.trends.get(one.operation) ?? []).map((bucket) => bucket.p95_ms)} median=${before >= 5 ? usual.p95_ms : null} warn=${slow} /></td><td class=${`wide ${slow ? "warn" : "ink2"}`}>${slow ? html`<${Glyph} of="slower" /> ${ratio.toFixed(1)}× usual` : ratio === null ? "" : "as usual"}</td>
+          <td class="wide"><${Line} values=${data.trends.get(one.operation) ?? []} median=${before >= 5 ? usual.p95_ms : null} warn=${slow} /></td><td class=${`wide ${slow ? "warn" : "ink2"}`}>${slow ? html`<${Glyph} of="slower" /> ${ratio.toFixed(1)}× usual` : ratio === null ? "" : "as usual"}</td>
           <td class="r">${running ? html`<a class="accent" href=${href("jobs", "", { operation: one.operation, status: "running" })}><${Glyph} of="running" /> ${count(running)}</a>` : html`<span class="dim">–</span>`}</td></tr>`;
       })}</tbody></table></div></div>`;
 }
