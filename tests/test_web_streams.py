@@ -388,3 +388,23 @@ async def test_all_who_filter_the_same_share_one_tail(tracker):
                 assert [line["message"] for line in await stream.lines(1)] == ["x1"]
         for one in opened:
             await one.__aexit__(None, None, None)
+
+
+async def test_no_stream_is_left_of_a_websocket_that_is_cut_while_it_subscribes(tracker, address):
+    """A page that is left as soon as it has loaded does not count as a stream for ever (R44)."""
+    for _ in range(10):
+        socket = await websockets.connect(f"{address.replace('http', 'ws')}/api/v1/stream/ws")
+        await socket.send(json.dumps({"op": "subscribe", "id": "a", "last": 3}))
+        socket.transport.abort()
+    async with httpx.AsyncClient(base_url=address) as web, asyncio.timeout(5):
+        while (await web.get("/api/v1/logs/stream/status")).json()["websocket"]:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_binary_message_closes_the_websocket_with_the_reason(tracker, address):
+    """1003 is "unsupported data" (R44)."""
+    async with websockets.connect(f"{address.replace('http', 'ws')}/api/v1/stream/ws") as socket:
+        await socket.recv()
+        await socket.send(b"\x00")
+        await socket.wait_closed()
+    assert socket.close_code == 1003

@@ -275,15 +275,15 @@ class Socket:
 
     async def run(self) -> None:
         """Serve the connection until it ends."""
-        await self._put(hello("ws", None), None)
         try:
+            await self._put(hello("ws", None), None)
             while True:
-                text = await self._socket.receive_text()
+                text = await text_of(self._socket)
                 if len(text) > MAX_BODY:
                     await self._socket.close(1009)
                     return
                 await self._obey(text)
-        except (WebSocketDisconnect, KeyError, RuntimeError):
+        except (WebSocketDisconnect, RuntimeError, TimeoutError):
             pass
         finally:
             for task in self._tasks.values():
@@ -305,8 +305,10 @@ class Socket:
                 await self._drop(name)
                 selection = of_json(given).selection()
                 subscription, first = await subscribed(self._hub, "ws", selection, self._owner)
-                await self._put(first, name)
-                self._tasks[name] = asyncio.create_task(self._send(name, subscription))
+                task = asyncio.create_task(self._send(name, subscription, first))
+                # Not in the task: one that is cancelled before its first step runs nothing.
+                task.add_done_callback(lambda _: self._hub.leave(subscription))
+                self._tasks[name] = task
             elif op == "unsubscribe":
                 await self._drop(name)
                 await self._put(frame("unsubscribed", {}), name)
@@ -328,9 +330,10 @@ class Socket:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def _send(self, name: str, subscription: Subscription) -> None:
+    async def _send(self, name: str, subscription: Subscription, first: Frame) -> None:
         ping = ping_of(self._hub, subscription)
         try:
+            await self._put(first, name)
             while True:
                 one = await subscription.next(HEARTBEAT)
                 if one is None and subscription.ended:
@@ -340,12 +343,26 @@ class Socket:
                 await self._socket.close(1012)
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             await _abandon(self._socket)
-        finally:
-            self._hub.leave(subscription)
 
     async def _put(self, one: Frame, name: str | None) -> None:
         async with asyncio.timeout(SEND_TIMEOUT), self._sending:
             await self._socket.send_text(one.as_text(name))
+
+
+async def text_of(socket: WebSocket) -> str:
+    """Return the next message.
+
+    Raises:
+        WebSocketDisconnect: if the connection has ended; a message that is no text ends it.
+    """
+    message = await socket.receive()
+    if message["type"] == "websocket.disconnect":
+        raise WebSocketDisconnect(message.get("code", 1006))
+    text: str | None = message.get("text")
+    if text is None:
+        await socket.close(1003)
+        raise WebSocketDisconnect(1003)
+    return text
 
 
 async def _abandon(socket: WebSocket) -> None:
@@ -374,7 +391,7 @@ async def admitted(socket: WebSocket) -> str | Literal[False] | None:
     doors: Doors = socket.app.state.doors
     try:
         async with asyncio.timeout(AUTH_TIMEOUT):
-            said = msgspec.json.decode(await socket.receive_text(), type=_Auth)
+            said = msgspec.json.decode(await text_of(socket), type=_Auth)
         return doors.token_of(said.token, socket.scope).id
     except TimeoutError:
         await socket.close(4408)
@@ -382,6 +399,6 @@ async def admitted(socket: WebSocket) -> str | Literal[False] | None:
         await socket.close(4401)
     except Refused as exc:
         await socket.close(4000 + exc.status)
-    except (WebSocketDisconnect, KeyError, RuntimeError):
+    except (WebSocketDisconnect, RuntimeError):
         pass
     return False
