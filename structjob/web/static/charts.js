@@ -1,7 +1,7 @@
 // Charts as SVG: histogram of lines, throughput of jobs, bars a day, a line with its median.
 
 import { html, useEffect, useRef, useState } from "./ui.js";
-import { count, day, duration, sameDay, step as axisStep, tickText, zoneChoice } from "./format.js";
+import { count, day, duration, present, sameDay, step as axisStep, tickText, zoneChoice } from "./format.js";
 
 const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 
@@ -68,7 +68,7 @@ export function Throughput({ data, onHover, hover, onChoose }) {
   const unit = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 50_000].find((one) => most / one <= 2.6) ?? most;
   const y = (n) => base - (124 * n) / Math.max(most, unit * 2);
   const w = (width - left) / data.length;
-  const now = Date.now();
+  const now = present();
   const marks = Math.max(0, ...data.map((one) => one.failed + one.crashed + one.cancelled));
   return html`<svg ref=${box} class="chart" height="160" viewBox=${`0 0 ${width} 160`} role="img" aria-label="jobs by time; the table below has the same by operation" onPointerLeave=${() => onHover(null)}>
     ${[unit, 2 * unit].filter((one) => y(one) >= 0).map((one) => html`<line class="grid" x1=${left} x2=${width} y1=${Math.round(y(one)) + 0.5} y2=${Math.round(y(one)) + 0.5} /><text x=${left - 8} y=${y(one) + 4} text-anchor="end">${count(one)}</text>`)}

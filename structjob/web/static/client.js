@@ -46,6 +46,21 @@ export function query(params = {}) {
   return out.toString();
 }
 
+const SKEW = 5000;
+const LARGE = /[:,[]\s*-?(?:\d{17,}|9\d{15})\s*[,\]}]/;
+
+/**
+ * JSON as an object. An integer beyond 2^53, which a number cannot hold, comes as its digits.
+ * @param {string} text
+ */
+export function parse(text) {
+  if (!LARGE.test(text)) return JSON.parse(text);
+  /** @type {any} a new argument, which older browsers do not pass */
+  const exact = (/** @type {string} */ _, /** @type {any} */ value, /** @type {any} */ at) => (
+    typeof value === "number" && Number.isInteger(value) && !Number.isSafeInteger(value) && /^-?\d+$/.test(at?.source) ? at.source : value);
+  return JSON.parse(text, exact);
+}
+
 /** The API of one server. */
 export class Structjob {
   #token;
@@ -62,6 +77,8 @@ export class Structjob {
     /** @readonly */
     this.root = root;
     this.#token = token;
+    /** How many milliseconds this machine's clock is ahead of the server's; 0 for a few seconds. */
+    this.clockAhead = 0;
   }
 
   /** @param {string} path below /api/v1/ @param {Params | URLSearchParams} [params] */
@@ -74,6 +91,12 @@ export class Structjob {
   /** @param {Record<string, string>} [more] @returns {Record<string, string>} */
   #headers(more) {
     return { ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}), ...more };
+  }
+
+  /** @param {string | null} date when the server answered, in whole seconds */
+  #compare(date) {
+    const ahead = Date.now() - Date.parse(date ?? "") - 500;
+    if (!Number.isNaN(ahead)) this.clockAhead = Math.abs(ahead) > SKEW ? ahead : 0;
   }
 
   /**
@@ -94,9 +117,10 @@ export class Structjob {
       }),
       body: body === undefined ? undefined : JSON.stringify(body),
     });
+    this.#compare(answer.headers.get("date"));
     const text = await answer.text();
     let data = null;
-    try { data = text ? JSON.parse(text) : null; } catch { /* a proxy's page */ }
+    try { data = text ? parse(text) : null; } catch { /* a proxy's page */ }
     if (!answer.ok) throw new Problem(answer.status, data);
     return data;
   }
@@ -146,7 +170,7 @@ export class Structjob {
   }
 }
 
-const HELLO_WS = 3000, HELLO_SSE = 5000, POLL = 2000, UP_AGAIN = 300_000, HIDDEN = 10_000;
+const HELLO_WS = 3000, HELLO_SSE = 5000, POLL = 2000, UP_AGAIN = 300_000, HIDDEN = 10_000, HIDDEN_SSE = 1000;
 
 /** A subscription that outlives connections: each line comes once, in order, whatever breaks. */
 export class Stream {
@@ -164,6 +188,7 @@ export class Stream {
   /** @type {Transport | null} The transport of the last state that was told. */ #told = null;
   #downSince = 0;
   #visibility = () => this.#shown();
+  #online = () => { if (this.state !== "ended" && globalThis.document?.visibilityState !== "hidden") this.#anew(); };
 
   /**
    * @param {Structjob} api @param {() => Record<string, string>} headers
@@ -185,6 +210,7 @@ export class Stream {
     this.behindMs = 0;
     if (typeof WebSocket === "undefined") this.#rung = 1;
     globalThis.document?.addEventListener("visibilitychange", this.#visibility);
+    globalThis.addEventListener?.("online", this.#online);
     this.#connect();
   }
 
@@ -193,6 +219,7 @@ export class Stream {
     this.state = "ended";
     this.#drop();
     globalThis.document?.removeEventListener("visibilitychange", this.#visibility);
+    globalThis.removeEventListener?.("online", this.#online);
     clearTimeout(this.#hiding);
   }
 
@@ -210,12 +237,15 @@ export class Stream {
     clearTimeout(this.#hiding);
     if (this.state === "ended") return;
     if (document.visibilityState === "hidden") {
-      this.#hiding = setTimeout(() => { this.#drop(); this.#set("reconnecting"); }, HIDDEN);
-    } else if (!this.#socket && !this.#abort) {
-      this.#tries = 0;
-      this.#drop();
-      this.#connect();
-    }
+      // Six connections are all that a browser opens to a server: a stream of events takes one.
+      this.#hiding = setTimeout(() => { this.#drop(); this.#set("reconnecting"); }, this.transport === "sse" ? HIDDEN_SSE : HIDDEN);
+    } else if (!this.#socket && !this.#abort) this.#anew();
+  }
+
+  #anew() {
+    this.#tries = 0;
+    this.#drop();
+    this.#connect();
   }
 
   /** @param {State} state @param {number} [retry] */
@@ -246,6 +276,7 @@ export class Stream {
     if (this.transport === "ws") this.#webSocket(alive, take, lost);
     else if (this.transport === "sse") this.#serverSent(alive, take, lost);
     else this.#poll(alive, take, lost);
+    if (globalThis.document?.visibilityState === "hidden") this.#shown(); // it was opened in the background
   }
 
   /** @param {() => boolean} alive @param {Function} take @param {Function} lost */
@@ -261,7 +292,7 @@ export class Stream {
       socket.send(JSON.stringify({ op: "subscribe", id: "1", ...this.#wanted() }));
     };
     socket.onmessage = (message) => {
-      const { event, data } = JSON.parse(message.data);
+      const { event, data } = parse(message.data);
       greeted = greeted || event === "hello";
       take(event, data ?? {});
     };
@@ -305,7 +336,7 @@ export class Stream {
             if (line.startsWith("event:")) event = line.slice(6).trim();
             else if (line.startsWith("data:")) data += line.slice(5).trimStart();
           }
-          if (data) { greeted = greeted || event === "ping"; take(event, JSON.parse(data)); }
+          if (data) { greeted = greeted || event === "ping"; take(event, parse(data)); }
         }
       }
     } catch { /* cut: tried again below */ }
@@ -374,7 +405,7 @@ export class Stream {
     this.#again();
   }
 
-  /** @param {number} [wait] */
+  /** @param {number} [wait] milliseconds until the next try */
   #again(wait) {
     const base = wait ?? Math.min(30_000, 1000 * 2 ** this.#tries);
     this.#tries += 1;

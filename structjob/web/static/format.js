@@ -16,6 +16,11 @@ export function remember(key, value) {
 }
 export const recall = read;
 
+/** How many milliseconds this machine's clock is ahead of the server's; a page sets it. */
+export const skew = { ms: () => 0 };
+/** The present by the server's clock, which is that of the times that are shown. */
+export const present = () => Date.now() - skew.ms();
+
 const two = (n) => String(n).padStart(2, "0");
 
 function parts(time) {
@@ -54,13 +59,13 @@ export function tickText(time, length) {
 /** 28 Nov, with the year where it is not the present one. */
 export function day(time) {
   const [y, m, d] = parts(time);
-  return `${d} ${MONTHS[m]}` + (y === parts(Date.now())[0] ? "" : ` ${y}`);
+  return `${d} ${MONTHS[m]}` + (y === parts(present())[0] ? "" : ` ${y}`);
 }
 export const sameDay = (a, b) => parts(a).slice(0, 3).join() === parts(b).slice(0, 3).join();
 /** The time alone today, with its day otherwise. */
 export function when(time, millis = false) {
   if (!time) return "–";
-  return sameDay(time, Date.now()) ? clock(time, millis) : `${day(time)} ${hour(time)}`;
+  return sameDay(time, present()) ? clock(time, millis) : `${day(time)} ${hour(time)}`;
 }
 /** In full, for titles: 28 Nov 2026 14:03:22.184 +02:00 */
 export function full(time) {
@@ -99,7 +104,7 @@ export function rough(ms) {
 }
 export function ago(time) {
   if (!time) return "–";
-  const ms = Date.now() - new Date(time);
+  const ms = present() - new Date(time);
   return ms < SECOND ? "now" : rough(ms) + " ago";
 }
 export function bytes(n) {

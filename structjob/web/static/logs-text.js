@@ -47,8 +47,11 @@ export function shown(text, find = "", whole = false) {
 
 function colors(codes, before) {
   let out = before;
-  for (const code of (codes || "0").split(";").map(Number)) {
-    if (code === 0) out = "";
+  const list = (codes || "0").split(";").map(Number);
+  for (let i = 0; i < list.length; i += 1) {
+    const code = list[i];
+    if (code === 38 || code === 48) i += list[i + 1] === 5 ? 2 : 4; // a palette's color, or three parts
+    else if (code === 0) out = "";
     else if (code === 1) out += " a-bold";
     else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) out = out.replace(/ a-c-\w+/, "") + " a-c-" + COLORS[code % 10];
     else if (code === 39) out = out.replace(/ a-c-\w+/, "");

@@ -1,9 +1,20 @@
 // The window of lines that a viewer holds, and what is drawn for them: lines, folds of repeats,
 // gaps, days. Positions come from heights, of which most are the same.
 
+import { zoneChoice } from "./format.js";
+
 export const MOST = 50_000;
 const TRIM = 5_000;
 const FOLD = 4;
+
+/** The first moments of a time's day, and of the next one, as times are written in lines. */
+function dayOf(time) {
+  const start = new Date(time);
+  if (zoneChoice.utc) start.setUTCHours(0, 0, 0, 0); else start.setHours(0, 0, 0, 0);
+  const end = new Date(start);
+  if (zoneChoice.utc) end.setUTCDate(end.getUTCDate() + 1); else end.setDate(end.getDate() + 1);
+  return [start, end].map((one) => one.toISOString().slice(0, -1)); // without Z: "….184" is before "….184500Z"
+}
 
 export const idOf = (line) => `${line.session_id}:${line.seq}`;
 
@@ -36,6 +47,7 @@ export class Window {
     this.lines = [];
     this.known = new Set();
     this.items = [];
+    this.day = ["", ""];
     this.extras = [];
     this.tops = new Float64Array(1024);
     this.clean = 0;
@@ -101,6 +113,7 @@ export class Window {
 
   build() {
     this.items = [];
+    this.day = ["", ""];
     this.seen = new Map();
     this.clean = 0;
     this.notes = new Map();
@@ -128,7 +141,7 @@ export class Window {
         }
         this.seen.set(line.session_id, line.seq);
       }
-      const newDay = before && before.ts.slice(0, 10) !== line.ts.slice(0, 10);
+      const newDay = before && this.newDay(before.ts, line.ts);
       if (newDay) items.push({ kind: "day", key: `d${idOf(line)}`, time: line.ts });
       if (before && !gap && !newDay && repeats(before, line)) {
         this.run += 1;
@@ -150,6 +163,12 @@ export class Window {
       const notes = this.notes.size && this.notes.get(idOf(line));
       if (notes) { items.push(...notes); this.run = -1e9; }
     }
+  }
+
+  /** Whether a line stands in another day than the one before it, in the zone that is shown. */
+  newDay(before, time) {
+    if (before < this.day[0] || before >= this.day[1]) this.day = dayOf(before);
+    return time < this.day[0] || time >= this.day[1];
   }
 
   fewer(index) { this.clean = Math.min(this.clean, index); }

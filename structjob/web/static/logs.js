@@ -15,7 +15,7 @@ import { MOST, Window, idOf } from "./logs-window.js";
 import { rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 5000, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
 const sheet = new CSSStyleSheet();
@@ -29,7 +29,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null;
+  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -61,9 +61,10 @@ export class StructjobLogs extends HTMLElement {
     this.empty.hidden = true;
     shadow.append(this.headBox, this.box, this.stripBox, this.pill, this.empty, this.status);
     this.box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    this.box.addEventListener("wheel", (event) => this.#beyond(event.deltaY), { passive: true });
     this.box.addEventListener("click", (event) => this.#clicked(event));
     this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
-    this.pill.addEventListener("click", () => this.resume());
+    this.pill.addEventListener("click", () => { if (this.noticeText) this.notice = null; else this.resume(); });
     this.stripBox.addEventListener("click", (event) => this.#stripClicked(event));
   }
 
@@ -114,6 +115,7 @@ export class StructjobLogs extends HTMLElement {
   attributeChangedCallback(name, before, value) {
     if (name === "height") { this.style.height = /^\d+$/.test(value) ? `${value}px` : value; return; }
     if (name === "wrap") { this.#window.heights.clear(); this.#window.clean = 0; this.redraw(); return; }
+    if (name === "follow" && this.#turn && !this.#busy) { this.#followed(); return; }
     if (name === "columns") { this.view.columns = (value ?? "logger").split(/[ ,]+/).filter(Boolean); this.redraw(); return; }
     if (before !== value) this.#later();
   }
@@ -142,6 +144,8 @@ export class StructjobLogs extends HTMLElement {
   /** Begin anew: at the line of `at`, at the first error, at the end when following, at the top. */
   async #load() {
     const turn = ++this.#turn;
+    this.#busy = true;
+    this.#finished = false;
     const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
     this.#wanted = null;
     if (!at) this.view.cursor = null;
@@ -155,20 +159,67 @@ export class StructjobLogs extends HTMLElement {
     this.#window.extras = [];
     this.#window.gaps.clear();
     this.#sessions.clear();
-    if (this.view.find) this.find(this.view.find).catch(() => {}); else this.#matches = null;
+    if (this.view.find) this.find(this.view.find); else this.#matches = null;
     try {
-      if (at) await this.#around(at, turn);
+      let gone = null;
+      if (at) await this.#around(at, turn).catch((error) => { if (error.status !== 404) throw error; gone = at; });
+      if (at && !gone) { /* it stands there */ }
       else if (first && ((within && (await this.#seek(first, turn, within))) || (await this.#seek(first, turn)))) { /* it stands there */ }
       else await this.#end(turn, !this.#following && !this.atEnd);
       if (turn !== this.#turn) return;
       this.#error = null;
+      this.notice = gone && `The line of this link (${gone}) is not stored: it may have been deleted`;
     } catch (error) {
       if (turn === this.#turn) this.#failed(error);
       return;
+    } finally {
+      if (turn === this.#turn) this.#busy = false;
     }
     if (this.#following || this.hasAttribute("live")) this.#follow(turn);
     else this.#setState("ended");
     this.#loadStrip(turn);
+  }
+
+  /** The attribute follow came or went, and nothing else: what is read stays where it is. */
+  #followed() {
+    const turn = this.#turn;
+    requestAnimationFrame(() => {
+      if (turn !== this.#turn || this.#reload || !this.#started) return; // it is loaded anew
+      if (!this.hasAttribute("follow")) this.#finish(turn);
+      else if (!this.#stream) {
+        this.#finished = false;
+        this.#following = true;
+        if (this.#detached || this.#top < this.#window.total - this.box.clientHeight - 2) this.#pause();
+        this.#follow(turn);
+      }
+    });
+  }
+
+  /** What was followed has ended: take its last lines, then no more. */
+  async #finish(turn) {
+    try {
+      for (let from = this.#lastLine(); from && !this.#detached;) {
+        const page = await this.client.logs({ ...this.wanted, ...from, limit: PAGE, order: "asc" });
+        if (turn !== this.#turn || this.hasAttribute("follow")) return;
+        this.#take(page.items);
+        from = page.next_cursor && { cursor: page.next_cursor };
+      }
+    } catch (error) { this.#failed(error); }
+    if (turn !== this.#turn || this.hasAttribute("follow")) return;
+    this.#stream?.close();
+    this.#stream = null;
+    this.#drawAll(); // to the last line, if it was followed
+    this.#finished = true;
+    this.#following = false;
+    if (!this.#missed.lines) this.#paused = false;
+    this.#drawPill();
+    this.#setState("ended");
+    this.#loadStrip(turn);
+  }
+
+  #lastLine() {
+    const last = this.#window.lines.at(-1);
+    return last ? { start: idOf(last) } : {};
   }
 
   /** Where the next load begins. */
@@ -209,6 +260,19 @@ export class StructjobLogs extends HTMLElement {
     this.empty.textContent = this.#window.lines.length ? "" : page.partial ? "No line so far; the search goes on further back." : this.#following ? "No line yet. The first one will appear here." : "No line matches.";
     this.#lookForGaps(this.#window.lines);
     this.#emit("counts", { loaded: this.#window.lines.length, partial: page.partial });
+    this.#fillUp();
+  }
+
+  /** Repeats that fold may leave most of the view empty: load on, within reason. */
+  #fillUp() {
+    if (this.#window.lines.length > FILL || this.#window.total >= this.box.clientHeight) return;
+    if (this.#older) this.#more("top"); else if (this.#newer) this.#more("bottom");
+  }
+
+  /** Where nothing can be scrolled, a wheel or a key loads what lies in its direction. */
+  #beyond(by) {
+    if (this.#window.total <= this.box.clientHeight) this.#more(by < 0 ? "top" : "bottom");
+    return false;
   }
 
   #failed(error) {
@@ -217,8 +281,10 @@ export class StructjobLogs extends HTMLElement {
     if (!this.#window.lines.length) {
       this.empty.hidden = false;
       this.empty.textContent = error.message;
-    }
+    } else this.notice = error.message;
   }
+
+  #recovered() { if (this.#error) { this.#error = null; this.notice = null; } }
 
   async #more(end) {
     const from = end === "top" ? this.#older : this.#newer;
@@ -242,12 +308,13 @@ export class StructjobLogs extends HTMLElement {
         }
         this.#lookForGaps(page.items);
       });
+      this.#recovered();
     } catch (error) {
       this.#failed(error);
     } finally {
       this.#loading.delete(end);
     }
-    if (turn === this.#turn) this.draw();
+    if (turn === this.#turn) { this.draw(); this.#fillUp(); }
   }
 
   async #lookForGaps(lines) {
@@ -272,7 +339,7 @@ export class StructjobLogs extends HTMLElement {
       onLag: (lag) => { if (turn === this.#turn) this.#hold(() => this.#window.note({ kind: "lag", lag })); },
       onReset: () => { if (turn === this.#turn) this.#later(); },
       onRows: (rows) => this.#emit("rows", rows),
-      onState: (state, transport, retry) => this.#setState(state, transport, retry),
+      onState: (state, transport, retry) => { if (state === "live") this.#recovered(); this.#setState(state, transport, retry); },
       onError: (error) => this.#failed(error),
     });
   }
@@ -324,6 +391,7 @@ export class StructjobLogs extends HTMLElement {
 
   /** Go to the newest line and follow. */
   async resume() {
+    if (this.#finished) { this.#paused = false; this.#missed = { lines: 0, errors: 0 }; this.#drawPill(); await this.bottom(); return; }
     this.#paused = false;
     this.#following = true;
     this.#missed = { lines: 0, errors: 0 };
@@ -355,6 +423,9 @@ export class StructjobLogs extends HTMLElement {
   }
 
   // --- drawing --------------------------------------------------------------------------------
+
+  /** Times are shown in another zone now: days begin elsewhere. */
+  rezone() { this.#hold(() => this.#window.build()); this.redraw(); }
 
   redraw() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); this.draw(); }
 
@@ -574,7 +645,8 @@ export class StructjobLogs extends HTMLElement {
   /** The next (or previous) line that matches *more* besides: an error, a text. */
   async #next(more, back) {
     const from = this.view.cursor?.replace(/^f/, "") ?? (this.#window.items.length ? this.#firstVisible() : null);
-    const page = await this.client.logs({ ...this.wanted, ...more, ...(from ? { start: from } : {}), order: back ? "desc" : "asc", limit: 2 });
+    const page = await this.client.logs({ ...this.wanted, ...more, ...(from ? { start: from } : {}), order: back ? "desc" : "asc", limit: 2 }).catch((error) => { this.#failed(error); return null; });
+    if (!page) return;
     const next = page.items.find((line) => idOf(line) !== this.view.cursor);
     if (next) { if (more.level) this.view.open.add(idOf(next)); await this.jump(idOf(next)); }
     else this.status.textContent = "no further match";
@@ -594,7 +666,7 @@ export class StructjobLogs extends HTMLElement {
     this.redraw();
     if (!text) { this.#matches = null; this.#emit("counts", { matches: null }); return; }
     const turn = (this.#matches = {});
-    const answer = await this.client.count({ ...this.wanted, text });
+    const answer = await this.client.count({ ...this.wanted, text }).catch((error) => ({ error }));
     if (this.#matches === turn) this.#emit("counts", { matches: answer });
   }
 
@@ -628,14 +700,14 @@ export class StructjobLogs extends HTMLElement {
 
   async top() {
     if (this.#following && !this.#paused) this.#pause();
-    if (this.#older) await this.#end(this.#turn, true);
+    if (this.#older) { try { await this.#end(this.#turn, true); } catch (error) { this.#failed(error); return; } }
     else this.#to(0);
     this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines[0]) : null;
     this.redraw();
   }
   async bottom() {
     if (this.#following) { await this.resume(); return; }
-    if (this.#newer) await this.#end(this.#turn);
+    if (this.#newer) { try { await this.#end(this.#turn); } catch (error) { this.#failed(error); return; } }
     this.#to(Infinity);
     this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines.at(-1)) : null;
     this.redraw();
@@ -677,7 +749,7 @@ export class StructjobLogs extends HTMLElement {
       j: () => this.#move(1), k: () => this.#move(-1), ArrowDown: () => this.#move(1), ArrowUp: () => this.#move(-1),
       g: () => this.top(), G: () => this.bottom(), Home: () => this.top(), End: () => this.bottom(),
       e: () => this.nextError(), E: () => this.nextError(true), n: () => this.nextMatch(), N: () => this.nextMatch(true),
-      r: () => this.resume(), c: () => this.context(), w: () => this.toggleAttribute("wrap"),
+      PageUp: () => this.#beyond(-1), PageDown: () => this.#beyond(1), r: () => this.resume(), c: () => this.context(), w: () => this.toggleAttribute("wrap"),
       v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#pickFrom, this.#pickFrom); } this.redraw(); },
       Enter: () => { if (cursor?.startsWith("f")) this.#unfold(cursor.slice(1)); else if (cursor) this.toggle(cursor); },
       Escape: () => {

@@ -2,10 +2,11 @@
 
 import { signal } from "@preact/signals";
 import { Structjob } from "./client.js";
-import { span } from "./format.js";
+import { present, skew, span } from "./format.js";
 
 export const api = new Structjob();
 export const root = api.root;
+skew.ms = () => api.clockAhead;
 
 function read() {
   const [page = "", id = ""] = location.pathname.slice(root.pathname.length).split("/");
@@ -58,7 +59,7 @@ export function permanent(more = {}) {
     const length = span(url.searchParams.get(key));
     if (!length) continue;
     url.searchParams.delete(key);
-    url.searchParams.set(key === "window" ? "since" : key, new Date(Date.now() - length).toISOString());
+    url.searchParams.set(key === "window" ? "since" : key, new Date(present() - length).toISOString());
   }
   for (const [key, value] of Object.entries(more)) if (value) url.searchParams.set(key, value);
   return url.href;

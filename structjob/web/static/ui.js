@@ -4,7 +4,7 @@ import { h } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import htm from "htm";
-import { remember, zoneChoice } from "./format.js";
+import { present, remember, zoneChoice } from "./format.js";
 
 export const html = htm.bind(h);
 export { useEffect, useRef, useState };
@@ -162,16 +162,16 @@ export const utc = signal(zoneChoice.utc);
 export function toggleZone() {
   zoneChoice.utc = utc.value = !utc.value;
   remember("structjob-utc", utc.value ? "1" : "0");
-  document.querySelectorAll("structjob-logs").forEach((one) => one.redraw());
+  document.querySelectorAll("structjob-logs").forEach((one) => one.rezone());
 }
 
 /** The present, moved on once a second (with reduced motion, every ten): what runs is drawn by it. */
-export const now = signal(Date.now());
+export const now = signal(present());
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 let ticks = 0;
 setInterval(() => {
   ticks += 1;
-  if (!document.hidden && (!still.matches || ticks % 10 === 0)) now.value = Date.now();
+  if (!document.hidden && (!still.matches || ticks % 10 === 0)) now.value = present();
 }, 1000);
 
 /** What the footer and the badge show; each page sets it. */
@@ -180,7 +180,7 @@ export const live = signal({ kind: "waiting", text: "waiting" });
 /** Have the badge show how a stream is: its detail of `structjob-state`. */
 export function showState({ state, transport, retry, paused }) {
   if (state === "ended") live.value = { kind: "ended", text: "ended" };
-  else if (state === "reconnecting") live.value = { kind: "away", text: "reconnecting", until: Date.now() + (retry ?? 0) };
+  else if (state === "reconnecting") live.value = { kind: "away", text: "reconnecting", until: present() + (retry ?? 0) };
   else live.value = { kind: paused ? "paused" : "live", text: `${paused ? "paused" : "live"} · ${transport ?? ""}` };
 }
 /** What the keys of the present page do: key → function. */

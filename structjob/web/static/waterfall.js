@@ -141,7 +141,7 @@ function Bar({ node, axis, marks, present }) {
  */
 export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, marks, estimate, boxRef, clockAxis, frozen }) {
   const running = job.status === "running";
-  const present = frozen ?? (running ? now.value : Date.now());
+  const present = frozen ?? (running ? now.value : now.peek());
   const rows = useMemo(() => rowsOf(nodes, unfolded), [nodes, unfolded]);
   const own = useRef(null);
   const box = boxRef ?? own;

@@ -1,7 +1,7 @@
 // One error: how often, since when, its traceback, its jobs, and the lines around it.
 
 import { Copy, Glyph, Segments, html, live, useData, useEffect, useRef, useState, usePage } from "../ui.js";
-import { ago, clock, count, day, full, rough, when, zone } from "../format.js";
+import { ago, clock, count, day, full, present, rough, when, zone } from "../format.js";
 import { api, apiUrl, href, permanent } from "../route.js";
 import { DayBars } from "../charts.js";
 import { ErrorTag, daily, glyphOf, messageOf, tracebackOf, typeOf } from "./errors.js";
@@ -13,7 +13,7 @@ async function load(id, signal) {
   const answer = await api.error(id, signal);
   const group = answer.group ?? answer;
   const quiet = (promise, other) => promise.catch(() => other);
-  const since = new Date(Date.now() - 28 * 86_400_000).toISOString();
+  const since = new Date(present() - 28 * 86_400_000).toISOString();
   const newest = answer.newest ?? (await quiet(api.logs({ fingerprint: group.fingerprint, order: "desc", limit: 10 }, signal), { items: [] })).items;
   const ids = [...new Set(newest.map((line) => line.job_id).filter(Boolean))].slice(0, 8);
   const [jobs, bars] = await Promise.all([
@@ -48,13 +48,13 @@ export default function ErrorPage({ id }) {
       <div class="acts"><button type="button" class="btn primary" onClick=${change}>${group.status === "resolved" ? "Reopen" : "Resolve"} <kbd>x</kbd></button><span class="wide"><${Copy} className="btn" text=${permanent}>Copy link <kbd>y</kbd><//></span><a class="btn quiet wide" href=${apiUrl(`errors/${group.fingerprint}`)} target="_blank" rel="noreferrer">JSON</a></div></div>
     ${problem && html`<p class="bar err" role="alert">${problem}</p>`}
     <div class="errsum"><dl class="kv"><dt>times</dt><dd><a href=${href("logs", "", { fingerprint: group.fingerprint })}><b class="big">${count(group.count)}</b></a></dd><dt>jobs</dt><dd>${count(group.jobs)}${group.operation ? html` <span class="ink2">of ${group.operation}</span>` : ""}</dd><dt>first seen</dt><dd title=${full(group.first_seen)}>${when(group.first_seen)}</dd><dt>last seen</dt><dd title=${full(group.last_seen)}>${ago(group.last_seen)}</dd></dl>
-      ${data.days && html`<figure class="wide"><${DayBars} counts=${data.days} width=${900} height=${76} bad=${group.status !== "resolved"} /><span class="most dim">${count(Math.max(...data.days))} a day at most</span><figcaption class="dim"><span>${day(Date.now() - 27 * 86_400_000)}</span><span>occurrences per day</span><span>${day(Date.now())}</span></figcaption></figure>`}</div>
+      ${data.days && html`<figure class="wide"><${DayBars} counts=${data.days} width=${900} height=${76} bad=${group.status !== "resolved"} /><span class="most dim">${count(Math.max(...data.days))} a day at most</span><figcaption class="dim"><span>${day(present() - 27 * 86_400_000)}</span><span>occurrences per day</span><span>${day(present())}</span></figcaption></figure>`}</div>
     <div class="job-body"><div class="job-main"><div class="tabs"><button type="button" aria-pressed=${String(sample === "newest")} onClick=${() => setSample("newest")}>Newest <small>${when(data.newest[0]?.ts)}</small></button>${data.first && html`<button type="button" aria-pressed=${String(sample === "first")} onClick=${() => setSample("first")}>First <small>${when(data.first.ts)}</small></button>`}<span class="grow"></span>
         <span class="views"><${Segments} label="frames" value=${mode} onChoose=${setMode} items=${[["yours", "Yours"], ["all", "All"], ["raw", "Raw"]]} /></span></div>
       <div class="tb well" tabindex="-1">${text ? html`<${Traceback} text=${text} mode=${mode} />` : html`<span class="dim">No traceback was recorded.</span>`}</div>
       <div class="logbar"><b>Log lines around it</b><span class="dim cut">${line?.operation ?? ""} ${line?.step ?? ""} · all levels</span><span class="grow"></span>${line && html`<a class="btn quiet" href=${line.job_id ? href("jobs", line.job_id, { at: `${line.session_id}:${line.seq}` }) : href("logs", "", { at: `${line.session_id}:${line.seq}` })}>open in its ${line.job_id ? "job" : "log"}</a>`}</div>
       <structjob-logs ref=${viewer}></structjob-logs></div>
-      <aside class="side shown" aria-label="details" tabindex="-1"><section><h2>Jobs <span>${count(group.jobs)}</span></h2>${data.jobs.map((job) => html`<a class="line-item" href=${href("jobs", job.external_job_id || job.id)}><${Glyph} of=${job.status} /><span class="cut"><b>${job.operation}</b> <span class="ink2">${job.description ?? ""}</span></span><span class="r">${rough(Date.now() - new Date(job.created_at))}</span></a>`)}</section>
+      <aside class="side shown" aria-label="details" tabindex="-1"><section><h2>Jobs <span>${count(group.jobs)}</span></h2>${data.jobs.map((job) => html`<a class="line-item" href=${href("jobs", job.external_job_id || job.id)}><${Glyph} of=${job.status} /><span class="cut"><b>${job.operation}</b> <span class="ink2">${job.description ?? ""}</span></span><span class="r">${rough(present() - new Date(job.created_at))}</span></a>`)}</section>
         ${data.jobs.length > 0 && html`<section><h2>Outcome of the newest jobs</h2><p>${Object.entries(outcome).map(([status, n], i) => html`${i > 0 ? " · " : ""}<b>${count(n)}</b> <span class=${status === "failed" || status === "crashed" ? "err" : "ink2"}>${status}</span>`)}</p>${group.outcome && html`<p class="dim">${group.outcome === "recovered" ? "jobs went on after it, most often by a retry" : "it ended a job"}</p>`}</section>`}
         <${Values} lines=${data.newest} />
         <section><h2>Group</h2><dl class="kv"><dt>fingerprint</dt><dd class="mono">${group.fingerprint}</dd><dd class="copycell"><${Copy} text=${group.fingerprint} label="copy the fingerprint" /></dd><dt>grouped by</dt><dd>type, message, place in the code</dd><dt>first</dt><dd title=${full(group.first_seen)}>${day(group.first_seen)} ${clock(group.first_seen)} ${zone(group.first_seen)}</dd><dt>last</dt><dd title=${full(group.last_seen)}>${day(group.last_seen)} ${clock(group.last_seen)} ${zone(group.last_seen)}</dd></dl></section></aside></div>`;

@@ -1,13 +1,13 @@
 // Errors, grouped: what is open, what came back.
 
 import { Chip, Glyph, Segments, html, live, useData, useEffect, useRef, useState, usePage } from "../ui.js";
-import { ago, brief, count, day, full, plural, rough } from "../format.js";
+import { ago, brief, count, day, full, present, plural, rough } from "../format.js";
 import { api, go, href, setQuery } from "../route.js";
 import { DayBars } from "../charts.js";
 import { AddFilter } from "./filters.js";
 import { Failed } from "./common.js";
 
-const FIELDS = ["operation", "step", "project", "job_id"];
+const FIELDS = ["operation", "step", "project", "job"];
 const DAYS = 28;
 export const typeOf = (group) => group.error.type;
 export const messageOf = (group) => group.error.message;
@@ -18,7 +18,7 @@ export const glyphOf = (group) => (group.status === "resolved" ? "completed" : g
 export function ErrorTag({ group }) {
   if (group.status === "regressed") return html`<span class="tag regressed">regressed</span>`;
   if (group.status === "resolved") return html`<span class="tag">resolved ${group.resolved_at ? day(group.resolved_at) : ""}${group.resolved_by ? ` by ${group.resolved_by}` : ""}</span>`;
-  return Date.now() - new Date(group.first_seen) < 2 * 86_400_000 ? html`<span class="tag new">new</span>` : null;
+  return present() - new Date(group.first_seen) < 2 * 86_400_000 ? html`<span class="tag new">new</span>` : null;
 }
 
 /** Occurrences a day of a group, for its bars. */
@@ -26,7 +26,7 @@ export function Days({ group, days = DAYS, width, height }) {
   const [counts, setCounts] = useState(null);
   useEffect(() => {
     let mine = true;
-    const since = new Date(Date.now() - days * 86_400_000).toISOString();
+    const since = new Date(present() - days * 86_400_000).toISOString();
     api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }).then((found) => { if (mine) setCounts(daily(found.bars, days)); }, () => {});
     return () => { mine = false; };
   }, [group.fingerprint, group.count]);
@@ -35,7 +35,7 @@ export function Days({ group, days = DAYS, width, height }) {
 
 export function daily(buckets, days) {
   const out = new Array(days).fill(0);
-  const end = Date.now();
+  const end = present();
   for (const one of buckets) {
     const n = Object.values(one.counts).reduce((a, b) => a + b, 0);
     const i = days - 1 - Math.floor((end - (Date.parse(one.since) + Date.parse(one.until)) / 2) / 86_400_000);
@@ -45,7 +45,7 @@ export function daily(buckets, days) {
 }
 
 export default function Errors({ query }) {
-  const filters = Object.fromEntries([...query].filter(([name]) => FIELDS.includes(name)));
+  const filters = Object.fromEntries([...query].filter(([name]) => !["status", "since", "until", "window"].includes(name)));
   const since = query.get("since") ?? "-28d", until = query.get("until");
   const { data, error, took: ms, reload } = useData((signal) => api.errors({ ...filters, since, until, limit: 1000 }, signal), [query.toString()]);
   const [at, setAt] = useState(0);
@@ -53,7 +53,7 @@ export default function Errors({ query }) {
   const body = useRef(null);
   const all = data?.items ?? data ?? [];
   const status = query.get("status") ?? "";
-  const isNew = (group) => group.status === "open" && Date.now() - new Date(group.first_seen) < 2 * 86_400_000;
+  const isNew = (group) => group.status === "open" && present() - new Date(group.first_seen) < 2 * 86_400_000;
   const rank = { regressed: 0, open: 1, resolved: 2 };
   const shown = all.filter((group) => !status || (status === "new" ? isNew(group) : status.split(",").includes(group.status))).sort((a, b) => Number(a.status === "resolved") - Number(b.status === "resolved") || (b.last_seen > a.last_seen ? 1 : -1));
   const n = (test) => count(all.filter(test).length);
@@ -72,5 +72,5 @@ export default function Errors({ query }) {
     ${data && !shown.length ? html`<div class="state"><h1>${all.length ? "No error group matches" : query.get("since") || until ? "No errors in this time" : "No errors in the last 28 days"}</h1><p>${all.length ? `${plural(all.length, "group")} without the filter of the status.` : "Errors of jobs and error lines are grouped here by type, message and place in the code."}</p>${all.length > 0 && html`<button type="button" class="btn" onClick=${() => setQuery({ status: null })}>Show all</button>`}</div>` : html`
     <div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl errs" aria-label="errors"><colgroup><col /><col class="c-where wide" /><col class="c-days wide" /><col class="c-n" /><col class="c-n wide" /><col class="c-day wide" /><col class="c-day" /></colgroup><thead><tr><th scope="col">Error</th><th scope="col" class="wide">Where</th><th scope="col" class="wide">Per day, 28 days</th><th scope="col" class="r">Times</th><th scope="col" class="r wide">Jobs</th><th scope="col" class="r wide">First</th><th scope="col" class="r">Last ↓</th></tr></thead>
       <tbody ref=${body}>${shown.map((group, i) => html`<tr key=${group.fingerprint} class=${`two ${i === at ? "cur" : ""}`} onClick=${() => setAt(i)}><td><div class="cut"><${Glyph} of=${glyphOf(group)} label=${group.status} /> <a class="strong" href=${href("errors", group.fingerprint)}>${typeOf(group)}</a><${ErrorTag} group=${group} /></div><div class="mono cut ink2 under">${brief(messageOf(group).split("\n")[0], 200)}</div></td>
-        <td class="wide ink2">${[group.operation, group.step].filter(Boolean).join(" › ")}</td><td class="wide"><${Days} group=${group} /></td><td class="r"><a class="strong" href=${href("logs", "", { fingerprint: group.fingerprint })}>${count(group.count)}</a></td><td class="r wide ink2">${count(group.jobs)}</td><td class="r wide ink2" title=${full(group.first_seen)}>${day(group.first_seen)}</td><td class="r" title=${full(group.last_seen)}>${rough(Date.now() - new Date(group.last_seen))}</td></tr>`)}</tbody></table></div></div>`}`;
+        <td class="wide ink2">${[group.operation, group.step].filter(Boolean).join(" › ")}</td><td class="wide"><${Days} group=${group} /></td><td class="r"><a class="strong" href=${href("logs", "", { fingerprint: group.fingerprint })}>${count(group.count)}</a></td><td class="r wide ink2">${count(group.jobs)}</td><td class="r wide ink2" title=${full(group.first_seen)}>${day(group.first_seen)}</td><td class="r" title=${full(group.last_seen)}>${rough(present() - new Date(group.last_seen))}</td></tr>`)}</tbody></table></div></div>`}`;
 }

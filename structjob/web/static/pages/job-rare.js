@@ -1,6 +1,6 @@
 // What few visits of a job's page need: tree and flat view, cancelling, an id that no job has.
 
-import { Dialog, Glyph, html, useData, useState, usePage } from "../ui.js";
+import { Dialog, Glyph, html, live, useData, useEffect, useState, usePage } from "../ui.js";
 import { ago, count, duration, hour, plural } from "../format.js";
 import { api, go, href } from "../route.js";
 
@@ -16,7 +16,12 @@ export function Cancel({ job, onClose, reload }) {
     ${error && html`<p class="err" role="alert">${error.message}</p>`}<footer><button type="button" class="btn quiet" onClick=${onClose}>Keep it running</button><button type="submit" class="btn danger">Cancel the job</button></footer></form><//>`;
 }
 
-export function NotFound({ id }) {
+export function NotFound({ id, reload }) {
+  useEffect(() => { // a link may be older than its job
+    live.value = { kind: "waiting", text: "waiting for it" };
+    const timer = setInterval(() => { if (!document.hidden) api.ofJob(id, "attempts").then(reload, () => {}); }, 5000);
+    return () => clearInterval(timer);
+  }, [id]);
   const { data } = useData((signal) => api.jobs({ limit: 300 }, signal), [id]);
   const near = (data?.items ?? []).filter((job) => job.external_job_id).map((job) => [distance(id, job.external_job_id), job]).filter(([far]) => far <= 2).sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, job]) => job);
   usePage({ title: `No job ${id}`, keys: [["/", "search"], ["J", "jobs"]], facts: "404", on: { Enter: () => { if (!near[0]) return false; go(href("jobs", near[0].external_job_id)); return true; } } });

@@ -9,6 +9,9 @@ import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 
+/** Milliseconds between two looks at whether a job that has ended runs again. */
+const AGAIN = 10_000;
+
 async function load(id, signal) {
   const [detail, tree, attempts] = await Promise.all([
     api.job(id, signal), api.ofJob(id, "tree", { depth: 4, limit: 20_000 }, signal),
@@ -54,7 +57,7 @@ function Rare({ name, ...props }) {
 
 export default function Job({ id, query }) {
   const { data, error, took: readMs, slow, reload, set } = useData((signal) => load(id, signal), [id]);
-  if (error && !data) return error.status === 404 ? html`<${Rare} name="NotFound" id=${id} />` : html`<${Failed} error=${error} retry=${reload} />`;
+  if (error && !data) return error.status === 404 ? html`<${Rare} name="NotFound" id=${id} reload=${reload} />` : html`<${Failed} error=${error} retry=${reload} />`;
   if (!data) return slow ? html`<div class="state"><p>reading the job</p></div>` : null;
   return html`<${Loaded} key=${data.job.id} data=${data} query=${query} reload=${reload} set=${set} readMs=${readMs} />`;
 }
@@ -275,7 +278,18 @@ function useLive(data, set, reload, running) {
   const latest = useRef(data);
   latest.current = data;
   useEffect(() => {
-    if (!running) { live.value = { kind: "ended", text: "ended" }; return undefined; }
+    if (!running) {
+      live.value = { kind: "ended", text: "ended" };
+      const look = async () => { // a job that has ended may be tried again
+        if (document.hidden) return;
+        const { job, attempts } = latest.current;
+        const found = await api.ofJob(job.id, "attempts").catch(() => null);
+        if (found && (found.length > attempts.length || found.at(-1)?.status !== attempts.at(-1)?.status)) reload();
+      };
+      const timer = setInterval(look, AGAIN);
+      document.addEventListener("visibilitychange", look);
+      return () => { clearInterval(timer); document.removeEventListener("visibilitychange", look); };
+    }
     let told = 0;
     const refresh = async () => {
       const id = latest.current.job.id;

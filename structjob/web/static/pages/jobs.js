@@ -12,7 +12,8 @@ const FIELDS = ["operation", "job_type", "owner", "category", "project", "extern
 const LIMIT = 50;
 
 function params(query) {
-  const out = Object.fromEntries([...query].filter(([key]) => FIELDS.includes(key) || key.startsWith("metadata.") || ["status", "cursor", "order"].includes(key)));
+  // What is unknown is asked for as well: the server says what is wrong, and shows nothing for it.
+  const out = Object.fromEntries([...query].filter(([key]) => !["root", "window", "limit"].includes(key)));
   const root = query.get("root") ?? (query.get("q") || query.get("operation") || query.get("status") ? "0" : "1");
   return { ...out, ...(root === "1" ? { root: 1 } : {}), limit: LIMIT };
 }

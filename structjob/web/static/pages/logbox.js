@@ -52,7 +52,7 @@ export function Finder({ query, filterKey }) {
     return () => document.removeEventListener("structjob-counts", counted);
   }, []);
   useEffect(() => {
-    const timer = setTimeout(() => { viewer()?.find(text).catch(() => {}); setQuery({ hl: text || null }, { replace: true }); }, 200);
+    const timer = setTimeout(() => { viewer()?.find(text); setQuery({ hl: text || null }, { replace: true }); }, 200);
     return () => clearTimeout(timer);
   }, [text, filterKey]);
   const onKey = (event) => {
@@ -62,7 +62,7 @@ export function Finder({ query, filterKey }) {
     } else if (event.key === "Escape") { event.stopPropagation(); setText(""); event.target.blur(); }
   };
   return html`<label class="field"><span class="visually-hidden">find in the lines</span><input data-find type="text" placeholder="Find" value=${text} onInput=${(event) => setText(event.target.value)} onKeyDown=${onKey} autocomplete="off" spellcheck=${false} />
-    ${text ? html`<span class="n">${matches ? `${count(matches.count ?? matches)}${matches.partial ? " so far" : ""}` : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
+    ${text ? html`<span class="n" title=${matches?.error?.message}>${matches?.error ? "not counted" : matches ? count(matches.count ?? matches) : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
 }
 
 export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "", end = false, onContext }) {

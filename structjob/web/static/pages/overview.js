@@ -1,7 +1,7 @@
 // What runs, what needs attention, and how the day went.
 
 import { Glyph, Progress, html, useData, useEffect, useState, usePage } from "../ui.js";
-import { ago, brief, bytes, count, duration, hour, percent, plural, rough, span } from "../format.js";
+import { ago, brief, bytes, count, duration, hour, percent, plural, present, rough, span } from "../format.js";
 import { api, go, href } from "../route.js";
 import { Line, Throughput } from "../charts.js";
 import { Failed, took } from "./common.js";
@@ -76,7 +76,7 @@ export default function Overview({ query }) {
       ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} />${queue > 0 && html`<${Fig} n=${queue} name="spooled" to=${href("sessions", "", { live: 1 })} />`}</div>`}</div>
     <div class="halves"><section><h2>Running now <small>${data.running.length ? plural(data.running.length, "root job") : "nothing runs"}</small></h2>
         ${data.running.slice(0, 8).map((job) => html`<${Running} key=${job.id} job=${job} usual=${data.usual.get(job.operation)} />`)}</section>
-      <section><h2>Needs attention <small>${attention.length ? count(attention.length) + (data.bad.next_cursor ? "+" : "") : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(Date.now() - new Date(one.time))}</span></a>`)}</section></div>
+      <section><h2>Needs attention <small>${attention.length ? count(attention.length) + (data.bad.next_cursor ? "+" : "") : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(present() - new Date(one.time))}</span></a>`)}</section></div>
     <div class="through"><div class="chart-title">Jobs by ${(BUCKETS[window] ?? "1h") === "1h" ? "the hour" : (BUCKETS[window] ?? "").replace(/(\d)([a-z])/, "$1\u202f$2")} <small class="wide">completed above the line; below it, each failed <${Glyph} of="failed" label="" />, crashed <${Glyph} of="crashed" label="" /> and cancelled <${Glyph} of="cancelled" label="" /> job is one mark</small>
         <span class="right">${title ? html`<b>${hour(title.start)}–${hour(title.end)}</b> ${count(title.completed)} completed${title.failed > 0 && html` <span class="err">${count(title.failed)} failed</span>`}${title.crashed > 0 && html` <span class="err">${count(title.crashed)} crashed</span>`}` : ""}</span></div>
       <${Throughput} data=${data.through} hover=${hover} onHover=${setHover} onChoose=${(one) => go(href("jobs", "", { since: one.start, until: one.end, root: 0 }))} /></div>
@@ -96,7 +96,7 @@ export default function Overview({ query }) {
       })}</tbody></table></div></div>`;
 }
 
-const Fig = ({ n, name, color = "", more, to }) => html`<a class="fig" href=${to}><b class=${color}>${count(n)}${more && html`<small>${more}</small>`}</b><span>${name}</span></a>`;
+const Fig = ({ n, name, color = "", more, to }) => html`<a class="fig" href=${to}><b class=${color}>${count(n)}${more && html` <small>${more}</small>`}</b> <span>${name}</span></a>`;
 
 function Running({ job, usual }) {
   const ms = took(job);
