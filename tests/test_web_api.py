@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 import httpx
 import msgspec
 import pytest
+import structlog
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
@@ -187,7 +188,7 @@ async def test_what_is_refused_is_a_problem_that_names_what_is_wrong(web, path, 
 async def test_a_method_that_a_path_does_not_have_is_405(web):
     """(R46)"""
     answer = await web.delete("jobs")
-    assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
 async def test_long_answers_are_compressed_and_say_how_long_the_database_took(web):
@@ -523,3 +524,99 @@ async def test_every_documented_parameter_is_taken(web, work):
             assert answer.status_code == 200, (path, asked, answer.text)
             taken += 1
     assert taken > 100
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("jobs?statuss=failed", "did you mean status?"),
+        ("logs?levle=error", "did you mean level?"),
+        ("errors?operaton=copy", "did you mean operation?"),
+        ("stream?chanels=logs", "did you mean channels?"),
+        ("logs?zzz=1", "attr.NAME=VALUE looks into the JSON"),
+        ("jobs?limit=1&limit=2", "limit is given 2 times: give it once"),
+        ("logs.jsonl?q=a&q=b", "q is given 2 times: give it once"),
+        ("logs?attr.n=1&attr.n=2", "attr.n is given 2 times: give it once"),
+        ("logs?q=%FF", "percent-encode UTF-8"),
+        ("jobs/%C3", "percent-encode UTF-8"),
+    ],
+)
+async def test_a_parameter_that_would_not_count_is_refused_and_what_to_write_is_said(
+    web, path, said
+):
+    """(R46)"""
+    assert said in (await ask(web, path, 400))["detail"]
+
+
+@pytest.mark.parametrize("path", ["jobs?status=failed&status=completed", "logs?level=error"])
+async def test_a_parameter_of_several_values_may_be_repeated(web, path):
+    """(R46)"""
+    await ask(web, path)
+
+
+@pytest.mark.parametrize(
+    ("accepted", "status"),
+    [
+        ("application/json", 200),
+        ("*/*", 200),
+        ("text/html,application/*;q=0.1", 200),
+        ("application/xml", 406),
+        ("application/json;q=0, */*", 406),
+    ],
+)
+async def test_an_answer_has_a_form_that_the_client_accepts(web, accepted, status):
+    """(R46)"""
+    await ask(web, "jobs", status, headers={"Accept": accepted})
+
+
+async def test_a_client_that_excludes_gzip_gets_none(web):
+    """(R46)"""
+    for accepted, got in (("gzip;q=0", None), ("br, gzip;q=0.5", "gzip"), ("*", "gzip")):
+        answer = await web.get("jobs", headers={"Accept-Encoding": accepted})
+        assert answer.headers.get("content-encoding") == got, accepted
+
+
+async def test_a_browser_gets_a_page_where_there_is_nothing(tracker):
+    """A person does not read JSON; a program does (R46, R47)."""
+    async with client(tracker, base="http://localhost/") as web:
+        page = await web.get("nothing", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert (page.status_code, page.headers["content-type"]) == (404, "text/html; charset=utf-8")
+        assert "there is nothing at /nothing</p>" in page.text
+        page = await web.get("", headers={"Accept": "text/html", "Host": "<evil>.example"})
+        assert (page.status_code, page.headers["content-type"]) == (421, "text/html; charset=utf-8")
+        assert "--allowed-host &lt;evil&gt;.example" in page.text
+        other = await web.get("nothing")
+        assert (other.status_code, other.headers["content-type"]) == (404, "application/problem+json")  # fmt: skip
+        assert (await web.put("api/v1/jobs")).headers["allow"] == "GET, HEAD"
+
+
+async def test_the_beginning_of_several_fingerprints_is_a_conflict(tracker):
+    """(R46)"""
+    log = structlog.get_logger("app")
+    for number in range(20):
+        log.error(f"kind {'abcdefghijklmnopqrst'[number]}")
+    await tracker.flush()
+    groups = await tracker.errors.list()
+    first = next(
+        one[0]
+        for one in (group.fingerprint for group in groups)
+        if sum(group.fingerprint[0] == one[0] for group in groups) > 1
+    )
+    async with client(tracker) as web:
+        for method, path in (("GET", ""), ("POST", "/resolve"), ("POST", "/reopen")):
+            answer = await web.request(method, f"errors/{first}{path}", json={} if path else None, headers={"X-Structjob": "1"})  # fmt: skip
+            assert answer.status_code == 409
+            assert "begins several fingerprints" in answer.json()["detail"]
+
+
+async def test_the_preview_of_a_retention_is_that_of_the_tracker_by_default(tmp_path):
+    """Without `days`, what the tracker would delete is counted; a server without one says so."""
+    structjob.configure(console=False, strict=True)
+    db_url = f"sqlite:///{tmp_path}/kept.db"
+    async with structjob.Tracker(db_url, retention=30) as tracker:
+        await some_work(tracker)
+        async with client(tracker) as web:
+            assert (await ask(web, "retention"))["events"] == 0
+            assert (await ask(web, "retention?days=0"))["events"] > 0
+    async with client(db_url) as web:
+        assert "days" in (await ask(web, "retention", 400))["detail"]

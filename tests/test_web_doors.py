@@ -294,3 +294,21 @@ def test_a_file_of_tokens_is_its_owners_alone(tokens):
     os.chmod(tokens.path, 0o644)
     with pytest.raises(ValueError, match="chmod 600"):
         tokens.find(text)
+
+
+async def test_cookies_of_other_applications_do_not_hide_the_login(tracker, tokens):
+    """A browser sends the cookies of all applications on the host, whatever their form, and those
+    of applications that are mounted below one another (R45).
+    """
+    text, _ = tokens.create("read")
+    async with behind(tracker, Doors(tokens)) as web:
+        set_ = (await web.post("/login", json={"token": text})).headers["set-cookie"]
+        web.cookies.clear()
+        own = set_.partition(";")[0]
+        for sent in (
+            f'a[b]={{"c": 1}}; {own}',
+            f"{own}; structjob=x.y.z",
+            f"structjob=x.y.z; {own}",
+        ):
+            answer = await web.get("/api/v1/jobs", headers={"Cookie": sent})
+            assert answer.status_code == 200, sent

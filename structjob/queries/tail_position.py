@@ -195,7 +195,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
     Raises:
         InvalidFilter: if it is not a cursor of this filter.
     """
-    wrong = "this cursor does not come from a tail: use `tail.cursor` as it is"
+    wrong = "this cursor does not come from a tail or a stream: pass its `cursor` as it stands"
     if not isinstance(cursor, str):
         raise InvalidFilter(wrong)
     try:

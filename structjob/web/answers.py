@@ -16,8 +16,10 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from structjob.models import Page
+from structjob.web.accept import accepts, takes_gzip
 from structjob.web.auth import Identity, may_write
-from structjob.web.problems import MEDIA_TYPE
+from structjob.web.params import Query
+from structjob.web.problems import MEDIA_TYPE, Refused
 from structjob.web.source import Source
 
 T = TypeVar("T")
@@ -37,6 +39,7 @@ _MEANINGS = {
     401: "A token is needed.",
     403: "The token, or the place the request comes from, does not allow this.",
     404: "There is no such thing.",
+    406: "The answer is JSON, which Accept excludes.",
     409: "The state of the thing does not allow this.",
     414: "The address is too long.",
     415: "The body is not JSON.",
@@ -46,7 +49,7 @@ _MEANINGS = {
     503: "The database does not answer; ask again later.",
     504: "The database took longer than 10 seconds.",
 }
-_COMMON = (400, 401, 403, 414, 421, 429, 503, 504)
+_COMMON = (400, 401, 403, 406, 414, 421, 429, 503, 504)
 
 
 class PageOf(msgspec.Struct, Generic[T]):
@@ -133,6 +136,10 @@ def reads(
         @functools.wraps(handler)
         async def run(**values: Any) -> Response:
             asked: Request = values["request"] if known else values.pop("request")
+            if not accepts(asked.headers, "application/json"):
+                raise Refused(406, "the answer is JSON: send Accept: application/json")
+            if isinstance(values.get("query"), Query):
+                values["query"].once(asked.query_params.multi_items())
             if write:
                 may_write(asked.scope["structjob.identity"], asked.headers)
             began = time.perf_counter()
@@ -219,7 +226,7 @@ def compressed(
 ) -> Response:
     """Return *body* as a response, compressed if it is long and the client accepts that."""
     headers = {**headers, "Vary": "Accept-Encoding"}
-    if len(body) >= GZIP_FROM and "gzip" in request.headers.get("accept-encoding", ""):
+    if len(body) >= GZIP_FROM and takes_gzip(request.headers):
         body = gzip.compress(body, 1)
         headers["Content-Encoding"] = "gzip"
     return Response(body, status, headers, media_type)

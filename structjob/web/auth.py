@@ -8,7 +8,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -98,7 +97,8 @@ class Doors:
             return
         raise Refused(
             421,
-            "the Host header names another server; start this one with --allowed-host NAME",
+            f"the Host header names another server, {name[:200]!r}; if it is this one, start it with "
+            f"--allowed-host {name[:200] or 'NAME'}",
         )
 
     async def identify(self, scope: Scope, headers: Headers) -> Identity:
@@ -236,11 +236,14 @@ def _peer(scope: Scope) -> str:
 
 
 def _cookies(headers: Headers) -> list[str]:
-    try:
-        parsed = SimpleCookie(headers.get("cookie", ""))
-    except CookieError:
-        return []
-    return [morsel.value for name, morsel in parsed.items() if name == COOKIE]
+    """Return all values of the login's cookie.
+
+    Applications that are mounted below one another have one each. Cookies of other applications on
+    the host may have any form, so this does not use `http.cookies`, which then finds none.
+    """
+    parts = (part for line in headers.getlist("cookie") for part in line.split(";"))
+    pairs = (part.strip().partition("=") for part in parts)
+    return [value.strip('"') for name, _, value in pairs if name == COOKIE]
 
 
 def _signer(token: Token) -> itsdangerous.TimestampSigner:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import html
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from structjob.web.accept import wants_page
 from structjob.web.answers import SLASH
 from structjob.web.auth import Doors, same_origin
 from structjob.web.prefix import prefix_of
-from structjob.web.problems import Refused, answer
+from structjob.web.problems import Refused, answer, page
 
 API = "/api/v1"
 
@@ -93,6 +94,11 @@ class Guard:
     async def _let_in(self, scope: Scope, headers: Headers) -> None:
         if len(scope.get("raw_path") or b"") + len(scope.get("query_string", b"")) > MAX_ADDRESS:
             raise Refused(414, f"the address is longer than {MAX_ADDRESS:,} bytes: POST /stream")
+        for part in (scope.get("raw_path") or b"", scope.get("query_string", b"")):
+            try:
+                unquote_to_bytes(part).decode()
+            except UnicodeDecodeError:
+                raise Refused(400, "the address is not UTF-8: percent-encode UTF-8") from None
         self._doors.check_host(headers)
         if below(scope) not in OPEN:
             scope["structjob.identity"] = await self._doors.identify(scope, headers)
@@ -114,13 +120,13 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _page_for(self, refused: Refused, scope: Scope, headers: Headers) -> Response | None:
-        """Return the redirect to the login that a browser gets in place of a problem."""
+        """Return the page, or the redirect to the login, that a browser gets for a problem."""
         path = below(scope)
-        navigates = "text/html" in headers.get("accept", "") and scope["method"] == "GET"
-        if refused.status != 401 or not self._doors.has_tokens or not navigates:
+        navigates = wants_page(headers) and scope["method"] == "GET"
+        if not navigates or path.startswith((API, "/static/")):
             return None
-        if path.startswith((API, "/static/")):
-            return None
+        if refused.status != 401 or not self._doors.has_tokens:
+            return page(refused)
         parts = [quote(part.replace(SLASH, "/"), safe="") for part in path[1:].split("/")]
         query = scope.get("query_string", b"").decode("latin-1")
         query = f"?{query}" if query else ""

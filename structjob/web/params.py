@@ -5,8 +5,11 @@ An unknown parameter is refused: a misspelled filter must not show everything.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Literal, Self
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,6 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from structjob.filters import AttemptFilter, JobFilter, LogFilter
 from structjob.text.spans import span
+from structjob.web.problems import Refused
 
 
 def _moment(text: str) -> datetime:
@@ -77,6 +81,40 @@ class Query(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _only_known(cls, given: Any) -> Any:
+        for name in given if isinstance(given, dict) else ():
+            if not cls.knows(name):
+                raise PydanticCustomError(
+                    UNKNOWN,
+                    "there is no parameter {parameter} here{hint}",
+                    {"parameter": name, "hint": cls._hint(name)},
+                )
+        return given
+
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        """Return whether there is such a parameter."""
+        return name in cls.model_fields
+
+    @classmethod
+    def _hint(cls, name: str) -> str:
+        close = get_close_matches(name, cls.model_fields, n=1)
+        return f"; did you mean {close[0]}?" if close else ""
+
+    @classmethod
+    def once(cls, given: Iterable[tuple[str, str]]) -> None:
+        """Refuse a parameter of one value that is given twice, because one of them would not count.
+
+        Raises:
+            Refused: with 400.
+        """
+        for name, number in Counter(name for name, _ in given).items():
+            field = cls.model_fields.get(name)
+            if number > 1 and (field is None or "list[str]" not in str(field.annotation)):
+                raise Refused(400, f"{name} is given {number} times: give it once", parameter=name)
+
     def given(self, *leave_out: str) -> dict[str, Any]:
         """Return the given parameters, by name."""
         return {
@@ -97,16 +135,13 @@ class PathQuery(Query):
 
     prefix: ClassVar[str]
 
-    @model_validator(mode="after")
-    def _only_paths(self) -> Self:
-        for name in self.model_extra or {}:
-            if not name.startswith(self.prefix) or name == self.prefix:
-                raise PydanticCustomError(
-                    UNKNOWN,
-                    "there is no parameter {parameter} here; {prefix}NAME=VALUE looks into the JSON",
-                    {"parameter": name, "prefix": self.prefix},
-                )
-        return self
+    @classmethod
+    def knows(cls, name: str) -> bool:
+        return super().knows(name) or (name.startswith(cls.prefix) and name != cls.prefix)
+
+    @classmethod
+    def _hint(cls, name: str) -> str:
+        return super()._hint(name) or f"; {cls.prefix}NAME=VALUE looks into the JSON"
 
     def given(self, *leave_out: str) -> dict[str, Any]:
         return super().given(*leave_out, *(self.model_extra or {}))

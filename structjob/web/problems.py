@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import http
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from structjob.exceptions import (
     StoreUnavailable,
     StructjobError,
 )
+from structjob.web.accept import wants_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -111,6 +113,19 @@ def answer(refused: Refused) -> Response:
     return Response(msgspec.json.encode(problem), status.value, headers, MEDIA_TYPE)
 
 
+def page(refused: Refused) -> Response:
+    """Return the response for a problem of a person's browser."""
+    title = http.HTTPStatus(refused.status).phrase
+    text = f"{refused.detail}{f' {refused.hint}' if refused.hint else ''}"
+    document = (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" '
+        'content="light dark"><meta name="viewport" content="width=device-width">'
+        f"<title>{title} · structjob</title><h1>{title}</h1><p>{html.escape(text)}</p></html>"
+    )
+    headers = {"Cache-Control": "no-store", **(refused.headers or {})}
+    return Response(document, refused.status, headers, "text/html")
+
+
 def refusal(exc: StructjobError) -> Refused:
     """Return the problem for an error of the library."""
     for kind in type(exc).__mro__:
@@ -157,11 +172,17 @@ def install(app: FastAPI) -> None:
     async def of_framework(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)  # noqa: S101 -- registered for it
         details = {
-            404: f"there is nothing at {request.url.path}; the paths are in api/v1/openapi.json",
+            404: f"there is nothing at {request.url.path}"
+            + ("" if wants_page(request.headers) else "; the paths are in api/v1/openapi.json"),
             405: f"{request.method} is not allowed at {request.url.path}",
         }
         detail = details.get(exc.status_code, str(exc.detail))
-        return answer(Refused(exc.status_code, detail, headers=exc.headers))
+        headers = dict(exc.headers or {})
+        if "GET" in (allowed := headers.get("Allow", "")) and "HEAD" not in allowed:
+            headers["Allow"] = f"{allowed}, HEAD"
+        refused = Refused(exc.status_code, detail, headers=headers)
+        below_api = "/api/" in request.url.path
+        return page(refused) if wants_page(request.headers) and not below_api else answer(refused)
 
     async def unexpected(request: Request, exc: Exception) -> Response:
         return answer(Refused(500, "an error in structjob itself; the server's log has it"))

@@ -21,6 +21,7 @@ from importlib.resources.abc import Traversable
 from starlette.requests import Request
 from starlette.responses import Response
 
+from structjob.web.accept import takes_gzip
 from structjob.web.bundle import bundles
 from structjob.web.problems import Refused, answer
 
@@ -132,11 +133,13 @@ class Shell:
         """Return a file of the version *build*."""
         content = self._files.get(path)
         if content is None or build not in (self.build, LATEST):
-            return answer(Refused(404, f"there is no file {path!r} of the version {build!r}"))
+            return answer(
+                Refused(404, "there is no such file; after an upgrade, load the page again")
+            )
         kind = path.rpartition(".")[2]
         kept = "public, max-age=31536000, immutable" if build == self.build else "no-cache"
         headers = {"Cache-Control": kept, "Vary": "Accept-Encoding"}
-        if kind in _COMPRESSED and "gzip" in request.headers.get("accept-encoding", ""):
+        if kind in _COMPRESSED and takes_gzip(request.headers):
             headers["Content-Encoding"] = "gzip"
             if path not in self._squeezed:
                 self._squeezed[path] = gzip.compress(content, 9, mtime=0)

@@ -174,6 +174,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 @router.get("", response_model=None, responses=_DOCUMENTED)
 async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
     """Follow the log, and the state of jobs, as server-sent events."""
+    query.once(request.query_params.multi_items())
     return await _stream(request, query)
 
 

@@ -7,12 +7,17 @@ The numbers are those of the complaints in the specification of the pages; 1, 5 
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from conftest import serve, stop, until
@@ -76,6 +81,112 @@ def pages_of(url: str, *options: str) -> Iterator[str]:
     try:
         yield address
     finally:
+        stop(server)
+
+
+# -- 2. Lines twice, or missing, after a reconnect
+
+
+class Cable:
+    """A connection to a server that can be cut, and led to another one.
+
+    Attributes:
+        port: Where it listens.
+        target: The port of the server.
+        sockets: Whether WebSockets get through.
+    """
+
+    def __init__(self) -> None:
+        self.target = 0
+        self.sockets = True
+        self._open: set[socket.socket] = set()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=100)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, client: socket.socket) -> None:
+        with client, suppress(OSError):
+            first = client.recv(65_536)
+            if b"upgrade: websocket" in first.lower() and not self.sockets:
+                return
+            with socket.create_connection(("127.0.0.1", self.target)) as server:
+                self._open |= {client, server}
+                server.sendall(first)
+                back = threading.Thread(target=self._pump, args=(server, client), daemon=True)
+                back.start()
+                self._pump(client, server)
+                back.join()
+
+    def _pump(self, source: socket.socket, to: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65_536):
+                to.sendall(data)
+            to.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        """End all connections."""
+        for one in list(self._open):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        self._open.clear()
+
+    def close(self) -> None:
+        self._listener.close()
+        self.cut()
+
+
+def test_2_each_line_comes_once_however_often_the_connection_breaks(empty, watched):
+    """20 cuts, two killed servers and another transport: what is shown is what is stored, each line
+    once and in its order, without a reload (R44).
+    """
+    watched.expected = ("ERR_", "stream/ws", "502", "Failed to fetch")
+    cable = Cable()
+    server, address = serve(empty)
+    cable.target = int(address.rsplit(":", 1)[1].rstrip("/"))
+    try:
+        with running_job(empty, "cut") as write:
+            write(10)
+            page = watched.page()
+            page.goto(f"http://127.0.0.1:{cable.port}/jobs/cut")
+            until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length > 10")
+            page.evaluate(f"() => {{ window.stayed = true; window.got = {VIEWER}.lines.map((v) => v.session_id + ':' + v.seq); {VIEWER}.addEventListener('structjob-line', (event) => window.got.push(...event.detail.lines.map((v) => v.session_id + ':' + v.seq))); }}")  # fmt: skip
+            for number in range(20):
+                write(1_000)
+                cable.cut()
+                if number in (6, 13):
+                    server.kill()
+                    server.wait(10)
+                    server, address = serve(empty)
+                    cable.target = int(address.rsplit(":", 1)[1].rstrip("/"))
+                if number == 10:
+                    cable.sockets = False
+                write(1_400)
+                until(page, f"{VIEWER}.state === 'live'", 40)
+            assert page.evaluate("document.querySelector('header .live').innerText") == "live · sse"
+            write(2_000 - 10)
+        until(page, f"{VIEWER}.state === 'ended'", 40)
+        stored: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            found = ask(address, f"logs?job=cut&limit=10000{cursor and '&cursor=' + cursor}")
+            stored += ids(found["items"])
+            cursor = found["next_cursor"]
+        assert page.evaluate("window.stayed")
+        shown = page.evaluate("window.got")
+        assert len(shown) == len(set(shown))
+        assert shown == stored
+        assert len(stored) > 50_000
+        page.close()
+    finally:
+        cable.close()
         stop(server)
 
 
@@ -151,6 +262,40 @@ def test_3_a_job_that_is_tried_again_is_followed_again(empty, watched, tmp_path)
         runs.stdout.close()
 
 
+def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
+    """The first visible line stands still in every frame while lines arrive and older ones are
+    loaded; the pill counts exactly; ``r`` goes to the newest line at once (R44).
+    """
+    with pages_of(empty) as site, running_job(empty, "read") as write:
+        write(3_000)
+        page = watched.page()
+        page.goto(f"{site}jobs/read")
+        until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 500")
+        until(page, AT_END)
+        page.locator("structjob-logs").hover()
+        loaded = page.evaluate(f"{VIEWER}.lines.length")
+        page.mouse.wheel(0, -8_500)
+        page.get_by_role("button", name="Paused").wait_for()
+        until(page, f"{VIEWER}.lines.length > {loaded}")  # older ones
+        page.wait_for_timeout(500)  # until the wheel has come to rest
+        stood = page.evaluate(TOP_ROW)
+        page.evaluate(f"() => {{ window.tops = new Set(); const look = () => {{ window.tops.add(JSON.stringify({TOP_ROW})); requestAnimationFrame(look); }}; look(); }}")  # fmt: skip
+        new = page.evaluate(f"{VIEWER}.missed.lines")
+        for _ in range(10):
+            write(2_000)
+        until(page, f"{VIEWER}.missed.lines === {new + 20_000}", 30)
+        page.evaluate(f"{VIEWER}.box.scrollTop")
+        assert page.evaluate("[...window.tops]") == [json.dumps(stood, separators=(",", ":"))]
+        pill = page.get_by_role("button", name="Paused").inner_text()
+        assert pill.startswith(f"Paused — {new + 20_000:,} new, ")
+        page.evaluate("window.pressed = performance.now()")
+        page.keyboard.press("r")
+        until(page, AT_END)
+        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '023000'")
+        print(f"r: {page.evaluate('performance.now() - window.pressed'):.0f} ms")
+        page.close()
+
+
 # -- 4. Scrolling, search and download do not show everything
 
 
@@ -178,3 +323,349 @@ def test_4_repeats_that_fold_to_few_rows_do_not_hide_what_is_before_them(empty, 
                 break
         assert page.evaluate(f"{VIEWER}.lines.length") == 12_001
         page.close()
+
+
+LINES = 60_000
+WARNINGS = 50_000
+HITS = 1_922
+
+
+@pytest.fixture(scope="module")
+def long_log(tmp_path_factory) -> str:
+    """The URL of a database with a job of 60,000 lines: 50,000 warnings, 1,922 with a text."""
+    directory = tmp_path_factory.mktemp("long")
+    program = directory / "long.py"
+    program.write_text(
+        "import sys, structlog, structjob\n"
+        "structjob.configure(console=False)\n"
+        "log = structlog.get_logger('long')\n"
+        "with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('long', external_job_id='long') as job:\n"
+        f"    for n in range({LINES}):\n"
+        f"        text = f'needle {{n}}' if n % 26 == 0 and n < 26 * {HITS} else f'straw {{n}}'\n"
+        "        (log.info if n % 6 == 5 else log.warning)(text, n=n)\n"
+    )
+    url = f"sqlite:///{directory}/long.db"
+    subprocess.run([sys.executable, str(program), url], check=True)
+    return url
+
+
+def test_4_walking_finding_copying_and_downloading_give_all_lines(long_log, watched):
+    """What is walked from the end to the top, counted, copied and downloaded is what the database
+    has (R44, R47).
+    """
+    with pages_of(long_log) as site:
+        page = watched.page(permissions=["clipboard-read", "clipboard-write"])
+        page.goto(f"{site}logs?job=long&level=warning")
+        until(page, f"{VIEWER}?.lines.length > 100")
+        page.keyboard.press("G")
+        stored: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            found = ask(site, f"logs?job=long&level=warning&limit=10000{cursor and '&cursor=' + cursor}")  # fmt: skip
+            stored += ids(found["items"])
+            cursor = found["next_cursor"]
+        assert len(stored) == WARNINGS
+        for _ in range(2_000):
+            if page.evaluate(f"(() => {{ const v = {VIEWER}; v.box.scrollTop = 0; return v.lines.length; }})()") == WARNINGS:  # fmt: skip
+                break
+            page.wait_for_timeout(20)
+        assert page.evaluate(f"{VIEWER}.lines.map((v) => v.session_id + ':' + v.seq)") == stored
+
+        top = page.locator("structjob-logs").bounding_box()["y"]
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 30_000")
+        row = page.locator(f"structjob-logs .row[data-key='{stored[30_000]}']")
+        row.click(position={"x": 300, "y": 8})
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 25_000 + 10")
+        page.locator(f"structjob-logs .row[data-key='{stored[25_001]}']").click(
+            position={"x": 300, "y": 8}, modifiers=["Shift"]
+        )
+        page.keyboard.press("Control+c")
+        copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+        assert len(copied) == 5_000, top
+        page.keyboard.press("Escape")
+
+        page.keyboard.press("/")
+        page.keyboard.type("needle")
+        page.locator("label.field .n", has_text=re.compile(r"^[\d,]+$")).wait_for()
+        hits = ask(site, "logs/count?job=long&level=warning&text=needle")["count"]
+        assert page.locator("label.field .n").inner_text() == f"{hits:,}"
+        page.goto(f"{site}logs?job=long&hl=needle")
+        page.locator("label.field .n", has_text=re.compile(rf"^{HITS:,}$")).wait_for()
+
+        with page.expect_download() as waiting:
+            page.get_by_role("button", name="Download").click()
+            page.get_by_role("link", name="As JSON lines").click()
+        text = Path(waiting.value.path()).read_text().splitlines()
+        command = [sys.executable, "-m", "structjob", "logs", "--db", long_log, "--json", "long"]
+        told = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+        assert json.loads(text[-1])["complete"]
+        assert ids(map(json.loads, text[:-1])) == ids(map(json.loads, told.splitlines()))
+        page.close()
+
+
+# -- 7. Hangs with seven tabs
+
+
+def hide(page) -> None:
+    """Have a page believe that its tab is in the background: a browser without a screen calls every
+    tab visible.
+    """
+    page.evaluate("() => { Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }")  # fmt: skip
+
+
+@pytest.mark.parametrize("sockets", [True, False], ids=["ws", "sse"])
+def test_7_nine_tabs_load_and_follow(empty, watched, sockets):
+    """Also where WebSockets are blocked: a browser opens six connections to a server, and a tab in
+    the background keeps none (R44, R47).
+    """
+    with pages_of(empty) as site, running_job(empty, "tabs") as write:
+        write(100)
+        context = watched.page().context
+        if not sockets:
+            context.add_init_script("delete globalThis.WebSocket")
+        pages = []
+        for number in range(9):
+            if number and not sockets:
+                hide(pages[-1])
+                until(pages[-1], f"{VIEWER}.state === 'reconnecting'")
+            page = context.new_page()
+            pages.append(page)
+            page.goto(f"{site}jobs/tabs")
+            until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 100", 10)
+            took = page.evaluate("performance.now()")
+            print(f"tab {number + 1}: {took:.0f} ms")
+            assert took <= 8_000  # the mark is 1 s, on an idle machine
+        write(50)
+        for page in pages if sockets else pages[-1:]:
+            until(page, f"{VIEWER}.lines.length >= 150", 10)
+        for page in pages:
+            page.close()
+
+
+# -- 8. Anybody could read it, run script in it, or could not click at all
+
+
+@pytest.fixture
+def token(tmp_path) -> tuple[Path, str]:
+    """A file of tokens, and one that may write."""
+    file = tmp_path / "tokens.json"
+    command = [sys.executable, "-m", "structjob", "token", "create", "--scope", "write", "--token-file", str(file)]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    return file, done.stdout.strip()
+
+
+def test_8_cancelling_and_resolving_work_after_a_restart_with_two_workers_and_from_a_chat(
+    empty, watched, token
+):
+    """The login outlives the server that gave it, other applications' cookies do not break it, and
+    a link on another site's page opens the job (R45, R47).
+    """
+    watched.expected = ("401", "ERR_", "stream/ws")  # the first server ends while its page is open
+    options = ("--token-file", str(token[0]))
+    with running_job(empty, "click") as write:
+        write(100)
+        with pages_of(empty, *options) as first:
+            page = watched.page()
+            page.goto(f"{first}jobs/click")
+            page.get_by_label("Token").fill(token[1])
+            page.get_by_role("button", name="Sign in").click()
+            until(page, f"{VIEWER}?.lines.length >= 100")
+            page.evaluate("document.cookie = 'other[1]={a:1}; path=/'")
+        # A browser's cookies belong to a host whatever the port: both servers get the same one.
+        with pages_of(empty, *options) as second, pages_of(empty, *options) as third:
+            chat = second.replace("127.0.0.1", "localhost")
+            page.route(f"{chat}chat", lambda route: route.fulfill(content_type="text/html", body=f"<link rel=icon href='data:,'><a href='{second}jobs/click?level=error'>see</a>"))  # fmt: skip
+            page.goto(f"{chat}chat")
+            page.get_by_role("link", name="see").click()
+            page.locator("structjob-logs .row").first.wait_for()
+            assert page.url == f"{second}jobs/click?level=error"
+            assert page.evaluate(f"{VIEWER}.lines.map((v) => v.level)") == ["error"]
+            page.goto(f"{third}jobs/click")
+            page.get_by_role("button", name="Cancel job").click()
+            page.get_by_placeholder("reason").fill("enough")
+            page.get_by_role("button", name="Cancel the job").click()
+            page.get_by_role("heading", level=1).get_by_text("cancelled").last.wait_for()
+            page.goto(f"{second}errors")
+            page.get_by_role("row").nth(1).wait_for()
+            page.keyboard.press("x")
+            page.get_by_text("resolved", exact=False).first.wait_for()
+            page.close()
+
+
+def test_8_other_sites_neither_change_nor_follow_anything(empty, watched, token):
+    """A form, a script and a WebSocket of another site's page are refused, although the browser is
+    logged in; another address needs tokens (R45).
+    """
+    watched.expected = ("",)  # the refusals stand in the console
+    with (
+        running_job(empty, "safe") as write,
+        pages_of(empty, "--token-file", str(token[0])) as site,
+    ):
+        write(1)
+        page = watched.page()
+        page.goto(f"{site}jobs/safe")
+        page.get_by_label("Token").fill(token[1])
+        page.get_by_role("button", name="Sign in").click()
+        page.locator("structjob-logs .row").first.wait_for()
+        evil = site.replace("127.0.0.1", "localhost")
+        page.route(f"{evil}evil", lambda route: route.fulfill(content_type="text/html", body=f"<form method=post enctype=text/plain action='{site}api/v1/jobs/safe/cancel'><button>go</button></form>"))  # fmt: skip
+        page.goto(f"{evil}evil")
+        fetched = page.evaluate(f"fetch('{site}api/v1/jobs/safe/cancel', {{method: 'POST', credentials: 'include', headers: {{'X-Structjob': '1'}}}}).then((a) => a.status, (e) => 'refused')")  # fmt: skip
+        assert fetched == "refused"
+        closed = page.evaluate(f"new Promise((resolve) => {{ const s = new WebSocket('{site.replace('http', 'ws')}api/v1/stream/ws'); s.onclose = () => resolve('closed'); s.onmessage = (m) => resolve(m.data); }})")  # fmt: skip
+        assert closed == "closed"
+        with page.expect_navigation():
+            page.get_by_role("button", name="go").click()
+        assert "cancel" in page.url
+        with urllib.request.urlopen(urllib.request.Request(f"{site}api/v1/jobs/safe", headers={"Authorization": f"Bearer {token[1]}"})) as answer:  # fmt: skip
+            assert json.load(answer)["job"]["status"] == "running"
+        page.close()
+    command = [sys.executable, "-m", "structjob", "--db", empty, "serve", "--host", "0.0.0.0", "--port", "0"]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path(empty.removeprefix("sqlite:///")).parent / "..", check=False)  # fmt: skip
+    assert done.returncode == 2
+    assert "token" in done.stderr
+
+
+# -- 9. Which time zone is that?
+
+WINTER = datetime(2026, 11, 1, 4, tzinfo=UTC)
+"""Two hours before New York turns its clocks back; half past nine in Kolkata."""
+
+
+@pytest.fixture(scope="module")
+def two_summers(tmp_path_factory) -> str:
+    """The URL of a database with a line every 10 minutes around the change to winter time."""
+    directory = tmp_path_factory.mktemp("zones")
+    job = "01890000-0000-7000-8000-00000000000a"
+    at = [(WINTER + timedelta(minutes=10 * n, milliseconds=n)).isoformat(timespec="milliseconds") for n in range(24)]  # fmt: skip
+    records = [{"record": "job", "id": job, "operation": "night", "external_job_id": "night", "status": "completed", "attempt": 1, "created_at": at[0], "started_at": at[0], "completed_at": at[-1]}]  # fmt: skip
+    records += [{"record": "event", "job_id": job, "attempt": 1, "ts": ts, "level": "info", "message": f"line {n}"} for n, ts in enumerate(at)]  # fmt: skip
+    file = directory / "night.jsonl"
+    file.write_text("".join(json.dumps(one) + "\n" for one in records))
+    url = f"sqlite:///{directory}/night.db"
+    done = subprocess.run([sys.executable, "-m", "structjob", "--db", url, "import", str(file)], capture_output=True, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return url
+
+
+def test_9_two_zones_see_the_same_lines_by_one_link_over_a_change_of_the_clocks(
+    two_summers, watched
+):
+    """Each time has its zone; brush, address and API agree to the millisecond; ``u`` changes all
+    times at once, and the rows where a day begins (R47).
+    """
+    shown = f"{VIEWER}.lines.map((v) => v.message)"
+    times = f"[...{VIEWER}.shadowRoot.querySelectorAll('.line .time')].map((v) => v.title.split(' · ')[0])"  # fmt: skip
+    days = f"[...{VIEWER}.shadowRoot.querySelectorAll('.day')].map((v) => v.innerText)"
+    with pages_of(two_summers) as site:
+        york = watched.page(timezone_id="America/New_York")
+        york.goto(f"{site}jobs/night")
+        until(york, f"{VIEWER}?.lines.length === 24")
+        assert york.evaluate(times)[:13:12] == [
+            "1 Nov 2026 00:00:00.000 −04:00", "1 Nov 2026 01:00:00.012 −05:00"]  # fmt: skip
+        assert "−04" in york.locator(".facts-line").inner_text()
+        york.goto(f"{site}logs")
+        chart = york.locator("svg.chart[role=img]").first
+        chart.wait_for()
+        until(york, f"{VIEWER}?.lines.length === 24")
+        box = chart.bounding_box()
+        assert box is not None
+        york.mouse.move(box["x"] + box["width"] * 0.25, box["y"] + 20)
+        york.mouse.down()
+        york.mouse.move(box["x"] + box["width"] * 0.75, box["y"] + 20, steps=4)
+        york.mouse.up()
+        york.wait_for_url("**since=**")
+        link = york.url
+        parameters = dict(parse_qsl(urlsplit(link).query))
+        assert parameters["since"].endswith("Z")
+        found = ask(site, f"logs?{urlencode({name: parameters[name] for name in ('since', 'until')})}")["items"]  # fmt: skip
+        messages = [one["message"] for one in found]
+        assert 0 < len(messages) < 24
+        until(york, f"{shown}.length === {len(messages)}")
+        assert york.evaluate(shown) == messages
+        kolkata = watched.page(timezone_id="Asia/Kolkata")
+        kolkata.goto(link)
+        until(kolkata, f"{VIEWER}?.lines.length === {len(messages)}")
+        assert kolkata.evaluate(shown) == messages
+        assert all(one.endswith("+05:30") for one in kolkata.evaluate(times))
+        for page in (york, kolkata):
+            page.keyboard.press("u")
+            page.get_by_role("button", name="UTC").wait_for()
+        assert york.evaluate(times) == kolkata.evaluate(times)
+        tokyo = watched.page(timezone_id="Pacific/Honolulu")  # midnight is at 10:00 in UTC
+        tokyo.goto(f"{site}jobs/night")
+        until(tokyo, f"{VIEWER}?.lines.length === 24")
+        assert tokyo.evaluate(days) == []
+        utc = watched.page(timezone_id="America/Sao_Paulo")  # at 03:00
+        utc.goto(f"{site}jobs/night")
+        until(utc, f"{VIEWER}?.lines.length === 24")
+        for page in (york, kolkata, tokyo, utc):
+            page.close()
+
+
+# -- 10. My filter was gone, and I cannot link to the line
+
+
+def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
+    """While both jobs log, a live filter shows its lines only; context, back and reload keep it; a
+    line's address opens on that line after 20,000 further ones (R44, R47).
+    """
+    with pages_of(empty) as site, running_job(empty, "mine") as mine, running_job(empty, "not-mine") as other:  # fmt: skip
+        mine(1_000)
+        other(1_000)
+        page = watched.page(permissions=["clipboard-read", "clipboard-write"])
+        page.goto(f"{site}logs?job=mine&level=error&live=1")
+        until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length === 10")
+        job = ask(site, "jobs/mine")["job"]["id"]
+        for _ in range(5):
+            other(500)
+            mine(500)
+        until(page, f"{VIEWER}.lines.length === 35")
+        own = f"{VIEWER}.lines.every((v) => v.level === 'error' && v.job_id === '{job}')"
+        assert page.evaluate(own)
+        page.keyboard.press("k")
+        line = page.evaluate(f"{VIEWER}.cursor")
+        page.keyboard.press("y")
+        link = page.evaluate("navigator.clipboard.readText()")
+        page.keyboard.press("c")
+        page.get_by_text("in context, all filters off").wait_for()
+        until(page, f"!({own})")
+        page.keyboard.press("c")
+        page.get_by_text("in context, all filters off").wait_for(state="detached")
+        until(page, f"{VIEWER}.lines.length > 0 && {own}")
+        page.keyboard.press("J")
+        page.wait_for_url(f"{site}jobs")
+        page.go_back()
+        until(page, f"{VIEWER}?.lines.length > 0 && {own}")
+        assert "level=error" in page.url
+        page.reload()
+        until(page, f"{VIEWER}?.lines.length > 0 && {own}")
+        for _ in range(4):
+            mine(5_000)
+        page.goto(link)
+        row = page.locator("structjob-logs .row.cursor")
+        row.wait_for()
+        assert row.get_attribute("data-key") == line
+        assert page.evaluate(own)
+        page.close()
+
+
+def test_10_a_link_to_a_line_that_is_deleted_opens_the_log_and_says_so(site, watched):
+    """(R47)"""
+    watched.expected = ("404",)
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-17?at=4711:12")
+    page.get_by_role("button", name="The line of this link (4711:12) is not stored").wait_for()
+    page.locator("structjob-logs .row").first.wait_for()
+    page.get_by_role("button", name="The line of this link").click()
+    page.get_by_role("button", name="The line of this link").wait_for(state="detached")
+
+
+def test_10_a_misspelled_filter_shows_nothing_and_what_to_write(site, watched):
+    """The list of jobs is not shown without the filter that somebody meant (R47)."""
+    watched.expected = ("400",)
+    page = watched.page()
+    for address in ("jobs?statuss=failed", "errors?operaton=x"):
+        page.goto(site + address)
+        page.get_by_text("did you mean").wait_for()
+        assert page.get_by_role("row").count() == 0

@@ -172,6 +172,7 @@ class StreamStatus(msgspec.Struct):
 )
 async def stream_sse(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
     """Follow the log from now on, or after the event that Last-Event-ID names."""
+    query.once(request.query_params.multi_items())
     hub: Hub = request.app.state.hub
     after = request.headers.get("last-event-id")
     selection = msgspec.structs.replace(query.selection(), after=after or None)

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
+from structjob.exceptions import InvalidArgument
 from structjob.models import EventRecord
 from structjob.statistics import ErrorGroup
 from structjob.web.answers import Reads, by_of, reads
 from structjob.web.body import body_as
 from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
+from structjob.web.problems import Refused
 
 router = APIRouter(tags=["errors"])
 
@@ -52,12 +54,12 @@ async def list_errors(source: Reads, query: Annotated[ErrorQuery, Parameters()])
     return await source.errors.list(**query.given())
 
 
-@reads(router, "/errors/{fingerprint:id}", ErrorDetail, problems=(404,))
+@reads(router, "/errors/{fingerprint:id}", ErrorDetail, problems=(404, 409))
 async def get_error(
     source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
 ) -> Any:
     """Return an error by its fingerprint, or the beginning of it, with some of its occurrences."""
-    group = await source.errors.get(fingerprint)
+    group = await _one(source, fingerprint)
     first = await source.logs.list(fingerprint=group.fingerprint, limit=1)
     newest = await source.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
     return ErrorDetail(group, first[0] if first else None, list(newest))
@@ -75,7 +77,7 @@ class By(msgspec.Struct, forbid_unknown_fields=True):
     "/errors/{fingerprint:id}/resolve",
     ErrorGroup,
     body=By,
-    problems=(404,),
+    problems=(404, 409),
     write=True,
 )
 async def resolve_error(
@@ -83,7 +85,8 @@ async def resolve_error(
 ) -> Any:
     """Mark an error as resolved; if it occurs again, it has regressed."""
     wanted = await body_as(request, By)
-    return await source.errors.resolve(fingerprint, by=wanted.by or by_of(request))
+    group = await _one(source, fingerprint)
+    return await source.errors.resolve(group.fingerprint, by=wanted.by or by_of(request))
 
 
 @reads(
@@ -91,7 +94,7 @@ async def resolve_error(
     "/errors/{fingerprint:id}/reopen",
     ErrorGroup,
     body=By,
-    problems=(404,),
+    problems=(404, 409),
     write=True,
 )
 async def reopen_error(
@@ -99,4 +102,16 @@ async def reopen_error(
 ) -> Any:
     """Reopen a resolved error."""
     await body_as(request, By)
-    return await source.errors.reopen(fingerprint)
+    return await source.errors.reopen((await _one(source, fingerprint)).fingerprint)
+
+
+async def _one(source: Reads, fingerprint: str) -> ErrorGroup:
+    """Return the error whose fingerprint begins like this.
+
+    Raises:
+        Refused: with 409, if several do.
+    """
+    try:
+        return await source.errors.get(fingerprint)
+    except InvalidArgument as exc:
+        raise Refused(409, str(exc)) from None

@@ -15,6 +15,7 @@ from structjob.statistics import Storage
 from structjob.web.answers import Reads, reads
 from structjob.web.body import body_as
 from structjob.web.params import Flag, NoQuery, Query
+from structjob.web.problems import Refused
 
 router = APIRouter(tags=["storage"])
 
@@ -34,7 +35,12 @@ async def get_storage(source: Reads, query: Annotated[StorageQuery, Parameters()
 class RetentionQuery(Query):
     """Parameters of a preview."""
 
-    days: float = Field(ge=0, le=36_500, description="Keep what is younger than this many days.")
+    days: float | None = Field(
+        default=None,
+        ge=0,
+        le=36_500,
+        description="Keep what is younger than this many days; by default the retention of the tracker that the application was given.",
+    )
 
 
 class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -49,8 +55,12 @@ class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 @reads(router, "/retention", PruneResult)
 async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Parameters()]) -> Any:
-    """Count what is older than the given number of days; nothing is deleted."""
-    return await source.reader.preview_prune(Retention(days=query.days))
+    """Count what is past its retention; nothing is deleted."""
+    if query.days is not None:
+        return await source.reader.preview_prune(Retention(days=query.days))
+    if source.tracker is None:
+        raise Refused(400, "days: write it, as this server has no retention", parameter="days")
+    return await source.tracker.prune(dry_run=True)
 
 
 @reads(router, "/retention/prune", PruneResult, body=PruneRequest, problems=(409,), write=True)

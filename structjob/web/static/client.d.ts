@@ -10,7 +10,9 @@ export function query(params?: Params): string;
  * @typedef {"connecting" | "live" | "reconnecting" | "ended"} State
  * @typedef {"ws" | "sse" | "polling"} Transport
  * @typedef {object} Handlers
- * @property {(lines: Line[]) => void} [onLines] Lines in their order, each once.
+ * @property {(lines: Line[], begins: boolean) => void} [onLines] Lines in their order, each once.
+ *   *begins*: they are the first after a connection without a cursor; with `last`, there may be
+ *   more before them than that.
  * @property {(gap: Gap) => void} [onGap] Lines that were lost, or one gap that a late line closed.
  * @property {(rows: any) => void} [onRows] Jobs, attempts and steps that changed, as whole rows.
  * @property {(lag: Lag) => void} [onLag] Lines that this page was too slow for; they can be loaded.
@@ -18,6 +20,11 @@ export function query(params?: Params): string;
  * @property {(state: State, transport: Transport, retryInMs?: number) => void} [onState]
  * @property {(error: Error) => void} [onError] What will not go away by trying again.
  */
+/**
+ * JSON as an object. An integer beyond 2^53, which a number cannot hold, comes as its digits.
+ * @param {string} text
+ */
+export function parse(text: string): any;
 /** An answer of the server that is not a success: an RFC 9457 problem. */
 export class Problem extends Error {
     /** @param {number} status @param {any} body */
@@ -41,6 +48,8 @@ export class Structjob {
     });
     /** @readonly */
     readonly root: URL;
+    /** How many milliseconds this machine's clock is ahead of the server's; 0 for a few seconds. */
+    clockAhead: number;
     /** @param {string} path below /api/v1/ @param {Params | URLSearchParams} [params] */
     url(path: string, params?: Params | URLSearchParams): URL;
     /**
@@ -170,7 +179,7 @@ export type Handlers = {
     /**
      * Lines in their order, each once.
      */
-    onLines?: ((lines: Line[]) => void) | undefined;
+    onLines?: ((lines: Line[], begins: boolean) => void) | undefined;
     /**
      * Lines that were lost, or one gap that a late line closed.
      */

@@ -12,7 +12,9 @@
  * @typedef {"connecting" | "live" | "reconnecting" | "ended"} State
  * @typedef {"ws" | "sse" | "polling"} Transport
  * @typedef {object} Handlers
- * @property {(lines: Line[]) => void} [onLines] Lines in their order, each once.
+ * @property {(lines: Line[], begins: boolean) => void} [onLines] Lines in their order, each once.
+ *   *begins*: they are the first after a connection without a cursor; with `last`, there may be
+ *   more before them than that.
  * @property {(gap: Gap) => void} [onGap] Lines that were lost, or one gap that a late line closed.
  * @property {(rows: any) => void} [onRows] Jobs, attempts and steps that changed, as whole rows.
  * @property {(lag: Lag) => void} [onLag] Lines that this page was too slow for; they can be loaded.
@@ -187,6 +189,7 @@ export class Stream {
   #heartbeat = 15_000;
   /** @type {Transport | null} The transport of the last state that was told. */ #told = null;
   #downSince = 0;
+  #begins = true;
   #visibility = () => this.#shown();
   #online = () => { if (this.state !== "ended" && globalThis.document?.visibilityState !== "hidden") this.#anew(); };
 
@@ -268,6 +271,7 @@ export class Stream {
     if (this.#rung > 0 && this.#downSince && Date.now() - this.#downSince > UP_AGAIN && typeof WebSocket !== "undefined") this.#rung = 0;
     this.transport = this.#ladder[this.#rung];
     const mine = ++this.#generation;
+    this.#begins = !this.cursor;
     const alive = () => mine === this.#generation && this.state !== "ended";
     /** @param {string} event @param {any} data */
     const take = (event, data) => { if (alive()) this.#take(event, data); };
@@ -292,9 +296,9 @@ export class Stream {
       socket.send(JSON.stringify({ op: "subscribe", id: "1", ...this.#wanted() }));
     };
     socket.onmessage = (message) => {
-      const { event, data } = parse(message.data);
+      const { event, id, data } = parse(message.data);
       greeted = greeted || event === "hello";
-      take(event, data ?? {});
+      if (id !== null || event !== "hello") take(event, data ?? {}); // not before it is subscribed
     };
     socket.onclose = (event) => {
       const refused = { 4400: 400, 4401: 401, 4403: 403, 4404: 404 }[event.code];
@@ -375,8 +379,11 @@ export class Stream {
       clearTimeout(this.#watch);
       this.#watch = setTimeout(() => { this.#drop(); this.#lost(true); }, 2.5 * this.#heartbeat);
     }
-    if (event === "lines") this.#handlers.onLines?.(data.lines);
-    else if (event === "gap") this.#handlers.onGap?.(data);
+    if (event === "lines") {
+      const begins = this.#begins;
+      if (data.lines.length) this.#begins = false;
+      this.#handlers.onLines?.(data.lines, begins);
+    } else if (event === "gap") this.#handlers.onGap?.(data);
     else if (event === "state") this.#handlers.onRows?.(data);
     else if (event === "lag") this.#handlers.onLag?.(data);
     else if (event === "reset") { this.cursor = null; this.#handlers.onReset?.(data.reason); }

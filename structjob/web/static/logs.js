@@ -29,7 +29,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false;
+  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -146,6 +146,7 @@ export class StructjobLogs extends HTMLElement {
     const turn = ++this.#turn;
     this.#busy = true;
     this.#finished = false;
+    this.#held = null;
     const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
     this.#wanted = null;
     if (!at) this.view.cursor = null;
@@ -334,7 +335,7 @@ export class StructjobLogs extends HTMLElement {
   #follow(turn) {
     const last = this.#window.lines.at(-1);
     this.#stream = this.client.stream({ channels: this.channels, ...this.wanted, last: last && !this.#detached ? 500 : 1 }, {
-      onLines: (lines) => { if (turn === this.#turn) this.#take(lines); },
+      onLines: (lines, begins) => { if (turn === this.#turn) this.#receive(lines, begins); },
       onGap: (gap) => { if (turn === this.#turn) this.#hold(() => this.#window.addGaps(gap.session_id, [gap])); },
       onLag: (lag) => { if (turn === this.#turn) this.#hold(() => this.#window.note({ kind: "lag", lag })); },
       onReset: () => { if (turn === this.#turn) this.#later(); },
@@ -347,6 +348,35 @@ export class StructjobLogs extends HTMLElement {
   #setState(state, transport, retry) {
     this.#state = state;
     this.#emit("state", { state, transport, retry, paused: this.#paused, missed: this.#missed, following: this.#following });
+  }
+
+  #receive(lines, begins) {
+    if (this.#held) { this.#held.push(...lines); return; }
+    const last = this.#window.lines.at(-1);
+    if (begins && last && lines.length && !this.#detached && !lines.some((line) => this.#window.known.has(idOf(line)))) {
+      this.#held = [...lines];
+      this.#bridge(last);
+    } else this.#take(lines);
+  }
+
+  /** More came than a stream begins with: what lies between is read first. */
+  async #bridge(last) {
+    const turn = this.#turn, until = idOf(this.#held[0]);
+    for (let from = { start: idOf(last) }; from;) {
+      try {
+        const page = await this.client.logs({ ...this.wanted, ...from, limit: 10 * PAGE, order: "asc" });
+        if (turn !== this.#turn) return;
+        this.#take(page.items);
+        from = !page.items.some((line) => idOf(line) === until) && page.next_cursor && { cursor: page.next_cursor };
+      } catch (error) {
+        this.#failed(error);
+        await new Promise((resolve) => { setTimeout(resolve, 1000); });
+        if (turn !== this.#turn) return;
+      }
+    }
+    const held = this.#held;
+    this.#held = null;
+    this.#take(held);
   }
 
   #take(lines) {
