@@ -1,19 +1,21 @@
 // The window of lines that a viewer holds, and what is drawn for them: lines, folds of repeats,
 // gaps, days. Positions come from heights, of which most are the same.
 
-import { zoneChoice } from "./format.js";
+import { zone, zoneChoice } from "./format.js";
 
 export const MOST = 50_000;
 const TRIM = 5_000;
 const FOLD = 4;
 
-/** The first moments of a time's day, and of the next one, as times are written in lines. */
+/** The first moments of a time's day and of the next one, as times are written in lines, and whether
+ * the clocks change on it. */
 function dayOf(time) {
   const start = new Date(time);
   if (zoneChoice.utc) start.setUTCHours(0, 0, 0, 0); else start.setHours(0, 0, 0, 0);
   const end = new Date(start);
   if (zoneChoice.utc) end.setUTCDate(end.getUTCDate() + 1); else end.setDate(end.getDate() + 1);
-  return [start, end].map((one) => one.toISOString().slice(0, -1)); // without Z: "….184" is before "….184500Z"
+  const limits = [start, end].map((one) => one.toISOString().slice(0, -1)); // without Z: "….184" is before "….184500Z"
+  return [...limits, zone(start) !== zone(end)];
 }
 
 export const idOf = (line) => `${line.session_id}:${line.seq}`;
@@ -47,7 +49,7 @@ export class Window {
     this.lines = [];
     this.known = new Set();
     this.items = [];
-    this.day = ["", ""];
+    this.day = ["", "", false];
     this.extras = [];
     this.tops = new Float64Array(1024);
     this.clean = 0;
@@ -113,7 +115,7 @@ export class Window {
 
   build() {
     this.items = [];
-    this.day = ["", ""];
+    this.day = ["", "", false];
     this.seen = new Map();
     this.clean = 0;
     this.notes = new Map();
@@ -143,7 +145,9 @@ export class Window {
       }
       const newDay = before && this.newDay(before.ts, line.ts);
       if (newDay) items.push({ kind: "day", key: `d${idOf(line)}`, time: line.ts });
-      if (before && !gap && !newDay && repeats(before, line)) {
+      const changed = before && this.day[2] && zone(before.ts) !== zone(line.ts);
+      if (changed) items.push({ kind: "zone", key: `z${idOf(line)}`, text: `the clocks change: ${zone(before.ts)} before, ${zone(line.ts)} from here` });
+      if (before && !gap && !newDay && !changed && repeats(before, line)) {
         this.run += 1;
         const first = items.at(-1).kind === "fold" ? items.at(-1) : null;
         if (first && !this.unfolded.has(first.first)) {

@@ -13,7 +13,7 @@ const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", 
 function intervals(window) {
   const bucket = BUCKETS[window] ?? "1h", length = span(bucket);
   const shift = length < 3_600_000 ? 0 : new Date().getTimezoneOffset() * 60_000;
-  const end = (Math.floor((Date.now() - shift) / length) + 1) * length + shift;
+  const end = (Math.floor((present() - shift) / length) + 1) * length + shift;
   const from = end - Math.ceil(span(window) / length) * length;
   return { since: new Date(from).toISOString(), until: new Date(end).toISOString(), bucket };
 }
