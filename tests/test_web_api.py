@@ -529,10 +529,10 @@ async def test_every_documented_parameter_is_taken(web, work):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("jobs?statuss=failed", "did you mean status?"),
+        ("jobs?status_=failed", "did you mean status?"),
         ("logs?levle=error", "did you mean level?"),
-        ("errors?operaton=copy", "did you mean operation?"),
-        ("stream?chanels=logs", "did you mean channels?"),
+        ("errors?operation_=copy", "did you mean operation?"),
+        ("stream?channels_=logs", "did you mean channels?"),
         ("logs?zzz=1", "attr.NAME=VALUE looks into the JSON"),
         ("jobs?limit=1&limit=2", "limit is given 2 times: give it once"),
         ("logs.jsonl?q=a&q=b", "q is given 2 times: give it once"),

@@ -666,7 +666,7 @@ def test_10_a_misspelled_filter_shows_nothing_and_what_to_write(site, watched):
     """The list of jobs is not shown without the filter that somebody meant (R47)."""
     watched.expected = ("400",)
     page = watched.page()
-    for address in ("jobs?statuss=failed", "errors?operaton=x"):
+    for address in ("jobs?status_=failed", "errors?operation_=x"):
         page.goto(site + address)
         page.get_by_text("did you mean").wait_for()
         assert page.get_by_role("row").count() == 0
