@@ -131,7 +131,7 @@ def test_it_is_a_module_too(shell: Shell) -> None:
         (("logs", "nope"), 3, "job not found: nope"),
         (("jbos",), 2, "did you mean 'jobs'?"),
         (("jobs", "--status", "odd"), 2, "'odd' is not one of"),
-        (("jobs", "--since", "whenever"), 2, "is no time"),
+        (("jobs", "--since", "whenever"), 2, "is not a time"),
         (("jobs", "--limit", "0"), 2, "0"),
         (("logs", "--last", "3", "--limit", "3"), 2, "--last"),
         (("logs", "-f", "--limit", "3"), 2, "--follow"),
@@ -149,7 +149,7 @@ def test_it_is_a_module_too(shell: Shell) -> None:
             2,
             "the URL of the database '\\udcff.db' is not UTF-8",
         ),
-        (("logs", "--around", f"{'9' * 5000}:1"), 2, "names no line"),
+        (("logs", "--around", f"{'9' * 5000}:1"), 2, "does not name a line"),
         (("--db", "sqlite://", "run", "true"), 2, "in memory"),
     ],
 )

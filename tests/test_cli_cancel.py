@@ -85,7 +85,7 @@ def test_what_cannot_be_cancelled(shell: Shell) -> None:
     (job, *_) = shell.json("jobs", "--status", "completed")
     done = shell.run("cancel", job["id"])
     assert done.returncode == 1
-    assert b"is completed already; only what has not ended can be cancelled" in done.stderr
+    assert b"has already ended: completed" in done.stderr
     assert shell.run("cancel", "nobody").returncode == 3
 
 

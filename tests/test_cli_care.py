@@ -42,7 +42,7 @@ def test_verify_says_complete(shell: Shell) -> None:
     assert done.returncode == 0
     assert "✓ complete" in done.stdout.decode()
     assert "sample" in done.stdout.decode()
-    assert "nothing is missing" in done.stderr.decode()
+    assert "every line is accounted for" in done.stderr.decode()
     verified = shell.json("verify")
     assert (verified["ok"], verified["missing"]) == (True, 0)
     assert verified["sessions"][0]["stored"] == verified["sessions"][0]["last_seq"]
@@ -57,12 +57,29 @@ def test_verify_finds_what_was_lost(shell: Shell) -> None:
     done = shell.run("verify")
     assert done.returncode == 1
     assert "✗ incomplete" in done.stdout.decode()
-    assert "lacks 3–4, 7" in done.stderr.decode()
+    assert "missing numbers 3–4, 7" in done.stderr.decode()
     assert "3 lines are missing" in done.stderr.decode()
     as_json = shell.run("verify", "--json")
     assert as_json.returncode == 1
     found = json.loads(as_json.stdout)
     assert (found["missing"], found["sessions"][0]["holes"]) == (3, [[3, 4], [7, 7]])
+
+
+def test_verify_says_which_lines_were_dropped_and_why(shell: Shell) -> None:
+    """Lines with a recorded reason are no success to be silent about: their number and the reason
+    are shown (R11, R28).
+    """
+    shell.python(SAMPLE, "sqlite:///structjob.db")
+    execute(shell, "DELETE FROM structjob_logs WHERE seq IN (3, 4)")
+    execute(shell, "UPDATE structjob_sessions SET confirmed = confirmed - 2")
+    execute(
+        shell,
+        "INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason) "
+        "SELECT session_id, 3, 4, 'disk_refused' FROM structjob_sessions",
+    )
+    done = shell.run("verify")
+    assert done.returncode == 0, done.stderr
+    assert "2 lines are not stored (disk_refused 2)" in done.stderr.decode()
 
 
 KILLED = """
@@ -91,7 +108,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
     assert done.returncode == 1
     assert "? undelivered" in done.stdout.decode()
     assert (
-        "of 1 program that died wait in the spool and could not be delivered: nothing is proved of them"
+        "of 1 program that ended wait in the spool and cannot be stored now: whether they are complete is unknown"
         in done.stderr.decode()
     )
     as_json = json.loads(shell.run("verify", "--json").stdout)
@@ -115,8 +132,8 @@ def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
     done = shell.run("verify")
     assert done.returncode == 1
     assert "? unknown tail" in done.stdout.decode()
-    assert "nothing that is known of is missing" in done.stderr.decode()
-    assert "the process of 1 session ended, and its spool was not seen" in done.stderr.decode()
+    assert "every known line is accounted for" in done.stderr.decode()
+    assert "1 session: the process has ended and its spool was not found" in done.stderr.decode()
     as_json = shell.run("verify", "--json")
     assert (json.loads(as_json.stdout)["ok"], as_json.returncode) == (False, 1)
 
@@ -212,8 +229,11 @@ def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) ->
     done = shell.run("verify")
     assert done.returncode == 1
     assert "? unknown tail" in done.stdout.decode()
-    assert f"spools looked at: {shell.directory}/structjob.db.spool\n" in done.stderr.decode()
-    assert "an unknown tail: nothing proves that every line was stored" in done.stderr.decode()
+    assert (
+        f"spool directories searched: {shell.directory}/structjob.db.spool\n"
+        in done.stderr.decode()
+    )
+    assert "an unknown tail: there may be lines that are not stored" in done.stderr.decode()
     words, env = (
         (("--spool", "elsewhere"), None)
         if how == "option"
@@ -224,7 +244,7 @@ def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) ->
     assert "✓ complete" in done.stdout.decode()
     usual = "structjob.db.spool" if how == "option" else "elsewhere/sqlite-structjob-[0-9a-f]{8}"
     assert re.search(
-        f"spools looked at: {shell.directory}/{usual}, {shell.directory}/elsewhere\n",
+        f"spool directories searched: {shell.directory}/{usual}, {shell.directory}/elsewhere\n",
         done.stderr.decode(),
     )
 
@@ -240,4 +260,4 @@ def test_the_exit_code_of_verify_says_what_ok_says(shell: Shell) -> None:
     assert (json.loads(done.stdout)["ok"], done.returncode) == (False, 1)
     done = shell.run("verify")
     assert done.returncode == 1
-    assert "no line is missing, but rows do not fit together" in done.stderr.decode()
+    assert "no line is missing, but some rows contradict each other" in done.stderr.decode()

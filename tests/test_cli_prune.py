@@ -21,12 +21,12 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "Nothing selected: --older-than 30d"),
+        ((), "Nothing selected: give an age, such as --older-than 30d"),
         (
             ("--older-than", "0s"),
             "without confirmation (not a terminal)\nnext:  add --yes, or preview with --dry-run",
         ),
-        (("--older-than", "30", "--yes"), "'30' is no age: write 30d, 2w, 6mo, 1y or 12h"),
+        (("--older-than", "30", "--yes"), "'30' is not an age: write 12h, 30d, 2w, 6mo or 1y"),
         (
             ("--older-than", "6m", "--yes"),
             "'6m' could mean months or minutes: write mo for months, min for minutes",
@@ -88,7 +88,7 @@ def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
         for path in found["archived"]
     )
     assert live.json("jobs") == []
-    assert "28 more are explained (28 of them pruned)" in live.run("verify").stderr.decode()
+    assert "0 lines are stored in 2 sessions, 28 were pruned" in live.run("verify").stderr.decode()
     for path in found["archived"]:
         live.ok("import", path)
     assert len(live.json("jobs")) == 5

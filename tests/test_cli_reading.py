@@ -351,7 +351,7 @@ def test_jobs_attempts_is_the_history_of_all_jobs(shell: Shell) -> None:
     (failed,) = shell.json("jobs", "--attempts", "--status", "failed", "--since", "-1h")
     assert (failed["attempt"], failed["error"]["type"]) == (1, "ValueError")
     assert len(shell.json("jobs", "--attempts", "-n", "2")) == 2
-    assert b"goes with --status" in shell.run("jobs", "--attempts", "--owner", "ada").stderr
+    assert b"works only with --status" in shell.run("jobs", "--attempts", "--owner", "ada").stderr
 
 
 def test_show_attempts(shell: Shell) -> None:
@@ -698,5 +698,5 @@ def test_jobs_are_found_by_metadata_and_by_how_long_they_took(shell: Shell) -> N
     assert {
         one["job_id"] for one in shell.json("jobs", "--attempts", "--operation", operation)
     } == {job["id"] for job in shell.json("jobs", "--operation", operation)}
-    assert "do not go with it" in shell.run("jobs", "--watch", "--slower").stderr.decode()
+    assert "do not use it with" in shell.run("jobs", "--watch", "--slower").stderr.decode()
     assert shell.json("logs", "--trace-id", "f" * 32) == []

@@ -139,7 +139,7 @@ def test_nothing_to_count_says_why(shell: Shell, tmp_path: Path) -> None:
     [
         (("stats", "storage", "--owner", "ada"), "stats storage does not take --owner"),
         (("stats", "weather"), "weather"),
-        (("stats", "throughput", "--bucket", "often"), "'often' is no length of time"),
+        (("stats", "throughput", "--bucket", "often"), "'often' is not a duration"),
         (("stats", "throughput", "--bucket", "0s"), "bucket must be a second at least"),
         (("stats", "--since", "1h", "--until", "2h"), "is after until"),
     ],
@@ -239,7 +239,7 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
         ),
         (("errors", "resolve", "'; DROP"), 3, "no error has the fingerprint '; DROP"),
         (("errors", "lst"), 2, "No such command 'lst'"),
-        (("errors", "--all", "--status", "open"), 2, "--all is every status"),
+        (("errors", "--all", "--status", "open"), 2, "--all shows every status"),
         (("errors", "--since", "1h", "--until", "2h"), 2, "is after until"),
         (("errors", "--step", "nothing"), 0, "no errors match (step)"),
     ],

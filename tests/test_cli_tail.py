@@ -95,7 +95,7 @@ def test_sessions_lists_the_processes(shell: Shell) -> None:
     ]
     assert "✓ closed" in lines[1]
     assert f"sample {session['pid']} on" in lines[1]
-    assert "no session goes on" in shell.run("sessions", "--live").stderr.decode()
+    assert "no live sessions" in shell.run("sessions", "--live").stderr.decode()
 
 
 def test_the_lines_around_one(shell: Shell) -> None:

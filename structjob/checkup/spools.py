@@ -72,7 +72,7 @@ def place(places: Places | None, path: Path | None) -> Iterator[Finding]:
         return
     info = os.lstat(root)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
-        what = forbidden(root) if stat.S_ISDIR(info.st_mode) else f"{root} is no directory"
+        what = forbidden(root) if stat.S_ISDIR(info.st_mode) else f"{root} is not a directory"
         yield Finding(
             "spool", "problem", what, f"{OTHER_USER}; or name another with Tracker(spool=PATH)"
         )

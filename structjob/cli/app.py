@@ -109,7 +109,7 @@ class Commands(click.Group):
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
             ctx.fail(
-                f"There is no command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}"
+                f"Unknown command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}"
             )
         return super().resolve_command(ctx, args)
 
@@ -174,12 +174,12 @@ def _failure(exc: StructjobError, db: str) -> Failure:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
-  structjob demo                       see it work, in a few seconds
+  structjob demo                       watch a sample workload, in half a minute
   structjob run -- make test           any program becomes a job
-  structjob jobs --status failed       what went wrong lately
+  structjob jobs --status failed       jobs that failed
   structjob logs 019a3f7c -f           follow one job
 
-The database is ./structjob.db unless --db, $STRUCTJOB_DATABASE_URL or $DATABASE_URL says otherwise.""",
+The database is --db, else $STRUCTJOB_DATABASE_URL, else $DATABASE_URL, else ./structjob.db.""",
 )
 @click.version_option(package_name="structjob", message="structjob %(version)s")
 @database

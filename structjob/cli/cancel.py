@@ -33,18 +33,25 @@ Examples:
   structjob cancel 019a3f7c
   structjob cancel gui-17 --reason "the disk is needed"
 
-A job under `async with` gets a CancelledError in its own task, a program under `structjob run` gets SIGTERM. A pending job never starts."""
+A job in `async with` gets an asyncio.CancelledError in its task. A program under `structjob run` gets SIGTERM. A pending job is cancelled and
+never starts. The command waits 5 seconds at most for the job to end."""
 )
 @click.argument("id_", metavar="ID")
-@click.option("--reason", metavar="TEXT", help="Why; recorded as the job's error message.")
-@click.option("--by", metavar="TEXT", help="Who asks, in the job's log.  [default: user@host]")
-@click.option("--force", is_flag=True, help="Cancel it once more, which interrupts its cleanup.")
+@click.option("--reason", metavar="TEXT", help="Reason; it becomes the job's error message.")
+@click.option(
+    "--by", metavar="TEXT", help="Name of the requester, for the job's log.  [default: user@host]"
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Cancel again a job that is already being cancelled; this interrupts its cleanup.",
+)
 @options.json_output
 @options.database
 def cancel(
     id_: str, db: Database, *, reason: str | None, by: str | None, force: bool, as_json: bool
 ) -> None:
-    """Ask a job to stop."""
+    """Request that a job stops, in whichever process it runs."""
     execute(_cancel(id_, db, reason, by or _somebody(), force=force, as_json=as_json))
 
 
@@ -69,9 +76,7 @@ async def _cancel(
         return
     name = escape(job.operation)
     say(
-        f"{name} is {status}"
-        if status != "running"
-        else f"{name} was asked to stop, and still runs"
+        f"{name} is {status}" if status != "running" else f"{name} still runs: it was asked to stop"
     )
     say(f"next:  {command_line('show', short(job.id), db=db.option)}")
 

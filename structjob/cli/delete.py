@@ -30,7 +30,7 @@ Examples:
 Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB` first; to delete by age, see `structjob prune`."""
 )
 @click.argument("id_", metavar="ID", shell_complete=job_ids)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.json_output
 @options.database
 def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:

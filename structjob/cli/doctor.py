@@ -32,36 +32,36 @@ Examples:
   structjob doctor --correlation --since 7d
   structjob doctor --json | jq '.findings[] | select(.verdict != "ok")'
 
-It tries what a program would do: it writes a large event and rolls it back, tests the rights on each table, and has SQLite look for damage
-(10 s at most). Nothing is changed: no database is created, no spool is delivered. Missing lines are found by `structjob verify`.
+It tests what a program needs: it writes a large event and rolls it back, tests the rights on each table, and lets SQLite search for damage
+(10 s at most). Nothing is changed: no database is created, no spool is delivered. To search for missing lines, use `structjob verify`.
 
 \b
 Exit codes, for cron and monitoring:
   0  no problem; there may be warnings
-  1  a problem: programs cannot store now, or soon will not
+  1  a problem: programs cannot store lines now, or soon cannot
   2  wrong usage, such as an unknown option
 Nagios and Icinga: structjob doctor || exit 2"""
 )
 @click.option(
     "--correlation",
     is_flag=True,
-    help="Instead: find what is logged without a correlation id, by logger and operation. Exit code 1 if anything is.",
+    help="Count lines without a correlation id, by logger and operation, instead of the checks. Exit code 1 if there are any.",
 )
 @click.option(
     "--since",
     callback=moment,
     metavar="TIME",
-    help="With --correlation: from this time on; a time, or how long ago: 90s, 15m, 7d. [default: 1d]",
+    help="With --correlation: only lines from this time on: 90s, 15m, 7d, today, 2026-05-04.  [default: 1d]",
 )
 @options.json_output
 @options.database
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
-    """Look at versions, drivers, permissions, tables, spools and clocks."""
+    """Find problems and suggest fixes: versions, drivers, permissions, tables, spools, clocks."""
     if correlation:
         execute(_uncorrelated(db, since or datetime.now(UTC) - timedelta(days=1), as_json=as_json))
         return
     if since is not None:
-        raise click.UsageError("--since goes with --correlation.")
+        raise click.UsageError("--since needs --correlation.")
     from structjob.checkup.checks import checkup
 
     findings = list(checkup(db.url, db.shown, run=execute))

@@ -31,7 +31,11 @@ OCCURRENCES = 5
 """Number of occurrences shown of an error, latest first."""
 
 _LOOKS = {"open": "red", "regressed": "magenta", "resolved": "green"}
-_OUTCOMES = {"final": "final: it ended a job", "recovered": "recovered: its jobs went on", None: ""}
+_OUTCOMES = {
+    "final": "final: it ended a job",
+    "recovered": "recovered: the jobs continued",
+    None: "",
+}
 _WHERE = 40
 
 
@@ -49,18 +53,18 @@ class _Default(click.Group):
     epilog="""\b
 Examples:
   structjob errors                       errors that are not resolved, the latest first
-  structjob errors --final               what ended jobs; without what a retry overcame
+  structjob errors --final               only errors that ended a job, not those that a retry recovered from
   structjob errors list --since 1d --operation nightly
-  structjob errors show 3fa2             the beginning of an id will do
-  structjob errors resolve 3fa2          if it occurs again, it has regressed
+  structjob errors show 3fa2             one error; the beginning of its id is enough
+  structjob errors resolve 3fa2          mark it as resolved; if it occurs again, its status is "regressed"
   structjob errors --json | jq -r '.[].error.message'
 
-Occurrences are the same error if type, message (but for numbers, ids, paths and quoted text) and the functions of one's own code that it
-came through are the same. An exception that passes through steps, jobs and logging is one occurrence. Lines of level error without an
-exception are the same error if logger, message (before its arguments are filled in) and error_type are the same.""",
+Two exceptions are the same error if their type, their message (without numbers, ids, paths and quoted text) and the innermost functions of
+your own code are the same. One exception is counted once, although steps, jobs and log calls report it. Lines of level error without an
+exception are the same error if their logger, message template and error_type are the same.""",
 )
 def errors() -> None:
-    """List errors, show one, mark it as resolved."""
+    """List errors, show one, or mark one as resolved."""
 
 
 @errors.command("list")
@@ -70,20 +74,25 @@ def errors() -> None:
     type=click.Choice(tuple(_LOOKS)),
     help="Only errors of this status; may be repeated.",
 )
-@click.option("--all", "every", is_flag=True, help="Resolved ones, too.")
+@click.option("--all", "every", is_flag=True, help="Include resolved errors.")
 @click.option(
     "--final",
     is_flag=True,
-    help="Only errors that ended a job; without those that a retry, or the job itself, overcame.",
+    help="Only errors that ended a job, not those that a retry or the job itself recovered from.",
 )
 @click.option(
-    "--since", metavar="TIME", callback=moment, help="Seen since: -3h, 2d, 1h30m, 2026-05-04."
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help="Only errors that occurred from this time on: 3h, 2d, 1h30m, today, 2026-05-04. Counts are those of all time.",
 )
-@click.option("--until", metavar="TIME", callback=moment, help="Seen before.")
-@click.option("--operation", metavar="TEXT", help="Seen in this operation.")
-@click.option("--step", metavar="NAME", help="Seen in a step of this name.")
-@click.option("--project", metavar="TEXT", help="Seen in this project.")
-@options.limit("How many, those seen last first.")
+@click.option(
+    "--until", metavar="TIME", callback=moment, help="Only errors that occurred before this time."
+)
+@click.option("--operation", metavar="TEXT", help="Only errors that occurred in this operation.")
+@click.option("--step", metavar="NAME", help="Only errors that occurred in a step of this name.")
+@click.option("--project", metavar="TEXT", help="Only errors that occurred in this project.")
+@options.limit("Maximum number of errors.")
 @options.utc
 @options.json_output
 @options.database
@@ -97,9 +106,9 @@ def list_(
     status: Sequence[str],
     **given: Any,
 ) -> None:
-    """List errors, those seen last first; resolved ones are left out."""
+    """List unresolved errors, the most recent first."""
     if every and status:
-        raise click.UsageError("--all is every status: leave --status out.")
+        raise click.UsageError("--all shows every status: do not use it with --status.")
     wanted = {name: value for name, value in given.items() if value is not None}
     if final:
         wanted["outcome"] = "final"
@@ -135,7 +144,7 @@ async def _list(
         )
         if len(found) == filters["limit"]:
             say(
-                f"the {len(found):,} seen last; there may be more: --limit {min(4 * len(found), 10_000)}"
+                f"Showing the {len(found):,} most recent (more may exist): --limit {min(4 * len(found), 10_000)}"
             )
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
     else:
@@ -184,7 +193,7 @@ def _in_short(group: ErrorGroup) -> str:
 @options.json_output
 @options.database
 def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
-    """Show one error: how often, since when, where, its traceback, its latest occurrences."""
+    """Show one error: its count, first and last occurrence, traceback and latest jobs."""
     execute(_show(id_, db, as_json=as_json, utc=utc))
 
 
@@ -246,7 +255,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
     "--by",
     metavar="NAME",
     default=lambda: os.environ.get("USER") or None,
-    help="Whose word it is.  [default: $USER]",
+    help="Name of the person who resolved it.  [default: $USER]",
 )
 @options.json_output
 @options.database

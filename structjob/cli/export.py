@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  structjob export 019a3f7c -o job.jsonl.gz        a job with its children, steps and lines
-  structjob export --logs --since -1d -l error    log lines, as JSON lines
+  structjob export 019a3f7c -o job.jsonl.gz        a job with its child jobs, steps and lines
+  structjob export --logs --since 1d -l error      log lines, as JSON lines
   structjob export gui-17 -o lines.csv             log lines of one job, for a spreadsheet
   structjob export gui-17 -o job.txt               the same as text
 
-`structjob import` takes back what `structjob export JOB` wrote. The options that choose lines go with --logs and --csv only. In CSV, text
-that a spreadsheet would take for a formula gets an apostrophe before it. What goes to stdout is JSON lines, with or without --json; with
--o, --json says what was written."""
+`structjob import` reads the files that `structjob export JOB` writes. The options that select lines work only with --logs and --csv. In CSV,
+an apostrophe is put before text that a spreadsheet would read as a formula. Without -o, JSON lines are written to stdout, with or without
+--json. With -o, --json reports the file and its number of lines as JSON."""
 )
 @click.argument("id_", metavar="[JOB]", required=False, shell_complete=job_ids)
 @click.option(
@@ -42,10 +42,10 @@ that a spreadsheet would take for a formula gets an apostrophe before it. What g
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Where to: .jsonl the job, .csv or .txt its log lines; compressed if it ends in .gz; - is stdout.",
+    help="File to write: NAME.jsonl for the job, NAME.csv or NAME.txt for its log lines; compressed if it ends in .gz.  [default: stdout]",
 )
-@click.option("--logs", is_flag=True, help="Log lines only, as JSON lines.")
-@click.option("--csv", "as_csv", is_flag=True, help="Log lines only, as CSV.")
+@click.option("--logs", is_flag=True, help="Write only log lines, as JSON lines.")
+@click.option("--csv", "as_csv", is_flag=True, help="Write only log lines, as CSV.")
 @filtered
 @options.json_output
 @options.database
@@ -60,21 +60,23 @@ def export(
     no_children: bool,
     **given: Any,
 ) -> None:
-    """Write a job, or log lines, to a file or to stdout."""
+    """Write a job, or log lines, to a file or stdout."""
     if output is not None and str(output) == "-":
         output = None
     if as_json and as_csv and output is None:
         raise click.UsageError(
-            "--json and --csv both say what stdout has: leave one out, or name a file with -o."
+            "--json and --csv cannot both write to stdout: use one of them, or name a file with -o."
         )
     filters = chosen(given, id_)
     what: Form | Literal["job"] = "csv" if as_csv else "json" if logs else _form_of(output)
     if what == "job":
         if id_ is None:
-            raise click.UsageError("Name a job, or say --logs or --csv for log lines of all jobs.")
+            raise click.UsageError(
+                "Name a job, or use --logs or --csv for the log lines of all jobs."
+            )
         if filters:
             raise click.UsageError(
-                "A job is exported as a whole: the options that choose lines go with --logs or --csv."
+                "A job is exported as a whole: the options that select lines need --logs or --csv."
             )
     execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
 

@@ -48,17 +48,17 @@ _OPTIONS = (
         "--since",
         metavar="TIME",
         callback=moment,
-        help="Since: -3h, 2d, 1h30m, today, 2026-05-04T13:30.",
+        help="Only lines from this time on: an age (3h, 2d, 1h30m), today, yesterday, or a time (13:30, 2026-05-04T13:30).",
     ),
-    click.option("--until", metavar="TIME", callback=moment, help="Before."),
+    click.option("--until", metavar="TIME", callback=moment, help="Only lines before this time."),
     click.option(
         "-l",
         "--level",
         type=click.Choice(LEVELS, case_sensitive=False),
         metavar="LEVEL",
-        help="This level and above: debug, info, success, warning, error, critical.",
+        help="Only lines of this level and above: debug, info, success, warning, error, critical.",
     ),
-    click.option("--exact", is_flag=True, help="With --level: this level only."),
+    click.option("--exact", is_flag=True, help="With --level: only lines of exactly this level."),
     click.option(
         "-w",
         "--where",
@@ -66,10 +66,12 @@ _OPTIONS = (
         multiple=True,
         metavar="KEY=VALUE",
         callback=attributes,
-        help="Only where an attribute has this value; may be repeated.",
+        help="Only lines whose attribute has this value; may be repeated.",
     ),
-    click.option("--grep", "text", metavar="TEXT", help="Only where the message holds this."),
-    click.option("--operation", metavar="TEXT", help="Only lines of jobs of this operation."),
+    click.option(
+        "--grep", "text", metavar="TEXT", help="Only lines whose message contains this text."
+    ),
+    click.option("--operation", metavar="TEXT", help="Only lines of jobs with this operation."),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
     click.option(
         "--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."
@@ -77,24 +79,24 @@ _OPTIONS = (
     click.option(
         "--stream",
         type=click.Choice(STREAMS),
-        help="Only what came by this stream; system is what was logged.",
+        help="Only lines of this stream: output of a program (stdout, stderr), or log calls (system).",
     ),
     click.option(
         "--scope",
         "type",
         type=click.Choice(("system", "job", "task")),
-        help="Only lines of no job, of a job, or of a step.",
+        help="Only lines outside jobs (system), of a job but no step (job), or of a step (task).",
     ),
     click.option("--system", is_flag=True, hidden=True),
     click.option(
         "--kind",
         metavar="NAME",
-        help="Only this kind: log, output, step_end, operation_end, progress …",
+        help="Only lines of this kind: log, output, step_start, step_end, operation_end, progress and others.",
     ),
     click.option("--logger", metavar="NAME", help="Only lines of this logger."),
     click.option("--source", hidden=True),
-    click.option("--category", metavar="NAME", help="Only this category."),
-    click.option("--project", metavar="NAME", help="Only this project."),
+    click.option("--category", metavar="NAME", help="Only lines of this category."),
+    click.option("--project", metavar="NAME", help="Only lines of this project."),
     click.option(
         "--correlation-id",
         "--correlation",
@@ -105,7 +107,7 @@ _OPTIONS = (
     click.option(
         "--correlated/--uncorrelated",
         default=None,
-        help="Only lines with a correlation id, or without one.",
+        help="Only lines that have a correlation id, or only lines that have none.",
     ),
     click.option(
         "--trace-id", "--trace", "trace_id", metavar="ID", help="Only lines with this trace id."
@@ -115,9 +117,9 @@ _OPTIONS = (
         "--error",
         "fingerprint",
         metavar="ID",
-        help="Only occurrences of this error, its id in full as `errors show` has it.",
+        help="Only lines that report this error. Give its full id, as `errors show` prints it.",
     ),
-    click.option("--no-children", is_flag=True, help="Without the lines of child jobs."),
+    click.option("--no-children", is_flag=True, help="Leave out the lines of child jobs."),
 )
 
 
@@ -142,11 +144,11 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
 
     if given["system"]:
         if id_ is not None:
-            raise click.UsageError("--system shows lines of no job: leave the id out.")
+            raise click.UsageError("--system selects lines outside jobs: do not name a job.")
         given = {**given, "type": "system"}
     if given["exact"]:
         if given["level"] is None:
-            raise click.UsageError("--exact goes with --level.")
+            raise click.UsageError("--exact needs --level.")
         given = {**given, "level": None, "levels": given["level"]}
     found = {
         name: given[name]

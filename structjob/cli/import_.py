@@ -25,25 +25,25 @@ _STDIN = Path("/dev/stdin")
     "import",
     epilog="""\b
 Examples:
-  structjob import job.jsonl.gz --dry-run          check every line, and store nothing
+  structjob import job.jsonl.gz --dry-run          check every line and store nothing
   structjob import job.jsonl.gz
   structjob import old.jsonl --new-ids --map ids.json
   ssh vm-9 cat job.jsonl | structjob import -
 
-Each line is an object with the key "record": job, attempt, step or event. All lines are checked before anything is stored, and the
-same file is stored once, however often it is imported.""",
+Each line is a JSON object whose key "record" is job, attempt, step or event; docs/reading.md describes the others. All lines are checked
+before any is stored. The same file is stored once, however often it is imported.""",
 )
 @click.argument(
     "file", type=click.Path(exists=True, dir_okay=False, allow_dash=True, path_type=Path)
 )
-@click.option("--dry-run", is_flag=True, help="Only check what would be stored.")
+@click.option("--dry-run", is_flag=True, help="Only check the file and say what would be stored.")
 @click.option("--new-ids", is_flag=True, help="Give jobs and steps new ids.")
 @click.option(
     "--map",
     "map_",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write old and new ids there.",
+    help="Write old and new ids to this file, as JSON.",
 )
 @options.json_output
 @options.database
@@ -68,7 +68,7 @@ async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> 
 
     if db.in_memory:
         raise Failure(
-            f"{db.shown} is in memory: what is imported there is gone at once; name a file, such as sqlite:///jobs.db",
+            f"{db.shown} is in memory, so imported data would be lost at once; name a file, such as sqlite:///jobs.db",
             code=2,
         )
     return await import_into(db.url, file, ids="new" if new_ids else "keep", dry_run=dry_run)
@@ -93,14 +93,14 @@ def _write_map(path: Path, found: ImportResult) -> None:
 
 def _tell(found: ImportResult, db: Database, *, dry_run: bool) -> None:
     if found.known:
-        say(f"this file is in {db.shown} already: nothing was stored")
+        say(f"this file was imported into {db.shown} before: nothing was stored")
     else:
         steps, lines = count_of(found.steps, "step"), count_of(found.events, "line")
         what = f"{count_of(found.jobs, 'job')}, {count_of(found.attempts, 'attempt')}, {steps} and {lines}"
         say(f"would store {what} in {db.shown}" if dry_run else f"stored {what} in {db.shown}")
     if found.refused:
         raise Failure(
-            f"the database refused {count_of(found.refused, 'line')}, which structjob_dead_letters holds, with the reason"
+            f"the database refused {count_of(found.refused, 'line')}; the table structjob_dead_letters has them with the reason"
         )
     if found.job_ids and not dry_run:
         suggest(command_line("show", next(iter(found.job_ids.values())), db=db.option))

@@ -28,25 +28,27 @@ STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
 @click.command(
     epilog="""\b
 Examples:
-  structjob jobs                       the newest, each with what failed or runs below it
+  structjob jobs                       the newest jobs, each with its child jobs that failed or run
   structjob jobs --status failed --since 1d
-  structjob jobs --slower              what takes, or took, longer than usual
+  structjob jobs --slower              jobs that take, or took, longer than usual
   structjob jobs --sort duration --operation nightly
-  structjob jobs --attempts -n 50      every try at any of them, the newest first
-  structjob jobs --watch               what runs, how far it is, how much is left
+  structjob jobs --attempts -n 50      the newest 50 attempts of all jobs
+  structjob jobs --watch               running jobs with progress and time left
   structjob jobs --json | jq -r '.[].id'"""
 )
 @click.option(
     "--status",
     multiple=True,
     type=click.Choice(STATUSES),
-    help="Only jobs of this status; may be repeated.",
+    help="Only jobs with this status; may be repeated.",
 )
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
-@click.option("--operation", metavar="TEXT", help="Only this operation.")
-@click.option("--owner", metavar="TEXT", help="Only this owner's.")
-@click.option("--category", metavar="TEXT", help="Only this category.")
-@click.option("--project", metavar="TEXT", help="Only this project.")
+@click.option(
+    "--operation", metavar="TEXT", help="Only jobs with this operation (the name of the job)."
+)
+@click.option("--owner", metavar="TEXT", help="Only jobs of this owner.")
+@click.option("--category", metavar="TEXT", help="Only jobs of this category.")
+@click.option("--project", metavar="TEXT", help="Only jobs of this project.")
 @click.option(
     "-w",
     "--where",
@@ -54,57 +56,65 @@ Examples:
     multiple=True,
     metavar="KEY=VALUE",
     callback=attributes,
-    help="Only where the metadata have this value; may be repeated.",
+    help="Only jobs whose metadata has this value; may be repeated.",
 )
 @click.option(
     "--slower",
     is_flag=True,
-    help="Only jobs slower than usual: than 95 % of the 100 of their operation that completed before.",
+    help="Only jobs slower than usual: slower than 95 % of the last 100 completed jobs of the same operation.",
 )
 @click.option(
     "--sort",
     type=click.Choice(("created", "duration")),
-    help="By duration: the longest of the newest 100,000.",
+    help="Order: newest first (created, the default), or longest first of the newest 100,000 (duration).",
 )
 @click.option(
-    "--grep", "text", metavar="TEXT", help="Only where operation or description hold this."
+    "--grep",
+    "text",
+    metavar="TEXT",
+    help="Only jobs whose operation or description contains this text.",
 )
 @click.option(
-    "--since", metavar="TIME", callback=moment, help="Created since: -3h, 2d, 1h30m, 2026-05-04."
+    "--since",
+    metavar="TIME",
+    callback=moment,
+    help="Only jobs created from this time on: 3h, 2d, 1h30m, today, 2026-05-04.",
 )
-@click.option("--until", metavar="TIME", callback=moment, help="Created before.")
 @click.option(
-    "--parent-id", "--parent", "parent_job_id", metavar="ID", help="Only children of this job."
+    "--until", metavar="TIME", callback=moment, help="Only jobs created before this time."
 )
-@click.option("--context-id", metavar="ID", help="Only with this context id of yours.")
+@click.option(
+    "--parent-id", "--parent", "parent_job_id", metavar="ID", help="Only child jobs of this job."
+)
+@click.option("--context-id", metavar="ID", help="Only jobs with this context id.")
 @click.option(
     "--correlation-id",
     "--correlation",
     "correlation_id",
     metavar="ID",
-    help="Only with this correlation id.",
+    help="Only jobs with this correlation id.",
 )
 @click.option(
     "--roots",
     "root_only",
     is_flag=True,
-    help="Only jobs without a parent, or whose parent is in another database.",
+    help="Only jobs that have no parent in this database.",
 )
 @click.option(
     "--flat",
     is_flag=True,
-    help="Children among the others, by when they were created, not below the job at the top.",
+    help="List child jobs by creation time among the others, not below their top job.",
 )
-@options.limit("How many, the newest first.")
+@options.limit("Maximum number of jobs.")
 @click.option(
     "--watch",
     is_flag=True,
-    help="Keep the table up to date, those that run on top, until Ctrl-C; in a pipe: a line for each change.",
+    help="Keep the table up to date, running jobs first, until Ctrl-C. In a pipe: print a line for each change.",
 )
 @click.option(
     "--attempts",
     is_flag=True,
-    help="Every attempt at any job, by when it began; with --status, --operation, --project, --since, --until and -n.",
+    help="List attempts instead of jobs, by start time. Works with --status, --operation, --project, --since, --until and -n.",
 )
 @options.pager
 @options.utc
@@ -121,21 +131,21 @@ def jobs(
     pager: bool,
     **filters: Any,
 ) -> None:
-    """List jobs, the newest first.
+    """List jobs, newest first.
 
-    Without a filter, child jobs stand below the job at the top: all of them if they are few, else
-    what failed or runs. With a filter, every job that matches has its own line; so it has with
-    --flat and --json.
+    Without a filter, child jobs are listed below their top job: all of them if there are three at
+    most, otherwise up to three that failed or run. With a filter, --flat or --json, each matching
+    job has its own line.
     """
     wanted = {name: value for name, value in filters.items() if value not in (None, (), False, {})}
     if watch and wanted.keys() & {"slower", "sort"}:
         raise click.UsageError(
-            "--watch shows what runs on top: --slower and --sort do not go with it."
+            "--watch lists running jobs first: do not use it with --slower or --sort."
         )
     if attempts:
         if watch or wanted.keys() - {"status", "operation", "project", "since", "until", "limit"}:
             raise click.UsageError(
-                "--attempts goes with --status, --operation, --project, --since, --until and --limit only."
+                "--attempts works only with --status, --operation, --project, --since, --until and --limit."
             )
         execute(_list_attempts(db, wanted, as_json=as_json, utc=utc))
         return
@@ -193,7 +203,7 @@ async def _list_attempts(
             say(
                 f"Showing the newest {len(page)} (more exist)"
                 if page
-                else "only the newest 100,000 were looked at: narrow with --until"
+                else "only the newest 100,000 attempts were searched; to search older ones, add --until"
             )
 
 

@@ -48,7 +48,7 @@ def event_name(
         or max(len(session), len(number)) > _DIGITS
     ):
         raise click.BadParameter(
-            f"{value!r} names no line: write its session and its number, such as 17:25; --json shows both",
+            f"{value!r} does not name a line: write its session and number, such as 17:25; `logs --json` shows both",
             ctx,
             param,
         )
@@ -60,30 +60,35 @@ def event_name(
     epilog="""\b
 Examples:
   structjob logs                            every line of every job
-  structjob logs 019a3f7c -l warning        what one job, and its children, complained about
+  structjob logs 019a3f7c -l warning        warnings and errors of one job and its child jobs
   structjob logs gui-17 -f                  follow a job until it ends
-  structjob logs --since -3h -w vm=pg-01 --grep timeout --context 3
-  structjob logs --around 17:25             what happened around line 25 of session 17
-  structjob logs --json -f | jq .message    JSON lines, with and without -f; --json=array for one array""",
+  structjob logs --since 3h -w vm=pg-01 --grep timeout --context 3
+  structjob logs --around 17:25             line 25 of session 17 and its neighbors
+  structjob logs --json -f | jq .message    JSON lines; --json=array for one array""",
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @filtered
-@click.option("-n", "--last", type=click.IntRange(0), metavar="N", help="Only the last N lines.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Only the first N lines.")
+@click.option(
+    "-n", "--last", type=click.IntRange(0), metavar="N", help="Show only the last N lines."
+)
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="Show only the first N lines.")
 @click.option(
     "--context",
     type=click.IntRange(0, 1_000),
     metavar="N",
-    help="With N lines before and after each.",
+    help="Also show N lines before and after each matching line.",
 )
 @click.option(
     "--around",
     metavar="SESSION:NUMBER",
     callback=event_name,
-    help="Only this line, with its neighbours in its job.",
+    help="Show this line and its neighbors in the same job; `logs --json` shows both numbers.",
 )
 @click.option(
-    "-f", "--follow", is_flag=True, help="Go on as lines come; ends with the job, if one is given."
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow the log: keep showing new lines, until Ctrl-C or the end of the given job.",
 )
 @options.pager
 @options.utc
@@ -104,21 +109,23 @@ def logs(
     no_children: bool,
     **given: Any,
 ) -> None:
-    """Show log lines, the oldest first."""
+    """Show log lines, oldest first."""
     if last is not None and limit is not None:
         raise click.UsageError("--last takes the last lines, --limit the first: use one of them.")
     if follow and (limit is not None or context or given["until"] is not None):
-        raise click.UsageError(
-            "--follow has no end: it goes with none of --limit, --until and --context."
-        )
+        raise click.UsageError("--follow cannot be used with --limit, --until or --context.")
     if context and last is not None:
-        raise click.UsageError("--context and --last do not go together: use --since instead.")
+        raise click.UsageError("--context cannot be used with --last: use --since instead.")
     if follow and json_form == "array":
-        raise click.UsageError("--follow has no end, and so no array: use --json for JSON lines.")
+        raise click.UsageError(
+            "--follow cannot be used with --json=array: use --json for JSON lines."
+        )
     filters = chosen(given, id_)
     if around is not None:
         if id_ is not None or filters or follow or last is not None or limit is not None:
-            raise click.UsageError("--around names one line: it goes with --context only.")
+            raise click.UsageError(
+                "--around shows one line: it can be combined only with --context."
+            )
         execute(
             _neighbours(
                 db, around, AROUND if context is None else context, json_form=json_form, utc=utc

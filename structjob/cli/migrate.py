@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     epilog="""\b
 Examples:
   structjob migrate                                   upgrade, or create the tables
-  structjob migrate --sql up --dialect postgresql     print what a DBA would run
-  structjob migrate --down base --yes                 drop all tables, with everything in them"""
+  structjob migrate --sql up --dialect postgresql     print the SQL for an administrator to run
+  structjob migrate --down base --yes                 drop all tables and all data in them"""
 )
 @click.option(
     "--sql",
@@ -31,20 +31,20 @@ Examples:
     type=click.Choice(("up", "down")),
     is_flag=False,
     flag_value="up",
-    help="Print the SQL instead of running it; up unless told.",
+    help="Print the SQL instead of running it.  [default: up]",
 )
 @click.option(
     "--dialect",
     type=click.Choice(("sqlite", "mysql", "mariadb", "postgresql")),
-    help="The SQL's dialect; by default that of the database.",
+    help="With --sql: dialect of the SQL.  [default: that of the database]",
 )
 @click.option(
     "--down",
     "down_to",
     metavar="REVISION",
-    help="Take the tables back to this revision; base drops them.",
+    help="Downgrade the tables to this revision; base drops them.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before dropping.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation before dropping.")
 @options.json_output
 @options.database
 def migrate(
@@ -63,7 +63,7 @@ def migrate(
         _print_sql(direction, dialect, db, down_to, as_json=as_json)
         return
     if dialect is not None:
-        raise click.UsageError("--dialect is for --sql; the database knows its own.")
+        raise click.UsageError("--dialect needs --sql.")
     tables = _tables(db, create=down_to is None)
     before, after = tables.upgrade() if down_to is None else _back(tables, db, down_to, yes=yes)
     if after is not None and db.path is None:
@@ -75,7 +75,7 @@ def migrate(
         )
     elif before == after:
         say(
-            f"{db.shown} is at revision {after or 'base'} already: nothing to do"
+            f"{db.shown} is already at revision {after or 'base'}: nothing to do"
             if after
             else f"{db.shown} has no tables of structjob: nothing to do"
         )
@@ -145,6 +145,6 @@ def _back(
             else f"This takes {db.shown} from revision {before} back to {target}."
         )
         if not is_terminal(sys.stdin):
-            raise Failure(what, code=2, hint="the same with --yes, if that is meant")
+            raise Failure(what, code=2, hint="to do it, repeat the command with --yes")
         click.confirm(f"{what} Go on?", abort=True, err=True)
     return before, tables.downgrade(target)

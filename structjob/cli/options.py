@@ -26,13 +26,13 @@ def database(function: F) -> F:
         "--db",
         metavar="URL",
         callback=_database,
-        help="Database, such as sqlite:///jobs.db; a file's path will do.",
+        help="URL of the database, such as sqlite:///jobs.db, or the path of an SQLite file.",
     )(function)
 
 
 def json_output(function: F) -> F:
     """Add ``--json``; the command receives it as *as_json*."""
-    return click.option("--json", "as_json", is_flag=True, help="JSON on stdout.")(function)
+    return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
 
 
 class JsonForms(click.Command):
@@ -67,7 +67,7 @@ def json_forms(function: F) -> F:
         "json_form",
         flag_value="lines",
         default=None,
-        help="JSON lines on stdout; --json=array: one array.",
+        help="Write JSON lines to stdout; --json=array: one JSON array.",
     )
     return lines(click.option(_ARRAY, "json_form", flag_value="array", hidden=True)(function))
 
@@ -88,7 +88,10 @@ def utc(function: F) -> F:
     """Add ``--utc``."""
     # Eager, because the parsing of times on the command line depends on it.
     return click.option(
-        "--utc", is_flag=True, is_eager=True, help="Times in UTC, not in local time."
+        "--utc",
+        is_flag=True,
+        is_eager=True,
+        help="Show and read times in UTC instead of local time.",
     )(function)
 
 
@@ -100,5 +103,5 @@ def pager(function: F) -> F:
         flag_value=False,
         default=True,
         type=bool,
-        help="Write to the terminal at once, without $PAGER or less.",
+        help="Write directly to the terminal, not through $PAGER or less.",
     )(function)

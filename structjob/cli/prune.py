@@ -49,20 +49,20 @@ def _ages(
 @click.command(
     epilog="""\b
 Examples:
-  structjob prune --older-than 30d --dry-run                         how much that would be
+  structjob prune --older-than 30d --dry-run                         preview: count what would be deleted
   structjob prune --older-than 30d --status failed=365d --level debug=2d
   structjob prune --older-than 90d --archive /backup/structjob --yes
 
-A job goes with its steps and lines when it, all below it, and whatever above it has ended, all ended that long ago; what is pending or
-running stays. --level takes lines away earlier though their job stays. `structjob import` takes back the files of an archive. The room
-is used again; see `structjob stats storage`."""
+A job is deleted with its steps and lines if it ended longer ago than the age. A family of jobs is deleted as a whole, when all of its ended
+jobs are due. Pending and running jobs are never deleted. --level deletes lines earlier than their job. `structjob import` restores the
+files of an archive. The freed space is used for new rows; the database file does not shrink (see docs/retention.md)."""
 )
 @click.option(
     "--older-than",
     "days",
     metavar="AGE",
     callback=read_age,
-    help="Age of everything without an age of its own: 12h, 30d, 2w, 6mo (of 30 days each), 1y.",
+    help="Delete what is older: 12h, 30d, 2w, 6mo (a month is 30 days), 1y. --level and --status take precedence.",
 )
 @click.option(
     "--level",
@@ -70,7 +70,7 @@ is used again; see `structjob stats storage`."""
     metavar="LEVEL=AGE",
     multiple=True,
     callback=_ages,
-    help=f"Age of lines of a level, or {FOREVER}.",
+    help=f"Age for lines of this level, or {FOREVER} to keep them; may be repeated.",
 )
 @click.option(
     "--status",
@@ -78,16 +78,16 @@ is used again; see `structjob stats storage`."""
     metavar="STATUS=AGE",
     multiple=True,
     callback=_ages,
-    help=f"Age of jobs of a status, or {FOREVER}.",
+    help=f"Age for jobs of this status, or {FOREVER} to keep them; may be repeated.",
 )
 @click.option(
     "--archive",
     type=click.Path(file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Write it there first.",
+    help="Write what is deleted to compressed files in this directory first.",
 )
-@click.option("--dry-run", is_flag=True, help="Only say how much it is.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.utc
 @options.json_output
 @options.database
@@ -108,7 +108,7 @@ def prune(
 
     if days is None and not levels and not statuses:
         raise click.UsageError(
-            "Nothing selected: --older-than 30d, --level debug=2d, --status completed=7d."
+            "Nothing selected: give an age, such as --older-than 30d, --level debug=2d or --status completed=7d."
         )
     retention = Retention(days=days, levels=levels, statuses=statuses, archive=archive)
     if not dry_run and not yes and not is_terminal(sys.stdin):
@@ -138,7 +138,7 @@ def prune(
     if found.archived:
         suggest(command_line("import", found.archived[0], "--dry-run", db=db.option))
     if found.oldest is not None:
-        say(f"the oldest line is of {full(found.oldest, utc=utc)}")
+        say(f"the oldest remaining line is from {full(found.oldest, utc=utc)}")
 
 
 async def _prune(
@@ -160,7 +160,7 @@ async def _prune(
                 return await tracker.prune(retention, patience=_PATIENCE)
             except OSError as exc:
                 raise Failure(
-                    f"cannot write the archive {retention.archive}: {exc.strerror or exc}; what is not in it was not deleted"
+                    f"cannot write the archive {retention.archive}: {exc.strerror or exc}; nothing was deleted that is not in the archive"
                 ) from exc
 
 

@@ -24,16 +24,21 @@ Examples:
   structjob serve --read-only --open
   structjob token create --scope read && structjob serve --host 0.0.0.0 --allowed-host logs.example
 
-Without tokens only this machine is let in. With --token-file, or where ./structjob-tokens.json is, each request needs one."""
+Without tokens, only requests from this machine are answered. With --token-file, or if ./structjob-tokens.json exists, each request needs a
+token. For operation behind a proxy, see docs/http.md."""
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port; 0: a free one.")  # fmt: skip
-@click.option("--token-file", metavar="FILE", help="File of the tokens; see structjob token.")
-@click.option("--read-only", is_flag=True, help="Refuse to cancel, resolve and prune.")
-@click.option("--allowed-host", multiple=True, metavar="NAME", help="A name this server is reached by; may be repeated.")  # fmt: skip
-@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-* headers count.")  # fmt: skip
-@click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin whose pages may read the API with a token.")  # fmt: skip
-@click.option("--frame-ancestor", multiple=True, metavar="ORIGIN", help="Origin that may show the pages in a frame.")  # fmt: skip
+@click.option("--port", type=click.IntRange(0, 65535), default=8321, show_default=True, help="Port to listen on; 0 chooses a free one.")  # fmt: skip
+@click.option(
+    "--token-file",
+    metavar="FILE",
+    help="File with the tokens; create them with `structjob token create`.",
+)
+@click.option("--read-only", is_flag=True, help="Refuse requests to cancel, resolve and prune.")
+@click.option("--allowed-host", multiple=True, metavar="NAME", help="Host name under which browsers reach this server; may be repeated.")  # fmt: skip
+@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-* headers are trusted; may be repeated.")  # fmt: skip
+@click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin, such as https://ops.example, whose scripts may read the API with a token; may be repeated.")  # fmt: skip
+@click.option("--frame-ancestor", multiple=True, metavar="ORIGIN", help="Origin that may show these pages in a frame; may be repeated.")  # fmt: skip
 @click.option("--open", "browser", is_flag=True, help="Open the pages in a browser.")
 @options.database
 def serve(
@@ -66,11 +71,11 @@ def serve(
     if tokens is None and not is_local(host):
         raise Failure(
             f"--host {host} would let every machine read this without a token; "
-            "type: structjob token create --scope read",
+            "create one: structjob token create --scope read",
             code=2,
         )
     if db.in_memory:
-        raise Failure(f"{db.shown} is in memory: only its own program can read it", code=2)
+        raise Failure(f"{db.shown} is in memory: only the program that made it can read it", code=2)
     execute(_look_at(db))
     wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- a comparison only
     names = frozenset(allowed_host) | (frozenset() if wildcard else {host.lower()})

@@ -34,15 +34,15 @@ Examples:
   structjob sessions --live
   structjob sessions --json | jq '.[] | select(.status == "died")'
 
-A session is one running process. Whether its lines are complete is what `structjob verify` tells."""
+A session is one tracker in one process. `structjob verify` tells whether all of its lines are stored."""
 )
-@click.option("--live", is_flag=True, help="Only those that have not ended.")
-@options.limit("How many, the newest first.")
+@click.option("--live", is_flag=True, help="Only sessions that have not ended.")
+@options.limit("Maximum number of sessions.")
 @options.utc
 @options.json_output
 @options.database
 def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
-    """List the processes that logged here, the newest first."""
+    """List the sessions (programs that log to this database), newest first."""
     execute(_sessions(db, as_json=as_json, utc=utc, live=live, limit=limit))
 
 
@@ -57,7 +57,7 @@ async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit
         if db.path is None and (places := places_of(db)) is not None:
             say(f"spools of this user on this host: {places.candidates[0]}")
     else:
-        say("no session goes on" if live else f"no sessions in {db.shown} yet")
+        say("no live sessions" if live else f"no sessions in {db.shown} yet")
         if live:
             suggest(command_line("sessions", db=db.option))
 

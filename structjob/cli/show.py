@@ -29,25 +29,25 @@ LAST = 5
 Examples:
   structjob show 9b84fe0f              the end of an id, or its beginning
   structjob show gui-17                your own external or context id
-  structjob show backup                the newest job called so
-  structjob show backup --failed       of its steps and children, those that failed
-  structjob show backup --all | less   all of them"""
+  structjob show backup                the newest job of this operation
+  structjob show backup --failed       only the steps and child jobs that failed
+  structjob show backup --all | less   all steps and child jobs"""
 )
 @click.argument("id_", metavar="ID", shell_complete=job_ids)
 @click.option(
     "--all",
     "whole",
     is_flag=True,
-    help="All steps, children, metadata and traceback lines, however many.",
+    help="Show all steps, child jobs, metadata and traceback lines, however many.",
 )
 @click.option(
-    "--failed", is_flag=True, help="Of the steps and children, only those that failed or crashed."
+    "--failed", is_flag=True, help="Show only steps and child jobs that failed or crashed."
 )
 @click.option(
     "--depth",
     type=click.IntRange(0, 100),
     metavar="N",
-    help="Levels of children to look at; 0: none. Default: all.",
+    help="Show N levels of child jobs; 0 shows none.  [default: all]",
 )
 @options.pager
 @options.utc
@@ -64,10 +64,11 @@ def show(
     as_json: bool,
     utc: bool,
 ) -> None:
-    """Show one job: its steps, attempts, children, result and first error.
+    """Show one job: its steps, attempts, child jobs, result and error.
 
-    Of many steps or children it counts them by status and shows what failed, what runs and what
-    took longest.
+    ID is any id of the job, the beginning or end of a structjob id, or an operation (its newest
+    job). If there are more than 20 steps or child jobs, the command shows counts by status, and
+    those that failed, run or took longest.
     """
     with paged(wanted=pager and not as_json):
         execute(_show(id_, db, whole=whole, failed=failed, depth=depth, as_json=as_json, utc=utc))

@@ -44,23 +44,23 @@ _ROWS = 48
 @click.command(
     epilog="""\b
 WHAT is one of
-  operations     outcomes of the jobs of each operation, and how long the completed ones took (the default)
-  steps          the same of the steps within them
-  projects       the same of the jobs of each project
-  throughput     the same of the jobs that ended in each stretch of time, the last 24 hours by default
-  errors         how often each type of error occurred, by step and operation; with --bucket: in each stretch of time
-  errors-by-job  which jobs have the most errors among their lines
-  volume         how many lines there are, by type, level and category
-  storage        rows and bytes of each table
+  operations     jobs of each operation: number by status, success rate, durations of the completed ones (the default)
+  steps          the same for their steps
+  projects       the same for the jobs of each project
+  throughput     the same for the jobs that ended in each interval; by default each hour of the last 24 hours
+  errors         number of errors of each type, by step and operation; with --bucket: in each interval
+  errors-by-job  jobs with the most error lines
+  volume         number of log lines by type, level and category
+  storage        rows and bytes of each table, and of the file, and of the file
 \b
 Examples:
-  structjob stats --since 1h                        what ended in the last hour; --by created: what began
+  structjob stats --since 1h                        jobs that ended in the last hour
   structjob stats steps --operation nightly
   structjob stats errors --bucket 1h                errors per hour, by type
   structjob stats throughput --since 7d --bucket 1d
   structjob stats volume --json | jq .by_level
 
-A percentile is by nearest rank: it is always one of the durations that were measured."""
+P50, P95 and P99 are percentiles by nearest rank: each is one of the measured durations."""
 )
 @click.argument(
     "what",
@@ -83,31 +83,33 @@ A percentile is by nearest rank: it is always one of the durations that were mea
     "--since",
     metavar="TIME",
     callback=moment,
-    help="Since (see --by; of lines: logged since): -3h, 2d, 1h30m, 2026-05-04.",
+    help="Only jobs and steps that ended (see --by), and lines that were logged, from this time on: 3h, 2d, today, 2026-05-04.",
 )
-@click.option("--until", metavar="TIME", callback=moment, help="Before.")
+@click.option("--until", metavar="TIME", callback=moment, help="The same, before this time.")
 @click.option(
     "--by",
     type=click.Choice(("created", "ended")),
-    help="Of jobs and steps: whether a window is about when they were created (began), or ended.  [default: ended]",
+    help="Whether --since and --until mean when jobs were created (steps: started) or when they ended.  [default: ended]",
 )
-@click.option("--operation", metavar="TEXT", help="Only this operation.")
+@click.option(
+    "--operation", metavar="TEXT", help="Only jobs with this operation (the name of the job)."
+)
 @click.option("--project", metavar="TEXT", help="Only this project.")
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
-@click.option("--owner", metavar="TEXT", help="Only this owner's.")
+@click.option("--owner", metavar="TEXT", help="Only jobs of this owner.")
 @click.option("--category", metavar="TEXT", help="Only jobs of this category.")
 @click.option(
     "--bucket",
     metavar="SPAN",
     callback=stretch,
-    help="Of throughput and errors: how long a stretch is: 15m, 1h, 1d. The first begins at a round time, not after --since.",
+    help="For throughput and errors: length of the intervals: 15m, 1h, 1d. They begin at round times; the first may begin before --since.",
 )
 @click.option(
     "-n",
     "--limit",
     type=click.IntRange(1, 10_000),
     metavar="N",
-    help="How many, those with the most first.  [default: 100]",
+    help="Maximum number of rows, the largest first.  [default: 100]",
 )
 @options.utc
 @options.json_output
@@ -216,7 +218,7 @@ def _advise(found: Any, asked: _Question) -> None:
         and "bucket" not in filters
     ):
         say(
-            f"those {len(found):,} with the most; there may be more: --limit {min(10 * len(found), 10_000)}"
+            f"Showing the {len(found):,} largest (more may exist): --limit {min(10 * len(found), 10_000)}"
         )
     if asked.what == "operations":
         worst = max(found, key=lambda one: one.failed + one.crashed)

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 @click.command(
     epilog="""\b
 Examples:
-  structjob tail                            the last ten lines of all jobs, then what comes
-  structjob tail gui-17                     the same of one job and its children, until it ends
-  structjob tail -n 0 -l error --json       errors from now on, as JSON lines
+  structjob tail                            the last ten lines of all jobs, then each new line
+  structjob tail gui-17                     the same for one job and its child jobs, until it ends
+  structjob tail -n 0 -l error --json       new errors only, as JSON lines
 
-Each line is shown once and none is missed, whichever process logs it; where lines were given up, a message says so."""
+Each line is shown exactly once, whichever process logs it. If lines were dropped, a message says how many and why."""
 )
 @click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
 @click.option(
@@ -32,7 +32,7 @@ Each line is shown once and none is missed, whichever process logs it; where lin
     type=click.IntRange(0),
     default=10,
     show_default=True,
-    help="How many of the lines that are there already.",
+    help="Number of existing lines to show first.",
 )
 @filtered
 @options.utc
@@ -48,7 +48,7 @@ def tail(
     no_children: bool,
     **given: Any,
 ) -> None:
-    """Follow the log as lines come, until Ctrl-C, or until the job ends."""
+    """Follow the log: show new lines until Ctrl-C, or until the given job ends."""
     if given["until"] is not None:
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)

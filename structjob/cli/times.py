@@ -35,7 +35,7 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
         return (read.replace(tzinfo=UTC) if utc and read.tzinfo is None else read).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.BadParameter(
-            f"{text!r} is no time: write how long ago (-3h, 2d, 1h30m), a date (2026-05-04), or a time (13:30, 2026-05-04T13:30)",
+            f"{text!r} is not a time: write an age (3h, 2d, 1h30m), today, yesterday, a date (2026-05-04), or a time (13:30, 2026-05-04T13:30)",
             ctx,
             param,
         ) from None
@@ -55,7 +55,7 @@ def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> ti
     except OverflowError:
         found = None
     if found is None:
-        raise click.BadParameter(f"{value!r} is no length of time: write 15m, 1h, 7d", ctx, param)
+        raise click.BadParameter(f"{value!r} is not a duration: write 15m, 1h or 7d", ctx, param)
     return found
 
 
@@ -78,7 +78,9 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timede
     except OverflowError:
         found = None
     if found is None:
-        raise click.BadParameter(f"{value!r} is no age: write 30d, 2w, 6mo, 1y or 12h", ctx, param)
+        raise click.BadParameter(
+            f"{value!r} is not an age: write 12h, 30d, 2w, 6mo or 1y", ctx, param
+        )
     return found
 
 

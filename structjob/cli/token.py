@@ -53,8 +53,8 @@ def token() -> None:
 
 
 @token.command()
-@click.option("--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="What it allows; write includes read.")  # fmt: skip
-@click.option("--expires", metavar="AGE", callback=age, help="After how long it ends, such as 90d; by default never.")  # fmt: skip
+@click.option("--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="Rights of the token; write includes read.")  # fmt: skip
+@click.option("--expires", metavar="AGE", callback=age, help="Lifetime of the token, such as 90d.  [default: unlimited]")  # fmt: skip
 @_file
 def create(scope: str, expires: timedelta | None, token_file: str | None) -> None:
     """Create a token and show it once."""

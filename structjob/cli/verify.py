@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from structjob.text.wording import count_of
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from structjob.cli.database import Database
+    from structjob.cli.database import Database, Reader
     from structjob.models import SessionRecord
     from structjob.queries.verify import SessionVerification, VerifyResult
 
@@ -36,24 +37,25 @@ Examples:
   structjob verify --spool /var/lib/app/spool
   structjob verify --json | jq .missing
 
-Each process numbers its lines 1, 2, 3 …; a number that is neither stored nor explained is a lost line.
+Each session (one tracker in one process) numbers its lines 1, 2, 3 …  A number that is neither stored nor explained is a lost line. A
+number is explained if structjob recorded why its line is not stored: it was pruned, or dropped because the disk was full, for example.
 
 \b
-Exit code 0 if every line is accounted for: all sessions are complete or live. Exit code 1 (and "ok": false) if
-  a session is incomplete: lines were lost;
-  a session has an unknown tail: its process ended and its spool was not seen, so there may have been more lines;
-  a session is undelivered: lines of a program that died wait in a spool and could not be delivered;
+Exit code 0: every line is accounted for; all sessions are complete or live. Exit code 1 (and "ok": false) if
+  a session is incomplete: lines are missing without an explanation;
+  a session has an unknown tail: its process ended and its spool was not found, so there may have been more lines;
+  a session is undelivered: lines of an ended program wait in a spool and could not be stored;
   a job is marked running although its process has ended, or rows belong to jobs that do not exist."""
 )
 @click.option(
     "--spool", "spools", metavar="DIR", multiple=True, type=click.Path(file_okay=False, path_type=Path), envvar="STRUCTJOB_SPOOL",
-    help="Spool directory of the programs, if it is not the usual one; can be repeated. [env: STRUCTJOB_SPOOL]",
+    help="Also search this spool directory; may be repeated. Needed for programs that set Tracker(spool=DIR).  [env: STRUCTJOB_SPOOL]",
 )  # fmt: skip
 @options.utc
 @options.json_output
 @options.database
 def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
-    """Prove that no line was lost, session by session."""
+    """Check that every log line is stored, or that the reason is known, session by session."""
     execute(_verify(db, spools, as_json=as_json, utc=utc))
 
 
@@ -67,6 +69,7 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
             if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
+        reasons = await _reasons(reader, found)
         known = await reader.sessions.records([one.session_id for one in found.sessions])
         # What can be delivered was delivered just before.
         roots, directories = _spools(db, named)
@@ -79,8 +82,8 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
         })  # fmt: skip
     else:
         _print(found, known, left, utc=utc)
-        _remark(found, db, busy)
-        say(f"spools looked at: {', '.join(map(str, roots)) or 'none'}")
+        _remark(found, db, busy, reasons)
+        say(f"spool directories searched: {', '.join(map(str, roots)) or 'none'}")
     if (failure := _failure(found, left, db)) is not None:
         raise failure
 
@@ -123,20 +126,20 @@ def _failure(found: VerifyResult, left: Mapping[int, int], db: Database) -> Fail
     if found.missing:
         lines = count_of(found.missing, "line", "is", "are")
         return Failure(
-            f"{lines} missing: each number was given out, and nothing says why its line is not stored"
+            f"{lines} missing: they were logged and are not stored, and no reason is recorded"
         )
     if left:
         return Failure(
-            f"{sum(left.values()):,} bytes of {count_of(len(left), 'program')} that died wait in the spool and could not be delivered: "
-            "nothing is proved of them",
+            f"{sum(left.values()):,} bytes of {count_of(len(left), 'program')} that ended wait in the spool and cannot be stored now: "
+            "whether they are complete is unknown",
             hint=command_line("doctor", db=db.option),
         )
     if unknown := _unknown(found):
         return Failure(
-            f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: nothing proves that every line was stored"
+            f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: there may be lines that are not stored"
         )
     if not found.ok:
-        return Failure("no line is missing, but rows do not fit together: see above")
+        return Failure("no line is missing, but some rows contradict each other: see above")
     return None
 
 
@@ -209,22 +212,38 @@ def _unknown(found: VerifyResult) -> int:
     return sum(session.status == "unknown_tail" for session in found.sessions)
 
 
-def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
+async def _reasons(reader: Reader, found: VerifyResult) -> Counter[str]:
+    """Return how many numbers are not stored for each recorded reason, without pruned ones."""
+    reasons: Counter[str] = Counter()
+    for session in found.sessions:
+        left = session.explained - session.pruned
+        for gap in await reader.sessions.gaps(session.session_id) if left else ():
+            if gap.reason != "pruned":
+                reasons[gap.reason] += gap.last_seq - gap.first_seq + 1
+    return reasons
+
+
+def _remark(
+    found: VerifyResult, db: Database, busy: Collection[int], reasons: Counter[str]
+) -> None:
     """Explain the numbers."""
     from structjob.queries.verify import LOOKS_RESTORED
 
     if not found.missing:
-        names = ("stored", "explained", "pruned")
         stored, explained, pruned = (
-            sum(getattr(session, name) for session in found.sessions) for name in names
+            sum(getattr(session, name) for session in found.sessions)
+            for name in ("stored", "explained", "pruned")
         )
-        why = f" ({pruned:,} of them pruned)" if pruned else ""
-        lines = count_of(stored, "line", "is", "are")
-        what = "nothing that is known of is missing" if _unknown(found) else "nothing is missing"
+        every = "every known line" if _unknown(found) else "every line"
         sessions = count_of(len(found.sessions), "session")
-        say(
-            f"{what}: {lines} stored, in {sessions}; {explained:,} more {'is' if explained == 1 else 'are'} explained{why}"
+        dropped = explained - pruned
+        named = ", ".join(f"{reason} {number:,}" for reason, number in reasons.most_common())
+        parts = (
+            f"{count_of(stored, 'line', 'is', 'are')} stored in {sessions}",
+            f"{count_of(dropped, 'line', 'is', 'are')} not stored ({named})" if dropped else "",
+            f"{pruned:,} were pruned" if pruned else "",
         )
+        say(f"{every} is accounted for: {', '.join(part for part in parts if part)}")
     for session in found.sessions:
         if session.holes and session.status != "live":
             shown = ", ".join(
@@ -232,7 +251,7 @@ def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
                 for first, last in session.holes[:_HOLES]
             )
             say(
-                f"session {session.session_id} lacks {shown}{' …' if len(session.holes) > _HOLES else ''}"
+                f"session {session.session_id}: missing numbers {shown}{' …' if len(session.holes) > _HOLES else ''}"
             )
         if session.fewer:
             say(
@@ -247,8 +266,8 @@ def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
     if len(unknown) > delivering:
         sessions = count_of(len(unknown) - delivering, "session")
         say(
-            f"the process of {sessions} ended, and its spool was not seen: there may have been more lines; if the spool is "
-            "in another directory or on another host, run this there, with --spool DIR"
+            f"{sessions}: the process has ended and its spool was not found, so there may be more lines. If the spool is "
+            "in another directory or on another host, run `structjob verify --spool DIR` there"
         )
     if duplicates := sum(session.duplicates for session in found.sessions):
         say(
@@ -257,10 +276,10 @@ def _remark(found: VerifyResult, db: Database, busy: Collection[int]) -> None:
     if found.running:
         jobs = count_of(found.running, "job", "is", "are")
         say(
-            f"{jobs} still marked running though the process has ended, such as {escape(found.running_job_ids[0])}"
+            f"{jobs} still marked running although the process has ended, such as {escape(found.running_job_ids[0])}"
         )
         say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
     orphans = found.orphans
     if orphans.attempts or orphans.steps or orphans.logs:
         rows = f"{count_of(orphans.logs, 'line')}, {count_of(orphans.steps, 'step')} and {count_of(orphans.attempts, 'attempt')}"
-        say(f"{rows} belong to jobs that are not there, such as {escape(orphans.job_ids[0])}")
+        say(f"{rows} belong to jobs that do not exist, such as {escape(orphans.job_ids[0])}")

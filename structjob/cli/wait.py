@@ -29,7 +29,7 @@ _LOOK_EVERY = 2.0
 
 @click.command(
     epilog="""\b
-Exit codes: 0 completed, 1 failed or crashed, 130 cancelled, 124 not ended in time.
+Exit codes: 0 completed, 1 failed or crashed, 130 cancelled, 124 timeout, 3 no such job.
 \b
 Examples:
   structjob wait 019a3f7c && structjob logs 019a3f7c
@@ -40,12 +40,12 @@ Examples:
     "--timeout",
     metavar="SPAN",
     callback=stretch,
-    help="How long to wait at most: 30s, 10m.  [default: as long as it takes]",
+    help="Maximum time to wait, such as 30s or 10m.  [default: no limit]",
 )
 @options.json_output
 @options.database
 def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:
-    """Wait until a job has ended; its outcome is the exit code."""
+    """Wait until a job has ended. The exit code is its outcome."""
     job = execute(_wait(id_, db, None if timeout is None else timeout.total_seconds()))
     if as_json:
         put_json(job)

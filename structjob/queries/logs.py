@@ -394,7 +394,7 @@ class Logs:
         wanted = merged(LogFilter, filter, filters)
         if wanted.order != "asc" or wanted.until is not None:
             raise InvalidFilter(
-                "a tail goes on with time: leave order and until out, or list the events"
+                "a tail has no end: leave out `order` and `until`, or list the events"
             )
         if last is not None and (not isinstance(last, int) or isinstance(last, bool) or last < 0):
             raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")

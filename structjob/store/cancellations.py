@@ -75,9 +75,7 @@ def request(
         row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
         connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
     else:
-        raise InvalidState(
-            f"job {job_id} ({job['operation']}) is {status.value} already; only what has not ended can be cancelled"
-        )
+        raise InvalidState(f"job {job_id} ({job['operation']}) has already ended: {status.value}")
     return status
 
 

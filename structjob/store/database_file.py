@@ -121,7 +121,7 @@ def is_unchanging(path: Path) -> bool:
     """Return whether no program can change the database *path*: it is on a read-only file system
     and has no write-ahead log, so no program of another host or container has it open either.
 
-    SQLite reads such a file only if it is told so, because it cannot create the log's index.
+    SQLite reads such a file only as an immutable one, because it cannot create the log's index.
     """
     try:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not any(

@@ -109,7 +109,7 @@ def _record(number: int, line: bytes) -> tuple[str, dict[str, Any]]:
     kind = record.pop("record", None) if isinstance(record, dict) else None
     if not isinstance(kind, str) or (kind not in NOTES and kind not in TABLES):
         raise ImportRefused(
-            f'line {number} is no record: it must be an object with the key "record": job, attempt, step or event'
+            f'line {number} is not a record: it must be an object with the key "record": job, attempt, step or event'
         )
     return kind, record
 
@@ -198,7 +198,7 @@ def _time(name: str, value: Any) -> str:
             moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError, OSError):
         raise ValueError(
-            f"{name} is no time: {value!r}; write ISO 8601, such as 2026-05-04T13:30:00Z"
+            f"{name} is not a time: {value!r}; write ISO 8601, such as 2026-05-04T13:30:00Z"
         ) from None
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f").rjust(26, "0")
 

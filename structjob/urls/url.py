@@ -134,7 +134,7 @@ def _check_file_options(url: str) -> None:
     ]
     if mark and unknown:
         raise InvalidURL(
-            f"{unknown[0]!r} in {url!r} is no option of SQLite: for a file with a question mark in its name write %3F, "
+            f"{unknown[0]!r} in {url!r} is not an option of SQLite: for a file with a question mark in its name write %3F, "
             f"as in {path}%3F{options}"
         )
 

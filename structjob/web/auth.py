@@ -130,7 +130,7 @@ class Doors:
             Refused: with 401, 404 or 429.
         """
         if self._tokens is None:
-            raise Refused(404, "nothing is to be logged in to: there are no tokens")
+            raise Refused(404, "there is no login: this server has no tokens")
         token = self._checked(self._tokens, _peer(scope), text)
         return token, _signer(token).sign(token.id).decode()
 
@@ -141,7 +141,7 @@ class Doors:
             Refused: with 401 or 429.
         """
         if self._tokens is None:
-            raise Refused(401, "there are no tokens here")
+            raise Refused(401, "this server has no tokens")
         token = self._checked(self._tokens, _peer(scope), text)
         return Identity(token.id, self._of(token.scopes), ambient=False)
 

@@ -32,7 +32,7 @@ def _moment(text: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     raise ValueError(
-        f"{text!r} is no time: write RFC 3339 with a zone (2026-11-28T12:03:22.184Z), or how long ago (-3h)"
+        f"{text!r} is not a time: write RFC 3339 with a zone (2026-11-28T12:03:22.184Z), or how long ago (-3h)"
     )
 
 
@@ -42,7 +42,7 @@ def _span(text: str) -> timedelta:
     except OverflowError:
         found = None
     if found is None:
-        raise ValueError(f"{text!r} is no length of time: write 15m, 1h, 7d")
+        raise ValueError(f"{text!r} is not a duration: write 15m, 1h or 7d")
     return found
 
 

@@ -63,7 +63,7 @@ class StreamQuery(LogMatch):
                 )
         wanted = LogFilter.of(**self.values("channels", "last", "after", "wait", "state"))
         if self.until is not None:
-            raise InvalidFilter("a stream goes on with time: leave until out, or list /logs")
+            raise InvalidFilter("a stream has no end: leave out `until`, or use /logs")
         job = self.job[0] if self.job else None
         if "tree" in self.channels and (job is None or len(self.job or ()) > 1):
             raise InvalidFilter("the channel tree is of one job: give job")

@@ -47,10 +47,12 @@ Examples:
     "--source",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="Move a copy of this directory instead of one made for it.",
+    help="Copy this directory, instead of a generated one, and move the copy.",
 )
 @click.option(
-    "--once", is_flag=True, help="Without progress bars and pauses; fails if a line was lost."
+    "--once",
+    is_flag=True,
+    help="Run without progress bars and pauses; exit code 1 if a line was lost.",
 )
 @options.json_output
 @options.database

@@ -50,25 +50,34 @@ LAST_LINE = 500
 Examples:
   structjob run -- make test
   structjob run --operation nightly --owner ada --metadata vm=pg-01 -- ./backup.sh /srv
-  structjob run --job-id import-17 -- python import.py     again: the job's next attempt
+  structjob run --job-id import-17 -- python import.py     the next attempt of the same job
   structjob run --json -- make test 2>make.log | jq .result
 
-The program always runs. Where its output cannot be stored, one warning on stderr says why. The lines then wait in a directory until the
-database can be used, and the next structjob command with this database stores them: --spool or $STRUCTJOB_SPOOL if set, beside the
-database file, in $XDG_STATE_HOME/structjob (~/.local/state/structjob), ./.structjob, or a private directory in the temporary one.
+The program always runs. If its output cannot be stored, one warning on stderr says why. The lines then wait in a directory, and the next
+structjob command that can use this database stores them. The directory is the first of these that can be written to: --spool or
+$STRUCTJOB_SPOOL; beside the database file; $XDG_STATE_HOME/structjob (~/.local/state/structjob); ./.structjob; a private one in $TMPDIR.
 
-What the program prints still appears, byte for byte; each line is recorded, tagged stdout or stderr. It gets the descriptors, signals,
-limits and environment that it would get without us, and we end as it ends: with its exit code, or by its signal (a shell shows 128 and the
-signal's number); 127 if there is no such program, 126 if it cannot be run. Signals are passed on to it. STRUCTJOB_* and
-STRUCTJOB_DATABASE_URL are added to its environment: a Python program that opens a Tracker joins the job. So that Python's output comes
-line by line, PYTHONUNBUFFERED is 1 unless you set it. With --json all that the program prints appears on stderr, and stdout has the job
-once it has ended.
+The program's output is copied byte for byte, and each line is recorded as stdout or stderr. The program inherits the same descriptors,
+signals, limits and environment as without `structjob run`. Signals are passed on to it. STRUCTJOB_* variables are added to its environment,
+so that a Python program that opens a Tracker joins the job. PYTHONUNBUFFERED is set to 1, unless you set it, so that Python's output comes
+line by line. With --json, all output of the program goes to stderr, and the job is written to stdout after it has ended.
 
-A job is cancelled if a signal that was passed on ended the program, if its exit code is 128 and that signal's number, or if it fails
-within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later failures are its own.""",
+\b
+Exit code: that of the program, or
+  128 + N  if signal N ended the program
+  127      if the program does not exist
+  126      if the program cannot be run
+  1        if the program ended with 0, but its stdout cannot be written, because the disk is full, for example
+  2        if an option is wrong; then nothing runs
+
+The job is cancelled, not failed, if a signal that was passed on ended the program, if its exit code is 128 plus that signal's number, or if
+it fails within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT.""",
 )
 @click.option(
-    "--operation", "--name", metavar="TEXT", help="Operation; by default the program's name."
+    "--operation",
+    "--name",
+    metavar="TEXT",
+    help="Operation (name of the job).  [default: the program's name]",
 )
 @click.option(
     "--type",
@@ -78,15 +87,17 @@ within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later fa
     show_default=True,
     help="Type of the job.",
 )
-@click.option("--owner", metavar="TEXT", help="Whose it is.")
-@click.option("--project", metavar="TEXT", help="Its project.")
-@click.option("--category", metavar="TEXT", help="Its category.")
-@click.option("--description", metavar="TEXT", help="What it is for.")
-@click.option("--context-id", metavar="ID", help="An id of yours that several jobs may have.")
+@click.option("--owner", metavar="TEXT", help="Owner of the job.")
+@click.option("--project", metavar="TEXT", help="Project of the job.")
+@click.option("--category", metavar="TEXT", help="Category of the job.")
+@click.option("--description", metavar="TEXT", help="Description of the job.")
+@click.option("--context-id", metavar="ID", help="Your own id that several jobs may share.")
 @click.option("--correlation-id", metavar="ID", help="Correlation id of the job and its lines.")
 @click.option("--external-id", "external_job_id", metavar="ID", help="Your own id for this job.")
 @click.option(
-    "--job-id", metavar="ID", help="The job's id; one that is known already gets its next attempt."
+    "--job-id",
+    metavar="ID",
+    help="Id of the job. If the job exists, this run becomes its next attempt.",
 )
 @click.option(
     "-m",
@@ -94,7 +105,7 @@ within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT. Later fa
     multiple=True,
     metavar="KEY=VALUE",
     callback=attributes,
-    help="What else to remember of it; may be repeated.",
+    help="Metadata of the job; may be repeated.",
 )
 @click.option("--spool", metavar="DIR", help="Directory for lines that wait for the database.")
 @options.json_output
@@ -419,7 +430,7 @@ async def _supervise(
         emit(
             scope,
             "warning",
-            f"a process that the program left behind goes on with its {streams}; what it prints is not recorded",
+            f"a process that the program left behind still has its {streams}; its further output is not recorded",
             {},
         )
     if ended.unrecorded:
