@@ -39,28 +39,37 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 COMMANDS = {
-    "cancel": ("cancel", "Ask a job to stop."),
+    "cancel": ("cancel", "Request that a job stops, in whichever process it runs."),
     "delete": ("delete", "Delete one job with its child jobs, steps and lines."),
     "demo": (
         "demo.command",
         "Move a directory tree in parallel and record it in ./structjob-demo.db, or in the database that --db names.",
     ),
-    "doctor": ("doctor", "Look at versions, drivers, permissions, tables, spools and clocks."),
-    "errors": ("errors", "List errors, show one, mark it as resolved."),
-    "export": ("export", "Write a job, or log lines, to a file or to stdout."),
+    "doctor": (
+        "doctor",
+        "Find problems and suggest fixes: versions, drivers, permissions, tables, spools, clocks.",
+    ),
+    "errors": ("errors", "List errors, show one, or mark one as resolved."),
+    "export": ("export", "Write a job, or log lines, to a file or stdout."),
     "import": ("import_", "Import jobs from a file of JSON lines; - is stdin."),
-    "jobs": ("jobs", "List jobs, the newest first."),
-    "logs": ("logs", "Show log lines, the oldest first."),
+    "jobs": ("jobs", "List jobs, newest first."),
+    "logs": ("logs", "Show log lines, oldest first."),
     "migrate": ("migrate", "Create the tables, or upgrade them to the version of this structjob."),
     "prune": ("prune", "Delete jobs and lines past their retention."),
     "serve": ("serve", "Serve the HTTP API and the web pages."),
-    "sessions": ("sessions", "List the processes that logged here, the newest first."),
-    "show": ("show", "Show one job: its steps, attempts, children, result and first error."),
+    "sessions": (
+        "sessions",
+        "List the sessions (programs that log to this database), newest first.",
+    ),
+    "show": ("show", "Show one job: its steps, attempts, child jobs, result and error."),
     "stats": ("stats", "Show statistics of jobs, steps and lines."),
-    "tail": ("tail", "Follow the log as lines come, until Ctrl-C, or until the job ends."),
+    "tail": ("tail", "Follow the log: show new lines until Ctrl-C, or until the given job ends."),
     "token": ("token", "Create, list and revoke tokens for structjob serve."),
-    "verify": ("verify", "Prove that no line was lost, session by session."),
-    "wait": ("wait", "Wait until a job has ended; its outcome is the exit code."),
+    "verify": (
+        "verify",
+        "Check that every log line is stored, or that the reason is known, session by session.",
+    ),
+    "wait": ("wait", "Wait until a job has ended; the exit code is its outcome."),
 }
 """The module of each command in `structjob.cli`, and the beginning of its help.
 

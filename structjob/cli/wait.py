@@ -45,7 +45,7 @@ Examples:
 @options.json_output
 @options.database
 def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:
-    """Wait until a job has ended. The exit code is its outcome."""
+    """Wait until a job has ended; the exit code is its outcome."""
     job = execute(_wait(id_, db, None if timeout is None else timeout.total_seconds()))
     if as_json:
         put_json(job)
