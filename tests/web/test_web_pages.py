@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sqlite3
 import subprocess
 import sys
 import urllib.parse
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,32 @@ def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, t
         row.wait_for()
         assert "ChecksumMismatch" in row.inner_text()
         page.get_by_text("file verified").first.wait_for()
+        page.close()
+    finally:
+        stop(server)
+
+
+def test_the_page_of_a_session_counts_what_is_stored(watched, tmp_path):
+    """A line that is gone without a reason is missing, as `structjob verify` says (R47)."""
+    path = tmp_path / "demo.db"
+    command = [sys.executable, "-m", "structjob", "--db", f"sqlite:///{path}", "demo", "--once"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        session, seqs = connection.execute("SELECT session_id, last_seq FROM structjob_sessions").fetchone()  # fmt: skip
+        connection.execute("DELETE FROM structjob_logs WHERE seq = 7")
+    server, address = serve(f"sqlite:///{path}")
+    try:
+        page = watched.page()
+        page.goto(f"{address}sessions/{session}")
+        page.locator(".figures .fig").first.wait_for()
+        figures = page.locator(".figures .fig").all_inner_texts()
+        assert [figure.split() for figure in figures[:4]] == [
+            [f"{seqs}", "lines", "accepted"],
+            [f"{seqs - 1}", "stored"],
+            ["0", "not", "stored,", "with", "a", "reason"],
+            ["1", "missing"],
+        ]
+        settled(page)
         page.close()
     finally:
         stop(server)

@@ -37,24 +37,24 @@ function List({ query }) {
 function One({ id, query }) {
   const { data, error, reload } = useData(async (signal) => {
     const quiet = (promise) => promise.catch(() => null);
-    const [one, gaps, verify] = await Promise.all([api.request(`sessions/${id}`, {}, { signal }), quiet(api.request(`sessions/${id}/gaps`, {}, { signal })), quiet(api.request(`sessions/${id}/verify`, {}, { signal }))]);
-    return { one, gaps: gaps?.items ?? gaps, verify };
+    const [one, gaps, found] = await Promise.all([api.request(`sessions/${id}`, {}, { signal }), quiet(api.request(`sessions/${id}/gaps`, {}, { signal })), quiet(api.count({ session_id: id }, signal))]);
+    return { one, gaps: gaps?.items ?? gaps, stored: found?.count ?? found };
   }, [id]);
   const viewer = useRef(null);
-  useEffect(() => { live.value = { kind: "ended", text: data?.one.session.ended_at ? "ended" : "not followed" }; }, [data]);
+  useEffect(() => { live.value = { kind: "ended", text: data?.one.ended_at ? "ended" : "not followed" }; }, [data]);
   usePage({ title: `Session ${id}`, keys: [["j k", "line"], ["e E", "error"], ["c", "context"], ["w", "wrap"]], facts: data ? `session ${id}` : "", on: {} });
   if (error && !data) return error.status === 404 ? html`<div class="state big"><h1>No session has the number <span class="mono">${id}</span></h1><p>${error.message}</p><a class="btn" href=${href("sessions")}>All sessions</a></div>` : html`<${Failed} error=${error} retry=${reload} />`;
   if (!data) return null;
   const session = data.one;
-  const gone = (data.gaps ?? []).reduce((n, gap) => n + (gap.last_seq - gap.first_seq + 1), 0);
-  const verify = data.verify;
-  const stored = verify?.stored ?? (data.gaps ? session.last_seq - gone : null);
-  const waiting = verify?.in_flight ?? verify?.spooled ?? null;
+  const gone = (data.gaps ?? []).filter((gap) => gap.reason !== "missing").reduce((n, gap) => n + (gap.last_seq - gap.first_seq + 1), 0);
+  const { stored } = data;
+  // The rest: under way while the program lives, lost once it has ended.
+  const rest = stored != null && data.gaps ? Math.max(0, session.last_seq - stored - gone) : null;
   const alive = !session.ended_at;
   return html`<div class="head"><div class="grow"><h1><${Glyph} of=${glyphOf(data.one)} label=${wordOf(data.one)} /><b>${session.service ?? "program"}</b><span class="ink2">${session.host}:${session.pid}</span><span class=${glyphOf(data.one) === "crashed" ? "err" : "ink2"}>${wordOf(data.one)}</span></h1>
       <div class="facts-line"><span>started <b title=${full(session.started_at)}>${when(session.started_at)}</b> ${zone(session.started_at)}</span><span>${alive ? html`heartbeat <b>${ago(session.heartbeat_at)}</b>` : html`ended <b>${when(session.ended_at)}</b> ${session.end_reason ?? ""}`}</span>${session.version && html`<span>version <b>${session.version}</b></span>`}<span>lived <b>${duration((session.ended_at ? new Date(session.ended_at) : now.value) - new Date(session.started_at))}</b></span></div></div>
       <div class="acts"><a class="btn quiet" href=${apiUrl(`sessions/${id}`)} target="_blank" rel="noreferrer">JSON</a></div></div>
-    <div class="figures"><div><div class="fig"><b>${count(session.last_seq)}</b><span>lines accepted</span></div>${stored != null && html`<span class="op">=</span><div class="fig"><b>${count(stored)}</b><span>stored</span></div>${waiting != null && html`<span class="op">+</span><div class="fig"><b>${count(waiting)}</b><span>waiting</span></div>`}<span class="op">+</span><div class="fig"><b class=${gone ? "warn" : ""}>${count(gone)}</b><span>not stored, with a reason</span></div>`}</div><div><div class="fig"><b>${count(data.one.running_jobs)}</b><span>running jobs</span></div></div></div>
+    <div class="figures"><div><div class="fig"><b>${count(session.last_seq)}</b><span>lines accepted</span></div>${stored != null && html`<span class="op">=</span><div class="fig"><b>${count(stored)}</b><span>stored</span></div><span class="op">+</span><div class="fig"><b class=${gone ? "warn" : ""}>${count(gone)}</b><span>not stored, with a reason</span></div>${rest != null && html`<span class="op">+</span><div class="fig"><b class=${rest && !alive ? "err" : ""}>${count(rest)}</b><span>${alive ? "waiting" : "missing"}</span></div>`}`}</div><div><div class="fig"><b>${count(data.one.running_jobs)}</b><span>running jobs</span></div></div></div>
     <div class="job-body"><div class="job-main"><${LogBox} boxRef=${viewer} query=${query} filter=${{ session_id: id, ...filterOf(query) }} follow=${alive} hidden=${new Set(["session_id"])} columns=${["job", "step"]} end=${true} /></div>
       <aside class="side shown" aria-label="details" tabindex="-1"><section><h2>Gaps <span>${count((data.gaps ?? []).length)}</span></h2>${(data.gaps ?? []).length ? html`<dl class="kv">${data.gaps.slice(0, 100).map((gap) => html`<dt>${gap.reason}</dt><dd>${count(gap.first_seq)}–${count(gap.last_seq)} <span class="dim">· ${plural(gap.last_seq - gap.first_seq + 1, "line")}</span></dd>`)}</dl>` : html`<p class="dim">None: every number has its line.</p>`}</section>
         <section><h2>Program</h2><dl class="kv"><dt>session</dt><dd class="mono">${session.session_id}</dd><${Copy} text=${String(session.session_id)} /><dt>host</dt><dd class="mono">${session.host}</dd><dt>pid</dt><dd class="mono">${session.pid}</dd><dt>boot</dt><dd class="mono cut" title=${session.boot_id}>${session.boot_id}</dd>${session.service && html`<dt>service</dt><dd>${session.service}</dd>`}<dt>confirmed</dt><dd>${count(session.confirmed)}</dd></dl></section></aside></div>`;
