@@ -6,6 +6,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import structlog
@@ -412,6 +413,24 @@ def test_the_program_of_the_documentation_runs(pytester):
     pytester.runpytest_subprocess(
         "-p", "no:structjob", "-p", "structjob.testing", "-o", "asyncio_mode=auto"
     ).assert_outcomes(passed=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "passed"), [("fastapi.md", 5), ("http.md", 2)], ids=["a service", "two services"]
+)
+def test_the_services_to_copy_pass_their_tests(pytester, page, passed):
+    """R51: programs, tests and settings of the page, as they stand; no file is made."""
+    text = (ROOT / "docs/integrations" / page).read_text("utf-8")
+    files = re.findall(r"<!-- ([\w.]+) -->\n```(?:python|ini)\n(.*?)```", text, re.DOTALL)
+    for name, content in files:
+        (pytester.path / name).write_text(content, "utf-8")
+    pytester.syspathinsert()
+    # Starlette's TestClient warns about httpx
+    pytester.runpytest_subprocess(
+        "-p", "no:structjob", "-p", "structjob.testing", "-W", "default"
+    ).assert_outcomes(passed=passed, warnings=ANY)
+    assert not list(pytester.path.glob("*.db"))
 
 
 def test_a_field_that_jobs_do_not_have_is_named_with_those_they_have(tracked):

@@ -28,7 +28,7 @@ class IdFilter(logging.Filter):
     ``"filters": ["ids"]`` in the handler.
 
     Args:
-        default: The text in place of an id that there is not, by default ``-``.
+        default: The text for an id that does not exist, by default ``-``.
     """
 
     def __init__(self, default: str = "-") -> None:
