@@ -112,6 +112,19 @@ async def test_an_event_says_where_it_belongs(tracker):
     assert [event.kind for event in found[:2]] == ["operation_start", "operation_end"]
 
 
+async def test_a_printed_event_is_its_console_line(tracker):
+    """`sinks=[print]` shows what happens, and not the address of an object (R3)."""
+    shown = []
+    structjob.configure(console=False, sinks=[lambda event: shown.append(str(event))])
+    async with tracker.job("copy"):
+        log.warning("disk is slow", ms=812)
+    assert "disk is slow" in shown[1]
+    assert shown[1].split()[1:5] == ["warning", "disk", "is", "slow"]
+    assert "ms=812" in shown[1]
+    stored = (await tracker.logs.list(text="disk is slow"))[0]
+    assert shown[1] == str(stored)
+
+
 async def _asynchronous(event):
     pass
 

@@ -86,6 +86,7 @@ def test_a_database_that_is_not_there_is_not_made(live):
     found = live.run("serve", "--port", "0", "--db", "absent.db")
     assert found.returncode == 1
     assert b"absent.db" in found.stderr
+    assert b"structjob --db absent.db run -- echo hello" in found.stderr
     assert not (live.directory / "absent.db").exists()
 
 

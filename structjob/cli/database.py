@@ -306,7 +306,7 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
     Raises:
         Failure: if the database does not exist; it is not created.
     """
-    _require(database)
+    require(database)
     from structjob.reader import Reader as Reads
 
     reads = Reads(database.url)
@@ -319,7 +319,7 @@ async def reading(database: Database) -> AsyncIterator[Reader]:
         await reads.aclose()
 
 
-def _require(database: Database) -> None:
+def require(database: Database) -> None:
     """Refuse a database that does not exist yet."""
     if database.in_memory:
         raise Failure(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.database import execute
+from structjob.cli.database import execute, require
 from structjob.cli.screen import Failure, say
 from structjob.cli.token import file_of, require_extra
 from structjob.exceptions import StoreUnavailable
@@ -98,6 +98,7 @@ async def _look_at(db: Database) -> None:
     """
     from structjob.reader import Reader
 
+    require(db)
     try:
         async with Reader(db.url):
             pass

@@ -84,6 +84,12 @@ class SinkEvent:
         self.step = step
         self.attempt = attempt
 
+    def __str__(self) -> str:
+        """Return the event as the console shows it; see `structjob.EventRecord`."""
+        from structjob.text.rendering import Lines
+
+        return Lines(color=False, utc=True, unicode=True).render(self)
+
     @property
     def timestamp(self) -> datetime:
         """The time of the event in UTC."""
