@@ -742,7 +742,7 @@ class Tracker:
             job.update(**progress)
         else:
             late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
-            self._recorder.tell(
+            self._recorder.warn(
                 "progress",
                 "progress is ignored: %s (further cases are reported at most once a minute)",
                 late,
@@ -961,8 +961,8 @@ class Tracker:
         """
         self._host.require_open()
         if durable:
-            for lane in self._recorder.lanes():
-                lane.sync()
+            for queue in self._recorder.queues():
+                queue.sync()
         await self._host.flush()
         if durable:
             await self._host.on_own_loop(self._store.make_durable())

@@ -86,7 +86,7 @@ async def test_what_is_carried_out_late_is_taken_back(
     lose(faulty)
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", job_id="j").__aenter__()
-    await unanswered._engine.claiming.settle()
+    await unanswered._engine.claiming.withdraw()
     assert await faulty.carry_out() == [(None, 1)]
     monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
 
@@ -131,13 +131,13 @@ async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, m
     with pytest.raises(StoreUnavailable):
         await unanswered.job("pay", job_id="j").__aenter__()
     claiming = unanswered._engine.claiming
-    await claiming.settle()
+    await claiming.withdraw()
     asked = faulty.calls["transact"]
-    await claiming.settle()
+    await claiming.withdraw()
     assert faulty.calls["transact"] == asked
     assert claiming._unanswered
     monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
-    await claiming.settle()
+    await claiming.withdraw()
     assert not claiming._unanswered
 
 
@@ -150,7 +150,7 @@ async def test_many_are_looked_for_by_and_by(unanswered, faulty: FaultyStore, mo
         with pytest.raises(StoreUnavailable):
             await unanswered.job("pay", job_id=f"j{number}").__aenter__()
     claiming = unanswered._engine.claiming
-    await claiming.settle(2)
+    await claiming.withdraw(2)
     assert [each.missed is None for each in claiming._unanswered] == [False, False, True]
 
 
@@ -219,7 +219,7 @@ async def test_what_goes_on_offline_stays(unanswered, database, faulty: FaultySt
     """
     lose(faulty)
     async with unanswered.job("pay", idempotency_key="k", offline=True) as job:
-        await unanswered._engine.claiming.settle()
+        await unanswered._engine.claiming.withdraw()
         assert await entered(database) == [(job.id, 1, "running")]
         assert (await unanswered.jobs.get(job.id)).status == "running"
     async with unanswered.job("pay", idempotency_key="k") as second:

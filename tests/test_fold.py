@@ -46,7 +46,7 @@ def test_the_last_change_of_each_row_is_kept(lines):
     wherever their lines stand.
     """
     found = fold(b"".join(lines), 7)
-    assert not found.unsettled
+    assert not found.provisional
     assert sorted(found.numbers) == [1, 2, 3, 4]
     mine = {"id": "a", "session_id": 7}
     rows = rows_of(found.tables)
@@ -98,19 +98,19 @@ def test_attempts_with_a_provisional_number_are_kept_apart():
     )
     found = fold(b"".join(lines), 7)
     assert [job["id"] for job in rows_of(found.tables)["jobs"]] == ["b"]
-    assert [(one.job_id, one.began, one.attempt) for one in found.unsettled] == [
+    assert [(one.job_id, one.began, one.attempt) for one in found.provisional] == [
         ("a", "morning", 1),
         ("a", "noon", 2),
     ]
     assert [
-        {table: len(rows) for table, rows in one.tables.items()} for one in found.unsettled
+        {table: len(rows) for table, rows in one.tables.items()} for one in found.provisional
     ] == [
         {"structjob_jobs": 1, "structjob_attempts": 1},
         {"structjob_jobs": 1, "structjob_attempts": 1, "structjob_steps": 1},
     ]
     assert all(
         "provisional" not in row
-        for one in found.unsettled
+        for one in found.provisional
         for rows in one.tables.values()
         for row in rows
     )

@@ -47,8 +47,8 @@ class Program:
             "overflow": "drop_newest",
         } | options
         self.recorder = Recorder(Session(), root, **settings)
-        lane = self.recorder.events
-        lane._segment_bytes, lane._check_bytes = 4096, 1024
+        queue = self.recorder.events
+        queue._segment_bytes, queue._check_bytes = 4096, 1024
         self.store = store
         self.number = self.recorder.session.session_id
 
@@ -58,10 +58,10 @@ class Program:
 
     async def deliver(self):
         await self.store.begin_session(self.recorder.session)
-        for lane in (self.recorder.events, self.recorder.fallback):
-            while (batch := lane.read(2048, 4)) is not None:
+        for queue in (self.recorder.events, self.recorder.fallback):
+            while (batch := queue.read(2048, 4)) is not None:
                 await self.store.write(Write(self.number, batch.lines))
-                lane.ack(batch, batch.count)
+                queue.ack(batch, batch.count)
 
     def on_disk(self):
         """Return the numbers in the spool."""

@@ -299,7 +299,7 @@ def test_a_process_that_ends_is_seen(tmp_path):
     orphans.look()
     (feed,) = orphans
     _, batch = feed.read(10, states=True)
-    batch.lane.ack(batch)
+    batch.queue.ack(batch)
     assert orphans.next_over() is None
     child.close()
     assert orphans.next_over() is None  # nobody has looked yet

@@ -239,7 +239,7 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
                 if attempt.number == 1:
                     raise TimeoutError
                 step.update(completed=37, total=100)
-                step.settle()
+                step.flush_progress()
                 async with second.step("load"):
                     await any_tracker.flush()
                     found = await step_progress.look(fetch, [first.id, second.id])

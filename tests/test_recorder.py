@@ -67,10 +67,10 @@ def test_how_many_numbers_can_be_in_hands(recorder):
     assert 2 <= threads <= 3  # an id of a thread that has ended may be another's
     taken = [recorder.take_number(), recorder.take_number()]
     assert tally.hands == threads + 2
-    recorder.settle_numbers(taken, 1)
+    recorder.confirm_numbers(taken, 1)
     assert (tally.hands, tally.confirmed) == (threads, 1)
     memory = make_recorder()
-    memory.settle_numbers([memory.take_number()], 1)  # nothing to keep it in
+    memory.confirm_numbers([memory.take_number()], 1)  # nothing to keep it in
     memory.secure()
     memory.close()
 

@@ -403,7 +403,7 @@ async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeyp
             (2500, 1, 2500)
         ]
         assert await own.rows("SELECT id FROM structjob_jobs") == [("j",)]
-        few = store._portions.most
+        few = store._sizer.most
         assert few < len(lines) / 4
         await own.execute(
             "DROP TRIGGER slow" + (" ON structjob_logs" if own.kind == "postgresql" else "")
@@ -411,7 +411,7 @@ async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeyp
         monkeypatch.setattr(batch_sizer, "LONG", 4.0)
         for session in range(2, 8):
             await store.write(Write(session, lines))
-        assert store._portions.most >= len(lines)
+        assert store._sizer.most >= len(lines)
         assert await own.rows("SELECT count(*) FROM structjob_logs") == [(7 * 2500,)]
 
 

@@ -41,26 +41,26 @@ def numbers(batch: Batch | None) -> list[int]:
     )
 
 
-def read_all(lane, limit: int = 1 << 20, most: int = 1000) -> list[int]:
+def read_all(queue, limit: int = 1 << 20, most: int = 1000) -> list[int]:
     found: list[int] = []
-    while (batch := lane.read(limit, most)) is not None:
+    while (batch := queue.read(limit, most)) is not None:
         assert batch.count == len(numbers(batch)) <= most
         found += numbers(batch)
-        lane.ack(batch)
+        queue.ack(batch)
     return found
 
 
 def orphan(directory: Path, name: str = "events") -> DiskQueue:
-    lane = DiskQueue(directory, name, writable=False)
-    lane.final = True
-    return lane
+    queue = DiskQueue(directory, name, writable=False)
+    queue.final = True
+    return queue
 
 
 @pytest.fixture
-def lane(tmp_path):
-    lane = DiskQueue(tmp_path, "events", writable=True)
-    yield lane
-    lane.close()
+def queue(tmp_path):
+    queue = DiskQueue(tmp_path, "events", writable=True)
+    yield queue
+    queue.close()
 
 
 def test_a_line_shows_whether_it_is_whole():
@@ -115,14 +115,14 @@ def test_every_truncation_gives_the_exact_prefix(tmp_path):
     path = tmp_path / "events-000001.jsonl"
     for size in range(len(data) + 1):
         path.write_bytes(data[:size])
-        lane = orphan(tmp_path)
+        queue = orphan(tmp_path)
         whole = sum(size >= len(b"".join(records[: n + 1])) - 1 for n in range(len(records)))
-        assert read_all(lane) == list(range(1, whole + 1)), size
+        assert read_all(queue) == list(range(1, whole + 1)), size
         torn = size - len(b"".join(records[:whole]))
-        assert lane.damaged == (torn > 0), size
-        assert lane.last_seen == (whole + 1 if torn > 0 else 0), size
-        assert lane.done()
-        lane.close()
+        assert queue.damaged == (torn > 0), size
+        assert queue.last_seen == (whole + 1 if torn > 0 else 0), size
+        assert queue.done()
+        queue.close()
 
 
 @pytest.mark.parametrize("bits", [0x01, 0xFF])
@@ -136,14 +136,14 @@ def test_every_flipped_byte_costs_its_own_record_at_most(tmp_path, bits):
     path = tmp_path / "events-000001.jsonl"
     for at in range(len(data)):
         path.write_bytes(data[:at] + bytes([data[at] ^ bits]) + data[at + 1 :])
-        lane = orphan(tmp_path)
-        found = read_all(lane, limit=200, most=2)
+        queue = orphan(tmp_path)
+        found = read_all(queue, limit=200, most=2)
         is_newline = data[at : at + 1] == b"\n"
         assert found == [number for number in range(1, 6) if is_newline or number != owner[at]], at
-        assert lane.damaged, at
+        assert queue.damaged, at
         if owner[at] == 5 and not is_newline:
-            assert lane.last_seen == 5, at
-        lane.close()
+            assert queue.last_seen == 5, at
+        queue.close()
 
 
 @pytest.mark.parametrize(
@@ -166,35 +166,35 @@ def test_garbage_yields_nothing_and_no_fault(tmp_path, garbage):
     """
     (tmp_path / "events-000001.jsonl").write_bytes(garbage)
     (tmp_path / "events-000002.jsonl").write_bytes(line(1) + garbage + b"\n" + line(2))
-    lane = orphan(tmp_path)
-    assert read_all(lane) == [1, 2]
-    assert lane.done()
-    lane.close()
+    queue = orphan(tmp_path)
+    assert read_all(queue) == [1, 2]
+    assert queue.done()
+    queue.close()
 
 
 def test_endless_garbage_does_not_fill_the_memory(tmp_path, monkeypatch):
     """A large file without a newline is skipped in pieces (guarantee 7)."""
     monkeypatch.setattr(spool_module, "_LONGEST", 4096)
     (tmp_path / "events-000001.jsonl").write_bytes(b"x" * 50_000 + b"\n" + line(1))
-    lane = orphan(tmp_path)
+    queue = orphan(tmp_path)
     sizes = []
     found = []
-    while (batch := lane.read(1024, 10)) is not None:
+    while (batch := queue.read(1024, 10)) is not None:
         sizes.append(batch.end - batch.start)
         found += numbers(batch)
-        lane.ack(batch)
+        queue.ack(batch)
     assert max(sizes) <= 8192
     assert found == [1]
-    lane.close()
+    queue.close()
 
 
-def test_a_line_longer_than_a_batch_is_read_whole(lane, tmp_path):
+def test_a_line_longer_than_a_batch_is_read_whole(queue, tmp_path):
     """A record larger than what is asked for at a time comes alone and whole (guarantee 7)."""
-    lane.append(line(1, "x" * 100_000), 1)
-    lane.append(line(2), 2)
-    batch = lane.read(1000, 10)
+    queue.append(line(1, "x" * 100_000), 1)
+    queue.append(line(2), 2)
+    batch = queue.read(1000, 10)
     assert numbers(batch) == [1]
-    assert read_all(lane) == [2]
+    assert read_all(queue) == [2]
     dead = orphan(tmp_path)
     assert read_all(dead, limit=1000) == [1, 2]
     assert dead.damaged == 0
@@ -205,7 +205,7 @@ def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
     """Threads write while segments are rotated, read and deleted: each record comes out once
     (guarantee 1).
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
     numbering = iter(range(1, 20_001))
     lock = threading.Lock()
 
@@ -215,40 +215,40 @@ def test_rotation_loses_and_doubles_nothing_while_threads_write(tmp_path):
                 number = next(numbering, None)
             if number is None:
                 return
-            lane.append(line(number), number)
+            queue.append(line(number), number)
 
     threads = [threading.Thread(target=write) for _ in range(6)]
     for thread in threads:
         thread.start()
     found: list[int] = []
     while any(thread.is_alive() for thread in threads):
-        found += read_all(lane, limit=5000, most=20)
-    found += read_all(lane)
+        found += read_all(queue, limit=5000, most=20)
+    found += read_all(queue)
     assert sorted(found) == list(range(1, 20_001))
     # the reader holds the lock nearly all the time, and writers never wait for it
-    assert max(lane._segments) > 1
-    lane.close()
+    assert max(queue._segments) > 1
+    queue.close()
 
 
 def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monkeypatch):
     """A ``write()`` that began before a rotation and ends after it is not forgotten
     (guarantee 1).
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
-    late = os.dup(lane._fd)
-    lane.append(line(1), 1)
-    lane.check_space()
-    lane.append(line(2), 2)
-    assert read_all(lane) == [1, 2]
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
+    late = os.dup(queue._fd)
+    queue.append(line(1), 1)
+    queue.check_space()
+    queue.append(line(2), 2)
+    assert read_all(queue) == [1, 2]
     os.write(late, line(3))
     os.close(late)
-    assert read_all(lane) == [3]
+    assert read_all(queue) == [3]
     assert (tmp_path / "events-000001.jsonl").exists()
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    lane.append(line(4), 4)
-    assert read_all(lane) == [4]
+    queue.append(line(4), 4)
+    assert read_all(queue) == [4]
     assert not (tmp_path / "events-000001.jsonl").exists()
-    lane.close()
+    queue.close()
 
 
 def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
@@ -256,59 +256,59 @@ def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
     (guarantee 1).
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
     for number in range(1, 4):
-        lane.append(line(number), number)
-    lane.check_space()
-    batches = [lane.read(1 << 20, 1) for _ in range(3)]
-    lane.ack(batches[2])
-    lane.ack(batches[1])
+        queue.append(line(number), number)
+    queue.check_space()
+    batches = [queue.read(1 << 20, 1) for _ in range(3)]
+    queue.ack(batches[2])
+    queue.ack(batches[1])
     assert (tmp_path / "events-000001.jsonl").exists()
-    assert not lane.reached(lane.position())
-    lane.ack(batches[0])
+    assert not queue.reached(queue.position())
+    queue.ack(batches[0])
     assert not (tmp_path / "events-000001.jsonl").exists()
-    assert lane.reached(lane.position())
-    lane.close()
+    assert queue.reached(queue.position())
+    queue.close()
 
 
 def test_descriptors_are_given_back(tmp_path, monkeypatch):
-    """However many segments a lane has gone through, it holds two descriptors, and none once
+    """However many segments a queue has gone through, it holds two descriptors, and none once
     closed.
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     before = set(os.listdir("/proc/self/fd"))
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 200):
-        lane.append(line(number), number)
-        lane.check_space()
+        queue.append(line(number), number)
+        queue.check_space()
         if number % 3 == 0:
-            read_all(lane)
+            read_all(queue)
     assert len(os.listdir("/proc/self/fd")) - len(before) <= 2
-    assert not os.get_inheritable(lane._fd)
-    lane.close()
+    assert not os.get_inheritable(queue._fd)
+    queue.close()
     assert set(os.listdir("/proc/self/fd")) == before
     with pytest.raises(OSError, match="descriptor"):
-        lane.append(line(200), 200)
+        queue.append(line(200), 200)
 
 
 def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
     """Where there is no room for another segment the present one grows: the record is written, so
     its caller must not write it again.
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
 
     def refuse(number: int) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(lane, "_create", refuse)
+        patch.setattr(queue, "_create", refuse)
         for number in range(1, 10):
-            lane.append(line(number), number)
+            queue.append(line(number), number)
     for number in range(10, 20):
-        lane.append(line(number), number)
-    assert read_all(lane) == list(range(1, 20))
+        queue.append(line(number), number)
+    assert read_all(queue) == list(range(1, 20))
     assert len(list(tmp_path.iterdir())) > 1
-    lane.close()
+    queue.close()
 
 
 def test_a_lane_outlives_its_directory(tmp_path):
@@ -317,29 +317,29 @@ def test_a_lane_outlives_its_directory(tmp_path):
     """
     directory = tmp_path / "spool"
     directory.mkdir()
-    lane = DiskQueue(directory, "events", writable=True)
-    lane.append(line(1), 1)
+    queue = DiskQueue(directory, "events", writable=True)
+    queue.append(line(1), 1)
     for file in directory.iterdir():
         file.unlink()
     directory.rmdir()
-    lane.append(line(2), 2)
-    assert not lane.reached(lane.position())
-    assert read_all(lane) == [1, 2]
-    assert lane.reached(lane.position())
-    lane.close()
+    queue.append(line(2), 2)
+    assert not queue.reached(queue.position())
+    assert read_all(queue) == [1, 2]
+    assert queue.reached(queue.position())
+    queue.close()
 
 
 def test_a_position_includes_what_was_written_just_before(tmp_path):
     """What a thread wrote is within the position that it asks for next, also while segments are
     rotated: a flush waits for it.
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=2000)
     missing: list[int] = []
 
     def write(start: int) -> None:
         for number in range(start, start + 400):
-            lane.append(line(number), number)
-            if lane.reached(lane.position()):
+            queue.append(line(number), number)
+            if queue.reached(queue.position()):
                 missing.append(number)
 
     threads = [threading.Thread(target=write, args=(start,)) for start in (1, 10_001, 20_001)]
@@ -348,7 +348,7 @@ def test_a_position_includes_what_was_written_just_before(tmp_path):
     for thread in threads:
         thread.join()
     assert not missing
-    lane.close()
+    queue.close()
 
 
 def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
@@ -364,8 +364,8 @@ def test_a_record_that_is_still_being_written_is_not_damage(tmp_path):
     path.write_bytes(line(1) + line(2))
     assert read_all(living) == [2]
     assert (living.damaged, living.damaged_most) == (0, 0)
-    for lane in (living, dead):
-        lane.close()
+    for queue in (living, dead):
+        queue.close()
 
 
 def test_how_many_records_damage_can_have_cost(tmp_path):
@@ -375,11 +375,11 @@ def test_how_many_records_damage_can_have_cost(tmp_path):
     first, *rest = [line(number) for number in range(1, 6)]
     damaged = b"".join(rest).replace(b"\n", b"\x0b").replace(b'"x"', b'"y"')
     (tmp_path / "events-000001.jsonl").write_bytes(first + damaged)
-    lane = orphan(tmp_path)
-    assert read_all(lane) == [1]
-    assert lane.damaged == 1
-    assert len(rest) <= lane.damaged_most <= len(damaged) // 64 + 1
-    lane.close()
+    queue = orphan(tmp_path)
+    assert read_all(queue) == [1]
+    assert queue.damaged == 1
+    assert len(rest) <= queue.damaged_most <= len(damaged) // 64 + 1
+    queue.close()
 
 
 def test_the_numbers_of_damaged_records_are_believed_if_they_can_be_true(tmp_path):
@@ -391,55 +391,55 @@ def test_the_numbers_of_damaged_records_are_believed_if_they_can_be_true(tmp_pat
     wild = second.replace(b":2,", b":9000,")
     for content, last in ((line(1) + second + third, 3), (line(1) + wild, 2), (wild, 1)):
         path.write_bytes(content)
-        lane = orphan(tmp_path)
-        assert read_all(lane) == ([1] if line(1) in content else [])
-        assert lane.last_seen == last
-        lane.close()
+        queue = orphan(tmp_path)
+        assert read_all(queue) == ([1] if line(1) in content else [])
+        assert queue.last_seen == last
+        queue.close()
 
 
 def test_a_file_that_somebody_deleted_keeps_nobody_from_the_next(tmp_path):
     """faults H: an orphan of which a file is gone is delivered for the rest."""
     for number in (1, 2):
         (tmp_path / f"events-{number:06}.jsonl").write_bytes(line(number))
-    lane = orphan(tmp_path)
-    lane.position()
+    queue = orphan(tmp_path)
+    queue.position()
     (tmp_path / "events-000001.jsonl").unlink()
-    assert read_all(lane) == [2]
-    assert lane.done()
-    lane.close()
+    assert read_all(queue) == [2]
+    assert queue.done()
+    queue.close()
 
 
 def test_a_flush_does_not_wait_for_a_file_that_somebody_deleted(tmp_path):
     """faults H: what was in a file that is gone cannot be delivered; what comes after it can, and a
     flush ends.
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=150)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=150)
     for number in (1, 2, 3):
-        lane.append(line(number), number)
+        queue.append(line(number), number)
     (tmp_path / "events-000001.jsonl").unlink()
-    assert read_all(lane) == [3]
-    assert lane.reached(lane.position())
-    lane.close()
+    assert read_all(queue) == [3]
+    assert queue.reached(queue.position())
+    queue.close()
 
 
-def test_a_part_of_a_record_costs_no_other_record(lane, tmp_path, monkeypatch):
+def test_a_part_of_a_record_costs_no_other_record(queue, tmp_path, monkeypatch):
     """faults H: a full disk takes a part of a record: the caller is told, and the next record is
     whole.
     """
     write = os.write
-    lane.append(line(1), 1)
+    queue.append(line(1), 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
         with pytest.raises(OSError, match="a part of a record only"):
-            lane.append(line(2), 2)
-    lane.append(line(3), 3)
+            queue.append(line(2), 2)
+    queue.append(line(3), 3)
     dead = orphan(tmp_path)
     assert read_all(dead) == [1, 3]
     assert dead.damaged == 1
     dead.close()
 
 
-def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
+def test_a_flush_does_not_wait_for_a_part_of_a_record(queue, monkeypatch):
     """faults H: where the disk does not even take the newline after a part, a flush ends when what
     is before it is stored.
     """
@@ -450,40 +450,40 @@ def test_a_flush_does_not_wait_for_a_part_of_a_record(lane, monkeypatch):
             raise OSError(errno.ENOSPC, "no space left")
         return write(fd, data[:20])
 
-    lane.append(line(1), 1)
+    queue.append(line(1), 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", refuse)
         with pytest.raises(OSError, match="a part of a record only"):
-            lane.append(line(2), 2)
-    position = lane.position()
-    assert not lane.reached(position)
-    assert read_all(lane, most=1) == [1]
-    assert lane.reached(position)
-    lane.append(line(3), 3)
-    assert lane.reached(position)
-    assert not lane.reached(lane.position())
+            queue.append(line(2), 2)
+    position = queue.position()
+    assert not queue.reached(position)
+    assert read_all(queue, most=1) == [1]
+    assert queue.reached(position)
+    queue.append(line(3), 3)
+    assert queue.reached(position)
+    assert not queue.reached(queue.position())
 
 
 def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
     """faults H: records that are given up are named with their reason; a batch in hand is not among
     them, and a successor finds none.
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400)
     for number in range(1, 12):
-        lane.append(line(number), number)
+        queue.append(line(number), number)
     assert len(list(tmp_path.iterdir())) > 2
-    lane.ack(lane.read(1 << 20, 2))
-    in_hand = lane.read(1 << 20, 1)
-    assert lane.clear("cleared") == 8
-    assert {number for first, last, *_ in lane.dropped for number in range(first, last + 1)} == set(
-        range(4, 12)
-    )
-    assert {(reason, job_id) for _, _, reason, job_id in lane.dropped} == {("cleared", None)}
-    assert lane.read(1 << 20, 10) is None
-    lane.ack(in_hand)
-    assert lane.reached(lane.position())
-    lane.append(line(12), 12)
-    lane.close()
+    queue.ack(queue.read(1 << 20, 2))
+    in_hand = queue.read(1 << 20, 1)
+    assert queue.clear("cleared") == 8
+    assert {
+        number for first, last, *_ in queue.dropped for number in range(first, last + 1)
+    } == set(range(4, 12))
+    assert {(reason, job_id) for _, _, reason, job_id in queue.dropped} == {("cleared", None)}
+    assert queue.read(1 << 20, 10) is None
+    queue.ack(in_hand)
+    assert queue.reached(queue.position())
+    queue.append(line(12), 12)
+    queue.close()
     dead = orphan(tmp_path)
     assert read_all(dead) == [1, 2, 3, 12]
     assert dead.damaged == 0
@@ -494,13 +494,13 @@ def test_a_position_in_an_orphan_includes_what_was_not_read_yet(tmp_path):
     """faults H: whoever waits for an orphan to be delivered waits for all of its files."""
     for number in (1, 2):
         (tmp_path / f"events-{number:06}.jsonl").write_bytes(line(number))
-    lane = orphan(tmp_path)
-    position = lane.position()
-    assert not lane.reached(position)
-    assert not lane.done()
-    assert read_all(lane) == [1, 2]
-    assert lane.reached(position)
-    lane.close()
+    queue = orphan(tmp_path)
+    position = queue.position()
+    assert not queue.reached(position)
+    assert not queue.done()
+    assert read_all(queue) == [1, 2]
+    assert queue.reached(position)
+    queue.close()
 
 
 def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
@@ -511,11 +511,11 @@ def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", lambda fd: synced.append(os.fstat(fd).st_ino))
     directory = tmp_path / "spool"
     directory.mkdir()
-    lane = DiskQueue(directory, "events", writable=True, segment_bytes=100)
+    queue = DiskQueue(directory, "events", writable=True, segment_bytes=100)
     for number in (1, 2):
-        lane.append(line(number), number)
-    lane.append(line(3), 3)
-    lane.sync()
+        queue.append(line(number), number)
+    queue.append(line(3), 3)
+    queue.sync()
     files = sorted(directory.iterdir())
     assert len(files) > 1
     assert {path.stat().st_ino for path in [*files, directory]} == set(synced)
@@ -524,20 +524,20 @@ def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
         path.unlink()
     directory.rmdir()
     synced.clear()
-    lane.sync()
+    queue.sync()
     assert synced == [present]
-    lane.close()
-    lane.sync()  # nothing is left to be synced, and nothing fails
+    queue.close()
+    queue.sync()  # nothing is left to be synced, and nothing fails
 
 
 def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
     """faults H: the disk space of what is stored is free as soon as its file is deleted."""
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 3):
-        lane.append(line(number), number)
-        lane.check_space()
-    assert read_all(lane, most=1) == [1, 2]
+        queue.append(line(number), number)
+        queue.check_space()
+    assert read_all(queue, most=1) == [1, 2]
     open_files = [
         os.readlink(f"/proc/self/fd/{fd}")
         for fd in os.listdir("/proc/self/fd")
@@ -546,7 +546,7 @@ def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
     assert not [
         name for name in open_files if name.startswith(str(tmp_path)) and name.endswith("(deleted)")
     ]
-    lane.close()
+    queue.close()
 
 
 class Noted:
@@ -569,17 +569,17 @@ def test_the_tally_knows_of_what_is_dropped(tmp_path, overflow):
     which number events may be missing.
     """
     noted = Noted()
-    lane = DiskQueue(
+    queue = DiskQueue(
         tmp_path, "events", writable=True, max_bytes=20_000, overflow=overflow, tally=noted
     )
     for number in range(1, 501):
-        lane.append(line(number), number)
-        for segment in lane._segments.values():
+        queue.append(line(number), number)
+        for segment in queue._segments.values():
             segment.retired -= 1.0 if segment.retired else 0.0
-    lane.check_space()
-    assert lane.dropped
-    assert max(noted.risked) == max(last for _, last, *_ in lane.dropped)
-    lane.close()
+    queue.check_space()
+    assert queue.dropped
+    assert max(noted.risked) == max(last for _, last, *_ in queue.dropped)
+    queue.close()
 
 
 def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_path, monkeypatch):
@@ -588,21 +588,21 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     noted = Noted()
-    lane = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
     for number in range(1, 10):
-        lane.append(line(number), number)
-    lane.check_space()
-    while (batch := lane.read(1 << 20, 1)) is not None:
+        queue.append(line(number), number)
+    queue.check_space()
+    while (batch := queue.read(1 << 20, 1)) is not None:
         if batch.segment == 2:
-            lane.ack(batch)
+            queue.ack(batch)
         else:
-            lane.ack(batch, 1)
+            queue.ack(batch, 1)
     gone = {number for number in (1, 2, 3) if not (tmp_path / f"events-{number:06}.jsonl").exists()}
     assert {1, 2} <= gone
     assert noted.confirmed[0][1] == 1
     assert noted.confirmed[0][0] > 1
     assert 2 not in [segment for _, segment in noted.confirmed]
-    lane.close()
+    queue.close()
 
 
 # -- overflow
@@ -613,19 +613,19 @@ def test_the_oldest_segment_is_dropped_with_all_its_numbers(tmp_path, monkeypatc
     """When the bound is reached the oldest go; every record is delivered or reported, none both
     (guarantee 2).
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
     for number in range(1, 2001):
-        lane.append(line(number), number)
+        queue.append(line(number), number)
         if number % 500 == 0:
-            for segment in lane._segments.values():
+            for segment in queue._segments.values():
                 segment.retired -= 1.0 if segment.retired else 0.0  # as if time had passed
-            lane.check_space()
-    dropped = {n for first, last, *_ in lane.dropped for n in range(first, last + 1)}
-    assert {event.reason for event in lane.dropped} == {"spool_full"}
-    found = read_all(lane)
+            queue.check_space()
+    dropped = {n for first, last, *_ in queue.dropped for n in range(first, last + 1)}
+    assert {event.reason for event in queue.dropped} == {"spool_full"}
+    found = read_all(queue)
     assert dropped
     assert sorted([*found, *dropped]) == list(range(1, 2001))
-    lane.close()
+    queue.close()
 
 
 def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
@@ -633,15 +633,15 @@ def test_a_bound_is_kept_to_a_sixty_fourth_and_files_have_their_size(tmp_path):
     files of an eighth each.
     """
     bound, record = 262_144, len(line(1, "x" * 200))
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=bound, overflow="drop_newest")
     number = 0
-    while not lane.dropped:
+    while not queue.dropped:
         number += 1
-        lane.append(line(number, "x" * 200), number)
+        queue.append(line(number, "x" * 200), number)
     sizes = [path.stat().st_size for path in tmp_path.iterdir()]
     assert bound < sum(sizes) <= bound + bound // 64 + 2 * record
     assert len(sizes) == 8
-    lane.close()
+    queue.close()
 
 
 def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path, monkeypatch):
@@ -650,68 +650,68 @@ def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path,
     """
     clock = time.monotonic()
     monkeypatch.setattr(spool_module, "time", SimpleNamespace(monotonic=lambda: clock))
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
     for number in range(1, 501):
-        lane.append(line(number), number)
+        queue.append(line(number), number)
     clock += 0.04
-    lane.check_space()
-    assert not lane.dropped
+    queue.check_space()
+    assert not queue.dropped
     clock += 0.02
-    lane.check_space()
+    queue.check_space()
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
-    (dropped,) = {reason for _, _, reason, _ in lane.dropped}
+    (dropped,) = {reason for _, _, reason, _ in queue.dropped}
     assert dropped == "spool_full"
-    assert min(lane.dropped).first == 1
-    gone = max(last for _, last, *_ in lane.dropped)
-    assert read_all(lane) == list(range(gone + 1, 501))
-    lane.close()
+    assert min(queue.dropped).first == 1
+    gone = max(last for _, last, *_ in queue.dropped)
+    assert read_all(queue) == list(range(gone + 1, 501))
+    queue.close()
 
 
 def test_the_newest_are_refused_until_there_is_room(tmp_path):
     """With ``drop_newest`` what waits stays, what comes is reported, and room lets it in again
     (guarantee 2).
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_newest")
     for number in range(1, 1001):
-        lane.append(line(number), number)
-    dropped = [first for first, *_ in lane.dropped]
-    found = read_all(lane)
+        queue.append(line(number), number)
+    dropped = [first for first, *_ in queue.dropped]
+    found = read_all(queue)
     assert dropped
     assert found + dropped == list(range(1, 1001))
-    lane.append(line(1001), 1001)
-    assert read_all(lane) == [1001]
-    lane.close()
+    queue.append(line(1001), 1001)
+    assert read_all(queue) == [1001]
+    queue.close()
 
 
 def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp_path):
     """A forked child cannot know what its parent has in hand: it drops the newest, until the parent
     has deleted something.
     """
-    lane = DiskQueue(
+    queue = DiskQueue(
         tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest", shared=True
     )
     for number in range(1, 1001):
-        lane.append(line(number), number)
-    assert lane.dropped
-    before = len(lane.dropped)
+        queue.append(line(number), number)
+    assert queue.dropped
+    before = len(queue.dropped)
     reader = DiskQueue(tmp_path, "events", writable=False)
     found = read_all(reader)
     for segment in reader._segments.values():
         segment.retired -= 10.0 if segment.retired else 0.0
-    lane._full = False
-    lane.append(line(1001), 1001)
+    queue._full = False
+    queue.append(line(1001), 1001)
     found += read_all(reader)  # deletes what was left
     for number in range(1002, 1011):
-        lane.append(line(number), number)
-    assert len(lane.dropped) == before
+        queue.append(line(number), number)
+    assert len(queue.dropped) == before
     found += read_all(reader)
-    assert sorted(found + [first for first, *_ in lane.dropped]) == list(range(1, 1011))
-    lane.close()
+    assert sorted(found + [first for first, *_ in queue.dropped]) == list(range(1, 1011))
+    queue.close()
     reader.close()
 
 
 def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[DiskQueue, DiskQueue]:
-    """Return the lane of a forked child, and its parent's view of it."""
+    """Return the queue of a forked child, and its parent's view of it."""
     child = DiskQueue(
         directory, "events", writable=True, max_bytes=65_536, overflow=overflow, shared=True
     )
@@ -801,7 +801,7 @@ def test_a_thread_waits_for_room(tmp_path):
     """With ``block`` a thread is held up until there is room, and nothing is dropped
     (guarantee 2).
     """
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     done, waiting = threading.Event(), threading.Event()
     sizes: list[int] = []
 
@@ -812,10 +812,10 @@ def test_a_thread_waits_for_room(tmp_path):
 
     def write() -> None:
         for number in range(1, 1001):
-            lane.append(line(number), number)
+            queue.append(line(number), number)
         done.set()
 
-    lane.room_comes = room_comes
+    queue.room_comes = room_comes
     thread = threading.Thread(target=write)
     thread.start()
     assert waiting.wait(30)
@@ -823,17 +823,17 @@ def test_a_thread_waits_for_room(tmp_path):
     assert max(sizes) < 20_000 + 2_000
     found: list[int] = []
     while not done.is_set():
-        found += read_all(lane)
+        found += read_all(queue)
     thread.join()
-    found += read_all(lane)
+    found += read_all(queue)
     assert found == list(range(1, 1001))
-    assert not lane.dropped
-    lane.close()
+    assert not queue.dropped
+    queue.close()
 
 
 def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tmp_path):
     """faults H: a program can end though a thread waits for room that will never come."""
-    lane = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     waiting = threading.Event()
 
     def room_comes() -> bool:
@@ -843,13 +843,13 @@ def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tm
     def write() -> None:
         with contextlib.suppress(OSError):  # the descriptor is closed
             for number in range(1, 1001):
-                lane.append(line(number), number)
+                queue.append(line(number), number)
 
-    lane.room_comes = room_comes
+    queue.room_comes = room_comes
     thread = threading.Thread(target=write, daemon=True)
     thread.start()
     assert waiting.wait(30)
-    lane.close()
+    queue.close()
     thread.join(30)
     assert not thread.is_alive()
 
@@ -861,22 +861,22 @@ def test_a_full_queue_in_memory_drops_by_its_policy(overflow, kept):
     """Without a spool the queue keeps the newest or the oldest, and reports the others (guarantee
     2).
     """
-    lane = MemoryQueue(3, overflow)
+    queue = MemoryQueue(3, overflow)
     for number in range(1, 7):
-        lane.append(line(number), number)
-    assert read_all(lane) == kept
-    assert sorted(first for first, *_ in lane.dropped) == sorted({1, 2, 3, 4, 5, 6} - set(kept))
+        queue.append(line(number), number)
+    assert read_all(queue) == kept
+    assert sorted(first for first, *_ in queue.dropped) == sorted({1, 2, 3, 4, 5, 6} - set(kept))
 
 
 async def test_block_never_holds_a_running_loop_up():
     """In a running loop ``block`` drops the newest instead of waiting: waiting there would be for
     ever.
     """
-    lane = MemoryQueue(3, "block")
+    queue = MemoryQueue(3, "block")
     for number in range(1, 7):
-        lane.append(line(number), number)
-    assert read_all(lane) == [1, 2, 3]
-    assert [first for first, *_ in lane.dropped] == [4, 5, 6]
+        queue.append(line(number), number)
+    assert read_all(queue) == [1, 2, 3]
+    assert [first for first, *_ in queue.dropped] == [4, 5, 6]
 
 
 # -- against a model
@@ -884,7 +884,7 @@ async def test_block_never_holds_a_running_loop_up():
 
 
 class FileLaneMachine(RuleBasedStateMachine):
-    """A lane on disk, tiny segments, batches acknowledged in any order, reopened as an orphan:
+    """A queue on disk, tiny segments, batches acknowledged in any order, reopened as an orphan:
     nothing is lost, nothing twice.
 
     Reopened it may give out again what was read before and not yet deleted: the database knows
@@ -899,14 +899,14 @@ class FileLaneMachine(RuleBasedStateMachine):
 
         self.directory = Path(tempfile.mkdtemp())
         bound = 4096 if self.overflow else None
-        self.lane = DiskQueue(
+        self.queue = DiskQueue(
             self.directory,
             "events",
             writable=True,
             max_bytes=bound,
             overflow=self.overflow or "drop_oldest",
         )
-        self.lane._segment_bytes, self.lane._check_bytes = 600, 200
+        self.queue._segment_bytes, self.queue._check_bytes = 600, 200
         self.next = 1
         self.waiting: list[int] = []  # written, not read
         self.held: list[Batch] = []
@@ -916,8 +916,8 @@ class FileLaneMachine(RuleBasedStateMachine):
         self.before: set[int] = set()
 
     def account(self) -> None:
-        while self.lane.dropped:
-            first, last, reason, _ = self.lane.dropped.popleft()
+        while self.queue.dropped:
+            first, last, reason, _ = self.queue.dropped.popleft()
             gone = set(range(first, last + 1))
             assert reason == "spool_full"
             assert not gone & (self.stored | self.dropped)
@@ -927,17 +927,17 @@ class FileLaneMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 12), size=st.integers(0, 400))
     def append(self, count: int, size: int) -> None:
-        if not self.lane._writable:
+        if not self.queue._writable:
             return
         for _ in range(count):
             self.waiting.append(self.next)
-            self.lane.append(line(self.next, "x" * size), self.next)
+            self.queue.append(line(self.next, "x" * size), self.next)
             self.next += 1
         self.account()
 
     @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
     def read(self, limit: int, most: int) -> None:
-        batch = self.lane.read(limit, most)
+        batch = self.queue.read(limit, most)
         found = numbers(batch)
         if batch is None:
             assert not self.waiting
@@ -953,53 +953,53 @@ class FileLaneMachine(RuleBasedStateMachine):
     def ack(self, data) -> None:
         batch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         self.stored |= set(numbers(batch))
-        self.lane.ack(batch)
+        self.queue.ack(batch)
         self.account()
 
     @rule()
     def rotate(self) -> None:
-        if self.lane._writable:
-            self.lane.check_space()
+        if self.queue._writable:
+            self.queue.check_space()
             self.account()
 
     @rule()
     def settle(self) -> None:
-        for segment in self.lane._segments.values():
+        for segment in self.queue._segments.values():
             if segment.retired:
                 segment.retired -= 10.0
 
     @rule()
     def ask(self) -> None:
-        self.position = self.lane.position()
+        self.position = self.queue.position()
         self.before = set(range(1, self.next))
 
     @rule()
     def reopen(self) -> None:
-        self.lane.close()
+        self.queue.close()
         self.account()
-        self.lane = orphan(self.directory)
+        self.queue = orphan(self.directory)
         self.position = None
         self.held.clear()
-        found = set(read_all(self.lane))
+        found = set(read_all(self.queue))
         assert found >= set(range(1, self.next)) - self.stored - self.dropped
         assert not found & self.dropped
-        self.lane.close()
-        self.lane = orphan(self.directory)
+        self.queue.close()
+        self.queue = orphan(self.directory)
         self.waiting = sorted(found)
 
     @invariant()
     def reached_means_stored(self) -> None:
-        if self.position is not None and self.lane.reached(self.position):
+        if self.position is not None and self.queue.reached(self.position):
             assert self.before <= self.stored | self.dropped
 
     @invariant()
     def nothing_unstored_is_reached(self) -> None:
-        if (self.waiting or self.held) and self.lane._writable:
-            assert not self.lane.reached(self.lane.position())
+        if (self.waiting or self.held) and self.queue._writable:
+            assert not self.queue.reached(self.queue.position())
 
     def teardown(self) -> None:
-        if hasattr(self, "lane"):
-            self.lane.close()
+        if hasattr(self, "queue"):
+            self.queue.close()
             import shutil
 
             shutil.rmtree(self.directory)
@@ -1025,7 +1025,7 @@ class MemoryLaneMachine(RuleBasedStateMachine):
     )
     def begin(self, capacity: int, overflow: str) -> None:
         self.capacity, self.overflow = capacity, overflow
-        self.lane = MemoryQueue(capacity, overflow)
+        self.queue = MemoryQueue(capacity, overflow)
         self.next = 1
         self.waiting: list[int] = []
         self.held: list[Batch] = []
@@ -1034,16 +1034,16 @@ class MemoryLaneMachine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 12))
     def append(self, count: int) -> None:
         for _ in range(count):
-            self.lane.append(line(self.next), self.next)
+            self.queue.append(line(self.next), self.next)
             self.waiting.append(self.next)
             if len(self.waiting) > self.capacity:
                 self.gone.append(self.waiting.pop(0 if self.overflow == "drop_oldest" else -1))
             self.next += 1
-        assert [first for first, *_ in self.lane.dropped] == self.gone
+        assert [first for first, *_ in self.queue.dropped] == self.gone
 
     @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
     def read(self, limit: int, most: int) -> None:
-        batch = self.lane.read(limit, most)
+        batch = self.queue.read(limit, most)
         found = numbers(batch)
         assert found == self.waiting[: len(found)]
         assert bool(found) == bool(self.waiting)
@@ -1054,12 +1054,12 @@ class MemoryLaneMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def ack(self, data) -> None:
-        self.lane.ack(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
+        self.queue.ack(self.held.pop(data.draw(st.integers(0, len(self.held) - 1))))
 
     @invariant()
     def reached_when_nothing_waits(self) -> None:
-        if hasattr(self, "lane"):
-            assert self.lane.reached(self.lane.position()) == (not self.waiting and not self.held)
+        if hasattr(self, "queue"):
+            assert self.queue.reached(self.queue.position()) == (not self.waiting and not self.held)
 
 
 _SETTINGS = settings(
@@ -1085,10 +1085,10 @@ def test_the_end_of_a_dead_lane_is_known_though_its_last_whole_line_came_late(tm
     number (guarantee 2).
     """
     (tmp_path / "events-000001.jsonl").write_bytes(line(1) + line(4) + line(3) + line(2))
-    lane = orphan(tmp_path)
-    assert numbers(lane.read(1 << 20, 100)) == [1, 4, 3, 2]
+    queue = orphan(tmp_path)
+    assert numbers(queue.read(1 << 20, 100)) == [1, 4, 3, 2]
     with open(tmp_path / "events-000001.jsonl", "ab") as file:
         file.write(b'{"ts":"2026-01-31 12:00:00.000001","level":"in\n')
-    assert numbers(lane.read(1 << 20, 100)) == []
-    assert (lane.damaged, lane.last_seen) == (1, 5)
-    lane.close()
+    assert numbers(queue.read(1 << 20, 100)) == []
+    assert (queue.damaged, queue.last_seen) == (1, 5)
+    queue.close()

@@ -29,7 +29,7 @@ def line(number: int, size: int) -> bytes:
 
 
 class SpoolMachine(RuleBasedStateMachine):
-    """One session's lane: written by its process, delivered by it or, when it is dead, by one
+    """One session's queue: written by its process, delivered by it or, when it is dead, by one
     successor after the other.
 
     A record may be lost only where a byte of it was changed, where the file was cut before its end,
@@ -52,8 +52,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.sizes: dict[int, int] = {}
         """Bytes of each file that are synced, by inode."""
         self.alive = True
-        self.lane = DiskQueue(self.directory, "events", writable=True)
-        self.lane._segment_bytes, self.lane._check_bytes = 700, 200
+        self.queue = DiskQueue(self.directory, "events", writable=True)
+        self.queue._segment_bytes, self.queue._check_bytes = 700, 200
 
     # -- the process
     # --------------------------------------------------------------------------
@@ -64,18 +64,18 @@ class SpoolMachine(RuleBasedStateMachine):
         for _ in range(count):
             number = len(self.lines) + 1
             self.lines[number] = line(number, size)
-            self.lane.append(self.lines[number], number)
+            self.queue.append(self.lines[number], number)
 
     @precondition(lambda self: self.alive)
     @rule()
     def rotate(self) -> None:
-        self.lane.check_space()
+        self.queue.check_space()
 
     @precondition(lambda self: self.alive)
     @rule()
     def sync(self) -> None:
         with mock.patch("os.fsync", self._fsync):
-            self.lane.sync()
+            self.queue.sync()
         self.safe |= self.lines.keys()
 
     def _fsync(self, fd: int) -> None:
@@ -87,7 +87,7 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule(limit=st.integers(1, 2000), most=st.integers(1, 6))
     def read(self, limit: int, most: int) -> None:
-        batch = self.lane.read(limit, most)
+        batch = self.queue.read(limit, most)
         if batch is not None:
             found = self._numbers(batch)
             assert not found & self.given_out, "given out twice"
@@ -106,7 +106,7 @@ class SpoolMachine(RuleBasedStateMachine):
         batch = self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))
         self._commit(batch)
         if acknowledged:
-            self.lane.ack(batch)
+            self.queue.ack(batch)
         else:
             self.held.append(batch)
 
@@ -116,13 +116,13 @@ class SpoolMachine(RuleBasedStateMachine):
 
     @rule()
     def time_passes(self) -> None:
-        for segment in self.lane._segments.values():
+        for segment in self.queue._segments.values():
             if segment.retired:
                 segment.retired -= 10.0
 
     def ripe(self) -> bool:
         """Return whether enough was written, in more than one file, that its end is of interest."""
-        return not self.alive or len(self.lane._segments) > 1
+        return not self.alive or len(self.queue._segments) > 1
 
     # -- the end of a process
     # --------------------------------------------------------------------------
@@ -131,7 +131,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @rule()
     def crash(self) -> None:
         """The process that delivers is killed: what it knew is forgotten."""
-        self.lane.close()
+        self.queue.close()
         self._succeed()
 
     @precondition(lambda self: self.alive and self.ripe())
@@ -139,14 +139,14 @@ class SpoolMachine(RuleBasedStateMachine):
     def crash_in_a_write(self, part: float, size: int) -> None:
         """It is killed while a record is half written: a promise that was not made."""
         whole = line(len(self.lines) + 1, size)
-        os.write(self.lane._fd, whole[: max(1, int(len(whole) * part))])
+        os.write(self.queue._fd, whole[: max(1, int(len(whole) * part))])
         self.crash()
 
     @precondition(lambda self: self.alive and self.ripe())
     @rule(data=st.data())
     def power_cut(self, data: st.DataObject) -> None:
         """Of each file, what was not synced may be missing, from some place on."""
-        self.lane.close()
+        self.queue.close()
         self.held.clear()
         for path in self._files():
             synced = self.sizes.get(path.stat().st_ino, 0)
@@ -159,7 +159,7 @@ class SpoolMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.alive and self._files())
     @rule(data=st.data())
     def truncate(self, data: st.DataObject) -> None:
-        self.lane.close()
+        self.queue.close()
         path = data.draw(st.sampled_from(self._files()))
         self._cut(path, data.draw(st.integers(0, path.stat().st_size)))
         self._succeed()
@@ -172,7 +172,7 @@ class SpoolMachine(RuleBasedStateMachine):
         """A byte is not what was written: it costs its own record at most, and the newline after
         one costs none.
         """
-        self.lane.close()
+        self.queue.close()
         path = data.draw(st.sampled_from([path for path in self._files() if path.stat().st_size]))
         content = bytearray(path.read_bytes())
         at = data.draw(st.integers(0, len(content) - 1))
@@ -201,8 +201,8 @@ class SpoolMachine(RuleBasedStateMachine):
         self.alive = False
         self.held.clear()
         self.given_out.clear()
-        self.lane = DiskQueue(self.directory, "events", writable=False)
-        self.lane.final = True
+        self.queue = DiskQueue(self.directory, "events", writable=False)
+        self.queue.final = True
 
     # -- what must hold
     # --------------------------------------------------------------------------
@@ -215,23 +215,23 @@ class SpoolMachine(RuleBasedStateMachine):
             )
 
     def teardown(self) -> None:
-        if not hasattr(self, "lane"):
+        if not hasattr(self, "queue"):
             return
         with contextlib.ExitStack() as stack:
             stack.callback(shutil.rmtree, self.directory)
-            stack.callback(self.lane.close)
+            stack.callback(self.queue.close)
             for batch in self.held:
                 self._commit(batch)
-                self.lane.ack(batch)
-            position = self.lane.position()
-            while (batch := self.lane.read(1000, 5)) is not None:
+                self.queue.ack(batch)
+            position = self.queue.position()
+            while (batch := self.queue.read(1000, 5)) is not None:
                 self._commit(batch)
-                self.lane.ack(batch)
+                self.queue.ack(batch)
             self.nothing_is_invented()
             missing = self.lines.keys() - self.database.keys()
             assert missing <= self.may_lose, f"lost: {missing - self.may_lose}"
-            assert self.lane.reached(position)
-            assert self.lane.done()
+            assert self.queue.reached(position)
+            assert self.queue.done()
 
 
 TestSpoolMachine = SpoolMachine.TestCase

@@ -177,7 +177,7 @@ async def test_requests_at_once_leave_one(stores, stranger):
     ] == [("running", 1, "the disk is needed", "ada", False)]
     assert not await stores[0].fetch(cancellations.requests(1))
     await stores[0].transact(
-        lambda connection: cancellations.settle(connection, stranger.session_id, "running", 1)
+        lambda connection: cancellations.forget(connection, stranger.session_id, "running", 1)
     )
     assert not await stores[0].fetch(cancellations.requests(stranger.session_id))
 

@@ -21,7 +21,7 @@ from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.spool.routing import dispatch, records
-from structjob.text.rendering import told
+from structjob.text.rendering import words_of
 
 _ERROR = LEVELS["error"]
 _WORDS = 2_000
@@ -58,7 +58,7 @@ def emit(
 def _words(scope: Scope | None, level: str, attrs: dict[str, Any], kind: str) -> str | None:
     """Return the readable message that is stored for an event of this *kind*."""
     names = (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
-    return told(kind, level, attrs, *names)[1][:_WORDS] or None  # type: ignore[arg-type]  # the name of a step is a text
+    return words_of(kind, level, attrs, *names)[1][:_WORDS] or None  # type: ignore[arg-type]  # the name of a step is a text
 
 
 def body_of(scope: Scope, level: str, attrs: dict[str, Any], *, kind: str, ns: int) -> bytes:

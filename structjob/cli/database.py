@@ -247,12 +247,12 @@ async def deliver_from(
 
     # A spool whose lock is free has no process that delivers it. This only looks for such spools;
     # the tracker below adopts them.
-    orphans = spool_directory.adopt_elsewhere(places, None, set())
-    for orphan in orphans:
-        orphan.close()
-    if not orphans:
+    left = spool_directory.adopt_elsewhere(places, None, set())
+    for one in left:
+        one.close()
+    if not left:
         return []
-    directories = [orphan.directory for orphan in orphans]
+    directories = [one.directory for one in left]
     size = sum(
         entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl")
     )
@@ -265,9 +265,9 @@ async def deliver_from(
     def not_delivered(exc: StructjobError) -> list[int]:
         # A full disk, or a user that may only read: reading must still work, because it is needed
         # now to find the cause.
-        left = ", ".join(sorted({str(directory.parent) for directory in directories}))
+        where = ", ".join(sorted({str(directory.parent) for directory in directories}))
         say(
-            f"structjob: warning: lines of programs that have ended wait in {left} and cannot be stored now: {exc}; only what is stored is shown"
+            f"structjob: warning: lines of programs that have ended wait in {where} and cannot be stored now: {exc}; only what is stored is shown"
         )
         return []
 
@@ -289,7 +289,7 @@ async def deliver_from(
         return not_delivered(exc)
     finally:
         await tracker.aclose()
-    return [orphan.session.session_id for orphan in orphans]
+    return [one.session.session_id for one in left]
 
 
 def places_of(database: Database) -> Places | None:

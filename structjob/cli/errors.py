@@ -261,7 +261,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
 @options.database
 def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
     """Mark an error as resolved; if it occurs again, it has regressed."""
-    execute(_settle(id_, db, by=by, reopen=False, as_json=as_json))
+    execute(_mark(id_, db, by=by, reopen=False, as_json=as_json))
 
 
 @errors.command()
@@ -270,10 +270,10 @@ def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
 @options.database
 def reopen(id_: str, db: Database, *, as_json: bool) -> None:
     """Reopen a resolved error."""
-    execute(_settle(id_, db, by=None, reopen=True, as_json=as_json))
+    execute(_mark(id_, db, by=None, reopen=True, as_json=as_json))
 
 
-async def _settle(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
+async def _mark(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
     async with reading(db) as reader:
         group = await (
             reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by)

@@ -48,7 +48,7 @@ async def show_tail(
         screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
         async for event in _follow(reader, {**scope, **filters}, job_id, last):
             if isinstance(event, Gap):
-                screen.tell(event)
+                screen.report(event)
             else:
                 screen.put(event)
 

@@ -60,7 +60,7 @@ def import_(
         _write_map(map_, found)
     if as_json:
         put_json(found)
-    _tell(found, db, dry_run=dry_run)
+    _report(found, db, dry_run=dry_run)
 
 
 async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> ImportResult:
@@ -91,7 +91,7 @@ def _write_map(path: Path, found: ImportResult) -> None:
         raise Failure(f"cannot write the map of ids {path}: {exc.strerror or exc}") from exc
 
 
-def _tell(found: ImportResult, db: Database, *, dry_run: bool) -> None:
+def _report(found: ImportResult, db: Database, *, dry_run: bool) -> None:
     if found.known:
         say(f"this file was imported into {db.shown} before: nothing was stored")
     else:

@@ -77,7 +77,7 @@ class Screen:
             sys.stdout.write(self._separator + "\n")
 
     @staticmethod
-    def tell(gap: Gap) -> None:
+    def report(gap: Gap) -> None:
         """Report that lines are missing here."""
         number = gap.last_seq - gap.first_seq + 1
         lines = count_of(number, "line", "is", "are")

@@ -50,7 +50,7 @@ def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) ->
     if as_json:
         put_json(job)
     else:
-        _tell(job, db)
+        _report(job, db)
     click.get_current_context().exit(_code(job))
 
 
@@ -70,7 +70,7 @@ async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
         return job
 
 
-def _tell(job: JobRecord, db: Database) -> None:
+def _report(job: JobRecord, db: Database) -> None:
     status = job.status.value if job.status.terminal else f"still {job.status.value}"
     error = "" if job.error is None else f": {escape(job.error.message)}"
     say(f"{escape(job.operation)} {'is ' if not job.status.terminal else ''}{status}{error}")

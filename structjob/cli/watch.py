@@ -52,7 +52,7 @@ async def watch_jobs(
                 "parent_job_id": (await resolve(reader, filters["parent_job_id"], names=True)).id,
             }
         if as_json or not screen.is_terminal:
-            await _tell(reader, filters, screen, as_json=as_json, utc=utc)
+            await _report(reader, filters, screen, as_json=as_json, utc=utc)
         else:
             await _draw(reader, filters, screen, db, utc=utc, grouped=grouped)
 
@@ -113,11 +113,11 @@ def _head(jobs: list[JobRecord], *, utc: bool) -> Text:
     return Text("  ").join([now, *parts, Text("Ctrl-C ends", style="dim")])
 
 
-async def _tell(
+async def _report(
     reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool
 ) -> None:
     estimates = Estimates(reader)
-    told: dict[str, tuple[Any, ...]] = {}
+    reported: dict[str, tuple[Any, ...]] = {}
     headed = False
     while True:
         await reader.deliver_now_and_then()
@@ -126,14 +126,16 @@ async def _tell(
         # the meantime.
         there = {job.id for job in found}
         for id_ in [
-            id_ for id_, (status, *_) in told.items() if id_ not in there and not status.terminal
+            id_
+            for id_, (status, *_) in reported.items()
+            if id_ not in there and not status.terminal
         ]:
             try:
                 found.append(await reader.jobs.get(id_))
             except JobNotFound:
-                del told[id_]
-        changed = [job for job in found if told.get(job.id) != _state(job)]
-        told |= {job.id: _state(job) for job in changed}
+                del reported[id_]
+        changed = [job for job in found if reported.get(job.id) != _state(job)]
+        reported |= {job.id: _state(job) for job in changed}
         if as_json:
             for job in changed:
                 put_json_line(job)

@@ -224,8 +224,8 @@ def exception_attrs(
         counts: Whether the event is recorded; if not, it is not an occurrence.
     """
     attrs = {**error_fields(exc, classifier), "exception": _structure(exc, 0)}
-    if counts and not is_told(exc, scope):
-        attrs["error_fingerprint"] = _tell(exc, scope)
+    if counts and not is_recorded(exc, scope):
+        attrs["error_fingerprint"] = _mark_recorded(exc, scope)
     return attrs
 
 
@@ -249,27 +249,27 @@ class _Marked(dict[str, Any]):
         return dict, (dict(self),)
 
 
-def is_told(exc: BaseException, scope: Scope | None) -> bool:
+def is_recorded(exc: BaseException, scope: Scope | None) -> bool:
     """Return whether an event has recorded *exc* already: in this tree of jobs.
 
     If the event belongs to no job, an event in any tree counts.
     """
-    root, told = _root(scope), _mark(exc)[1]
-    return root in told or (root is None and bool(told))
+    root, recorded = _root(scope), _mark(exc)[1]
+    return root in recorded or (root is None and bool(recorded))
 
 
-def _tell(exc: BaseException, scope: Scope | None) -> str:
+def _mark_recorded(exc: BaseException, scope: Scope | None) -> str:
     # imported late: compiling its patterns takes time that a program without errors need not spend
     from structjob.values.fingerprint import fingerprint, of_words
 
-    found, told = _mark(exc)
+    found, recorded = _mark(exc)
     # Computed once: code that awaits the same task later gets the exception without its former
     # traceback.
     try:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
     except Exception:  # noqa: BLE001 -- its parts may raise
         found = of_words(type_name(exc), message_of(exc))
-    _marked(exc).mark = (found, (*told, _root(scope)))
+    _marked(exc).mark = (found, (*recorded, _root(scope)))
     return found
 
 

@@ -161,7 +161,7 @@ class Scope:
             "span_id": span_id,
             "category": category,
             "project": project,
-            "provisional": provisional,  # not a column: see `structjob.store.settling`
+            "provisional": provisional,  # not a column: see `structjob.store.provisional`
         }
         self.column_values: dict[str, str | int] = {
             key: value for key, value in columns.items() if value is not None

@@ -28,16 +28,18 @@ class Accounts:
         recorder = self._recorder
         # In a forked child the engine belongs to the parent, so none of its counts applies to the
         # child.
-        feed = self._own if not recorder.forked else Source(recorder.session, recorder.lanes)
+        source = self._own if not recorder.forked else Source(recorder.session, recorder.queues)
         # Read the number of accepted events last: then no event can be counted as stored before it
         # is counted as accepted.
-        stored, dead, in_flight = feed.stored, feed.dead, feed.in_flight
-        dropped = Counter(feed.dropped)
-        for source in recorder.dropped_sources():
-            for event in list(source):
+        stored, dead, in_flight = source.stored, source.dead, source.in_flight
+        dropped = Counter(source.dropped)
+        for drops in recorder.dropped_sources():
+            for event in list(drops):
                 dropped[event.reason] += event.last - event.first + 1
         memory = [
-            lane for lane in (recorder.events, recorder.fallback) if isinstance(lane, MemoryQueue)
+            queue
+            for queue in (recorder.events, recorder.fallback)
+            if isinstance(queue, MemoryQueue)
         ]
         accepted = recorder.numbers.given
         left = accepted - stored - dead - sum(dropped.values())
@@ -59,17 +61,17 @@ class Accounts:
         ledger = self.ledger()
         return ledger.spilled + ledger.in_memory
 
-    def settle(self) -> None:
+    def record_drops(self) -> None:
         """Count the dropped events and record them in ``structjob_gaps`` through the spool."""
         recorder, dropped = self._recorder, self._own.dropped
-        told = recorder.account()
-        for gap in told:
+        drops = recorder.account()
+        for gap in drops:
             dropped[gap.reason] += gap.last - gap.first + 1
         while recorder.lost_states:
             self._own.states.add([recorder.lost_states.popleft()])
         recorder.secure()
-        if told:
+        if drops:
             events = count_of(sum(dropped.values()), "event", "was", "were")
-            recorder.tell(
+            recorder.warn(
                 "dropped", "%s dropped so far (%s); see structjob_gaps", events, dict(dropped)
             )

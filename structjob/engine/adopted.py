@@ -32,7 +32,7 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, er
 """Errors that come from the state of this process, not from the file that it cannot read."""
 
 
-def _ending(feed: Source, spool: spool_directory.SessionSpool) -> Ending:
+def _ending(source: Source, spool: spool_directory.SessionSpool) -> Ending:
     """Return the ending of a session whose process is gone and whose spool is stored completely."""
     tally, events = spool.tally, spool.events
     at_risk = tally.at_risk if tally is not None else 0
@@ -42,7 +42,7 @@ def _ending(feed: Source, spool: spool_directory.SessionSpool) -> Ending:
     return Ending(
         reason=DIED,
         last_seq=max(events.last_seen, at_risk),
-        confirmed=feed.confirmed,
+        confirmed=source.confirmed,
         absent="damaged" if events.damaged else "in_flight",
         most=most + events.damaged_most,
     )
@@ -81,19 +81,19 @@ class AdoptedSpools:
         self._recorder = recorder
         self._link = link
         self._found = found
-        self._feeds: dict[int, Source] = {}
+        self._sources: dict[int, Source] = {}
         self._known: set[int] = {recorder.session.session_id}
         self._warned: set[int] = set()
         self._notices: dict[int, CrashNotices] = {}
 
     def __iter__(self) -> Iterator[Source]:
-        return iter(list(self._feeds.values()))
+        return iter(list(self._sources.values()))
 
     def __len__(self) -> int:
-        return len(self._feeds)
+        return len(self._sources)
 
     def __contains__(self, session_id: int) -> bool:
-        return session_id in self._feeds
+        return session_id in self._sources
 
     def look(self) -> None:
         """Adopt spools that no other process delivers, and check whether their processes have
@@ -105,10 +105,10 @@ class AdoptedSpools:
         self._take(
             spool_directory.adopt(root, self._known, places.database if places.asked else None)
         )
-        for feed in self._feeds.values():
-            assert feed.spool is not None  # noqa: S101 -- an adopted source has a spool
-            feed.spool.try_finish()
-        if self._feeds:
+        for source in self._sources.values():
+            assert source.spool is not None  # noqa: S101 -- an adopted source has a spool
+            source.spool.try_finish()
+        if self._sources:
             self._found()
 
     def look_elsewhere(self) -> None:
@@ -122,7 +122,7 @@ class AdoptedSpools:
 
     def _take(self, spools: Iterable[spool_directory.SessionSpool]) -> None:
         for spool in spools:
-            self._feeds[spool.session.session_id] = Source.of_orphan(spool)
+            self._sources[spool.session.session_id] = Source.of_adopted(spool)
             self._known.add(spool.session.session_id)
             diagnostics.debug(
                 "adopted the spool %s of session %d (pid %d on %s)",
@@ -134,7 +134,7 @@ class AdoptedSpools:
         if self._recorder.root is not None:
             spool_directory.sweep(self._recorder.root)
 
-    async def attempt(self, feed: Source, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def attempt(self, source: Source, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what *call* returns once the database answers.
 
         Return ``None`` if it refuses the content.
@@ -169,31 +169,33 @@ class AdoptedSpools:
             if isinstance(refusal, StructjobError)
             else f"{type(refusal).__name__}: {refusal}"
         )
-        self.set_aside(feed, f"{self._link.store.masked_url} does not take what is in it: {reason}")
+        self.set_aside(
+            source, f"{self._link.store.masked_url} does not take what is in it: {reason}"
+        )
         return None
 
-    def abandon(self, feed: Source, exc: OSError) -> None:
+    def abandon(self, source: Source, exc: OSError) -> None:
         """Set aside an adopted spool that cannot be read, for another process and the operator."""
         reason = f"it cannot be read: {exc.strerror or exc}"
-        self.set_aside(feed, reason, note=exc.errno not in _PASSING)
+        self.set_aside(source, reason, note=exc.errno not in _PASSING)
 
-    def set_aside(self, feed: Source, reason: str, *, note: bool = True) -> None:
+    def set_aside(self, source: Source, reason: str, *, note: bool = True) -> None:
         """Stop delivering an adopted spool and leave its directory unchanged.
 
         Args:
-            feed: The source of the adopted spool.
+            source: The source of the adopted spool.
             reason: Why it is set aside.
             note: Whether to leave a note in the directory. The note keeps other processes from
                 trying it immediately, and ``structjob doctor`` reads it.
         """
-        number, spool = feed.session.session_id, feed.spool
+        number, spool = source.session.session_id, source.spool
         assert spool is not None  # noqa: S101 -- an adopted source has a spool
-        if self._feeds.pop(number, None) is None:
+        if self._sources.pop(number, None) is None:
             return  # the other writer has set it aside
         if note and spool.set_aside(reason):
             self._known.discard(number)  # the note prevents adopting it again too soon
         spool.close()
-        feed.ended = True  # releases the callers that wait for it
+        source.ended = True  # releases the callers that wait for it
         if number not in self._warned:
             self._warned.add(number)
             diagnostics.warning(
@@ -205,48 +207,48 @@ class AdoptedSpools:
 
     def next_over(self) -> Source | None:
         """Return a source whose process is gone and whose records are all stored, or None."""
-        for feed in list(self._feeds.values()):
+        for source in list(self._sources.values()):
             try:
-                if feed.over():
-                    return feed
+                if source.over():
+                    return source
             except OSError as exc:
-                self.abandon(feed, exc)
+                self.abandon(source, exc)
         return None
 
-    async def end(self, feed: Source) -> None:
+    async def end(self, source: Source) -> None:
         """End the session of a dead process whose records are all stored."""
-        spool = feed.spool
+        spool = source.spool
         assert spool is not None  # noqa: S101 -- an adopted source has a spool
         damaged = spool.events.damaged + spool.states.damaged
-        ending = _ending(feed, spool)
+        ending = _ending(source, spool)
         notices = self._notices.setdefault(
-            feed.session.session_id, CrashNotices(feed.session, self._recorder)
+            source.session.session_id, CrashNotices(source.session, self._recorder)
         )
 
         async def end() -> Ended:
             prepared = await notices.prepare(self._link)
-            return await self._link.store.end_session(feed.session, ending, prepared)
+            return await self._link.store.end_session(source.session, ending, prepared)
 
-        ended = await self.attempt(feed, end)
+        ended = await self.attempt(source, end)
         # Some notices may come from an attempt that failed, and their jobs may not have crashed.
         await self._link.insist(lambda: notices.account(self._own, self._link))
-        del self._notices[feed.session.session_id]
+        del self._notices[source.session.session_id]
         if ended is None:
             return
-        del self._feeds[feed.session.session_id]
+        del self._sources[source.session.session_id]
         spool.remove()
-        feed.ended = True
+        source.ended = True
         correct(ended.withdrawn, self._recorder, "its process had finished it before it ended")
-        warn_of_loss(feed.session, ended, spool.tally)
+        warn_of_loss(source.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(
                 "the spool of session %d held %s; the lost events are counted in structjob_gaps",
-                feed.session.session_id,
+                source.session.session_id,
                 count_of(damaged, "damaged record"),
             )
 
     def close(self) -> None:
         """Close every directory; the next process delivers what still waits."""
-        for feed in self._feeds.values():
-            assert feed.spool is not None  # noqa: S101 -- an adopted source has a spool
-            feed.spool.close()
+        for source in self._sources.values():
+            assert source.spool is not None  # noqa: S101 -- an adopted source has a spool
+            source.spool.close()

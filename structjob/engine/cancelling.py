@@ -74,7 +74,7 @@ class Canceller:
             )
             if job is None:  # the job has ended
                 await self._link.store.transact(
-                    lambda connection, job_id=job_id, attempt=attempt: cancellations.settle(
+                    lambda connection, job_id=job_id, attempt=attempt: cancellations.forget(
                         connection, self._session_id, job_id, attempt
                     )  # type: ignore[misc]  # bound early
                 )

@@ -75,12 +75,12 @@ class Claiming:
 
         *pending* says that this process has created the pending job before.
         """
-        await self._settle(self._about(row))
+        await self._withdraw(self._about(row))
         former, attempt = await self._claim(row, job, pending=pending)
         if (
             not attempt
             and former is not None
-            and await self._settle(
+            and await self._withdraw(
                 [each for each in self._unanswered if each.row["id"] == former["id"]]
             )
         ):
@@ -97,7 +97,7 @@ class Claiming:
 
         If the answer is lost, nothing is withdrawn: the next call finds the job by its key.
         """
-        await self._settle(self._about(row))
+        await self._withdraw(self._about(row))
         return (await self._link.once(lambda: self._link.store.claim(row)))[0]
 
     def _about(self, row: dict[str, Any]) -> list[_Unanswered]:
@@ -131,14 +131,14 @@ class Claiming:
             with suppress(KeyError, RuntimeError):  # another thread may remove the same entry
                 del self._known[next(iter(self._known))]
 
-    async def settle(self, most: int | None = None) -> None:
+    async def withdraw(self, most: int | None = None) -> None:
         """Withdraw claims without an answer, except for attempts that run anyway.
 
         At most *most* claims are withdrawn in one call.
         """
-        await self._settle([each for each in self._unanswered if each.due()][:most])
+        await self._withdraw([each for each in self._unanswered if each.due()][:most])
 
-    async def _settle(self, starts: list[_Unanswered]) -> bool:
+    async def _withdraw(self, starts: list[_Unanswered]) -> bool:
         """Withdraw *starts*; return whether any of them was in the database.
 
         A claim that was not found is looked for once more, because it may still arrive.

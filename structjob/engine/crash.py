@@ -96,7 +96,7 @@ class CrashNotices:
         own.stored += len(stored)
         lost = (Dropped(number, number, "interrupted") for number in numbers - stored)
         self._recorder.lost.extend(lost)
-        self._recorder.settle_numbers(numbers, len(stored))
+        self._recorder.confirm_numbers(numbers, len(stored))
         for notice in made.values():
             if notice.number in stored:
                 show(notice.scope, _LEVEL, notice.attrs, kind=_KIND, ns=notice.ns)

@@ -94,16 +94,16 @@ class Engine:
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._live = live
-        self._own = Source(recorder.session, recorder.lanes)
+        self._own = Source(recorder.session, recorder.queues)
         self._accounts = Accounts(self._own, recorder)
-        self._orphans = AdoptedSpools(self._own, recorder, link, self.flush_soon)
+        self._adopted = AdoptedSpools(self._own, recorder, link, self.flush_soon)
         self.claiming = Claiming(link)
-        self._reentry = Reentry(link, lambda: iter([self._own, *self._orphans]), live)
+        self._reentry = Reentry(link, lambda: iter([self._own, *self._adopted]), live)
         self._keeper = Maintenance(
             self._own,
             recorder,
             link,
-            self._orphans,
+            self._adopted,
             live,
             heartbeat,
             self._accounts,
@@ -120,7 +120,7 @@ class Engine:
             self._own,
             recorder,
             link,
-            self._orphans,
+            self._adopted,
             self._accounts,
             self._reentry,
             self._waiters,
@@ -189,7 +189,7 @@ class Engine:
                     await self._deliver_rest()
                     # claims that cannot be withdrawn are marked as crashed when the session ends
                     with contextlib.suppress(StoreUnavailable):
-                        await self.claiming.settle()
+                        await self.claiming.withdraw()
                     # a heartbeat after its end would make the session look alive
                     await self._cancel_tasks(parting)
                     await self._end_own()
@@ -267,7 +267,7 @@ class Engine:
             if (
                 self.recorder.quiet()
                 and not any(self.recorder.dropped_sources())
-                and not waiting(self.recorder.lanes())
+                and not waiting(self.recorder.queues())
             ):
                 return
             await asyncio.sleep(0.001)
@@ -301,25 +301,25 @@ class Engine:
             await asyncio.wait(tasks, timeout=seconds)
 
     async def _end_own(self) -> None:
-        feed = self._own
+        source = self._own
         ending = Ending(
             reason=CLOSED,
             last_seq=self.recorder.numbers.given,
-            confirmed=feed.confirmed,
+            confirmed=source.confirmed,
             absent="interrupted",
             most=self.recorder.broken_off,
         )
-        ended = await self.link.once(lambda: self.store.end_session(feed.session, ending))
+        ended = await self.link.once(lambda: self.store.end_session(source.session, ending))
         for job in ended.left:
             diagnostics.warning(_STILL_RUNNING, job["id"], job["operation"])
-        warn_of_loss(feed.session, ended, None)
+        warn_of_loss(source.session, ended, None)
         # At this point every event is stored, explained by the ending, or lost.
-        feed.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
+        source.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
 
     def _let_go(self, complete: bool) -> None:
-        self._orphans.close()
-        for lane in self.recorder.lanes():
-            lane.closed = True  # a thread that waits for room must not wait longer
+        self._adopted.close()
+        for queue in self.recorder.queues():
+            queue.closed = True  # a thread that waits for room must not wait longer
         deadline = time.monotonic() + _PARTING
         while not self.recorder.quiet():
             if time.monotonic() > deadline:
@@ -334,8 +334,8 @@ class Engine:
             else:
                 self._leave_to_spool()
                 spool.close()
-        for lane in self.recorder.lanes():
-            lane.close()
+        for queue in self.recorder.queues():
+            queue.close()
 
     def _leave_to_spool(self) -> None:
         """Move what was not stored into the spool.
@@ -343,12 +343,12 @@ class Engine:
         Do not report as waiting what could not be moved.
         """
         recorder = self.recorder
-        for feed, states, events in self.writers.returned:
-            if states is not None and states.lane is recorder.fallback_states:
+        for source, states, events in self.writers.returned:
+            if states is not None and states.queue is recorder.fallback_states:
                 recorder.fallback_states.give_back(states)
-            if events is not None and events.lane is recorder.fallback:
+            if events is not None and events.queue is recorder.fallback:
                 recorder.fallback.give_back(events)
-                feed.in_flight -= events.count
+                source.in_flight -= events.count
         self.writers.returned.clear()
         if lost := recorder.leave():
             diagnostics.warning(
@@ -356,7 +356,7 @@ class Engine:
                 count_of(lost, "event", "is", "are"),
                 recorder.root,
             )
-        self._accounts.settle()
+        self._accounts.record_drops()
 
     def _revive(self, *, closing: bool = False) -> None:
         """Restart the tasks if one of them was cancelled, for example by code that cancels every
@@ -399,9 +399,9 @@ class Engine:
             # for example no free file descriptor: this does not concern a caller that flushes its
             # own events
             with contextlib.suppress(OSError):
-                self._orphans.look()
-        flush = Flush.of([self._own, *self._orphans])
-        if not flush.settle():
+                self._adopted.look()
+        flush = Flush.of([self._own, *self._adopted])
+        if not flush.resolve():
             self._waiters.add_flush(flush)
             self._go_for_it()
         return flush.future
@@ -413,7 +413,7 @@ class Engine:
         """
         future = self._waiters.add_commit(state_seq)
         if state_seq in self._own.states:
-            self._waiters.settle(self._own.states)
+            self._waiters.resolve(self._own.states)
         else:
             self._go_for_it()
         return future
@@ -454,14 +454,14 @@ class Engine:
         with contextlib.suppress(Exception):
             self.writers.flush_progress()
             while (left := deadline - time.monotonic()) > 0:
-                self._accounts.settle()
+                self._accounts.record_drops()
                 work = self.writers.next_batch()
                 if work is None:
                     return
-                feed, states, events = work
-                if feed.entered:
+                source, states, events = work
+                if source.entered:
                     write = self.writers.as_write(work)
-                    feed.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
+                    source.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
 
 
 def _nothing() -> None:

@@ -145,7 +145,7 @@ class Listener(WithOrAsyncWith["Listener"]):
             except Exception as exc:  # noqa: BLE001 -- an error in a listener must not affect anything else
                 self._failed.next()
                 name = getattr(callback, "__qualname__", type(callback).__name__)
-                self._recorder.tell(
+                self._recorder.warn(
                     f"listener {name}",
                     "the listener %s failed: %s: %s",
                     name,

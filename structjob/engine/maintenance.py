@@ -57,7 +57,7 @@ class Maintenance:
         own: The tracker's own source.
         recorder: Its recorder.
         link: Its database link.
-        orphans: The spools that it has adopted.
+        adopted: The spools that it has adopted.
         live: The jobs that run at the moment.
         heartbeat: Seconds between two heartbeats.
         accounts: Counts dropped events regularly; while the database is unavailable only
@@ -71,7 +71,7 @@ class Maintenance:
         own: Source,
         recorder: Recorder,
         link: DatabaseLink,
-        orphans: AdoptedSpools,
+        adopted: AdoptedSpools,
         live: Collection[LiveJob],
         heartbeat: float,
         accounts: Accounts,
@@ -81,12 +81,12 @@ class Maintenance:
         self._own = own
         self._recorder = recorder
         self._link = link
-        self._orphans = orphans
+        self._adopted = adopted
         self._heartbeat = heartbeat
         self._accounts = accounts
         self._claiming = claiming
         self._reentry = reentry
-        self._reaper = Reaper(own, recorder, link, orphans, heartbeat, reentry.restate)
+        self._reaper = Reaper(own, recorder, link, adopted, heartbeat, reentry.restate)
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
         self._reported: set[tuple[type[Exception], str]] = set()
@@ -112,7 +112,7 @@ class Maintenance:
                 self._beat_at = now
                 await self._try(self._beat)
             await self._try(self._canceller.look)
-            await self._try(lambda: self._claiming.settle(_CLAIMS))
+            await self._try(lambda: self._claiming.withdraw(_CLAIMS))
             await asyncio.sleep(min(TICK, self._heartbeat))
 
     async def _try(self, look: Callable[[], Awaitable[None]]) -> None:
@@ -135,12 +135,12 @@ class Maintenance:
                 )
 
     async def _look(self) -> None:
-        self._accounts.settle()
+        self._accounts.record_drops()
         check_setup()
         self._check_room()
         spool = self._recorder.spool
         if spool is not None and not spool.directory.exists():
-            self._recorder.tell(
+            self._recorder.warn(
                 "gone",
                 "the spool %s was deleted: events are delivered as before, but do not survive the end of this process; restart it",
                 spool.directory,
@@ -148,9 +148,9 @@ class Maintenance:
             )
         if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
             self._elsewhere_at = time.monotonic()
-            self._orphans.look_elsewhere()
-        self._orphans.look()
-        self._orphans.sweep()
+            self._adopted.look_elsewhere()
+        self._adopted.look()
+        self._adopted.sweep()
 
     def _check_room(self) -> None:
         """Warn when the queue is half full and when it is nearly full.
@@ -189,9 +189,9 @@ class Maintenance:
         if not self._link.opened:
             return
         await self._reentry.beat(self._own, self._recorder.numbers.given)
-        for feed in self._orphans:
-            if feed.entered and feed.spool is not None and feed.spool.alive:
-                await self._reentry.beat(feed, 0)
+        for source in self._adopted:
+            if source.entered and source.spool is not None and source.spool.alive:
+                await self._reentry.beat(source, 0)
         await self._reaper.look()
 
     async def take_back_own(self) -> None:

@@ -39,7 +39,7 @@ class Reaper:
         own: The tracker's own source.
         recorder: Its recorder.
         link: Its database link.
-        orphans: The spools that it has adopted.
+        adopted: The spools that it has adopted.
         heartbeat: Seconds between two looks.
         revived: Called when the tracker's own session had been presumed dead; records its running
             jobs again.
@@ -50,14 +50,14 @@ class Reaper:
         own: Source,
         recorder: Recorder,
         link: DatabaseLink,
-        orphans: AdoptedSpools,
+        adopted: AdoptedSpools,
         heartbeat: float,
         revived: Callable[[], None],
     ) -> None:
         self._own = own
         self._recorder = recorder
         self._link = link
-        self._orphans = orphans
+        self._adopted = adopted
         self._lease = max(LEAST_LEASE, BEATS * heartbeat)
         self._longest_gap = max(3 * heartbeat, self._lease / 3)
         self._revived = revived
@@ -83,7 +83,7 @@ class Reaper:
         before, self._seen = self._seen, {}
         for lease in found:
             number = lease.session.session_id
-            if number == self._own.session.session_id or number in self._orphans:
+            if number == self._own.session.session_id or number in self._adopted:
                 continue
             known, since = before.get(number, (lease, now))
             self._seen[number] = (lease, since if known == lease else now)
@@ -156,25 +156,25 @@ class Reaper:
         """Withdraw the death of sessions that another process presumed dead and that this one knows
         to live.
         """
-        for feed in [self._own, *self._orphans]:
-            number = feed.session.session_id
+        for source in [self._own, *self._adopted]:
+            number = source.session.session_id
             if (
-                not feed.entered
+                not source.entered
                 or number in alive
-                or (feed.spool is not None and not feed.spool.alive)
+                or (source.spool is not None and not source.spool.alive)
             ):
                 continue
-            await self._take_back(feed)
+            await self._take_back(source)
 
-    async def _take_back(self, feed: Source) -> None:
-        number = feed.session.session_id
+    async def _take_back(self, source: Source) -> None:
+        number = source.session.session_id
         withdrawn = await self._link.store.transact(
             lambda connection: leases.revive(connection, number)
         )
         if withdrawn is None:
             return
         correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
-        if feed is self._own:
+        if source is self._own:
             diagnostics.warning(
                 "this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs"
             )

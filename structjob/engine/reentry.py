@@ -28,36 +28,36 @@ class Reentry:
 
     Args:
         link: The database link.
-        feeds: Returns the tracker's own source and those of the adopted spools.
+        sources: Returns the tracker's own source and those of the adopted spools.
         live: The jobs that run, at any moment.
     """
 
     def __init__(
-        self, link: DatabaseLink, feeds: Callable[[], Iterator[Source]], live: Collection[LiveJob]
+        self, link: DatabaseLink, sources: Callable[[], Iterator[Source]], live: Collection[LiveJob]
     ) -> None:
         self._link = link
-        self._feeds = feeds
+        self._sources = sources
         self._live = live
         self._warned_at = -WARN_EVERY
 
-    async def enter(self, feed: Source) -> None:
-        """Enter the session of *feed*, unless it is already entered in this database."""
-        if not feed.entered:
-            await self._link.store.begin_session(feed.session)
-            feed.entered = True
+    async def enter(self, source: Source) -> None:
+        """Enter the session of *source*, unless it is already entered in this database."""
+        if not source.entered:
+            await self._link.store.begin_session(source.session)
+            source.entered = True
 
-    async def beat(self, feed: Source, last_seq: int) -> None:
-        """Send a heartbeat for the session of *feed*.
+    async def beat(self, source: Source, last_seq: int) -> None:
+        """Send a heartbeat for the session of *source*.
 
         Enter it again if the database does not know it.
         """
         # Read the confirmed number first, so that it is never larger than the number of events
         # given out.
-        confirmed, store = feed.confirmed, self._link.store
+        confirmed, store = source.confirmed, self._link.store
 
         async def beat() -> bool:
-            await self.enter(feed)
-            return await store.heartbeat(feed.session.session_id, last_seq, confirmed)
+            await self.enter(source)
+            return await store.heartbeat(source.session.session_id, last_seq, confirmed)
 
         if await self._link.once(beat):
             return
@@ -72,9 +72,9 @@ class Reentry:
 
         Warn with *reason*.
         """
-        own, *_ = feeds = list(self._feeds())
-        for feed in feeds:
-            feed.entered = False
+        own, *_ = sources = list(self._sources())
+        for source in sources:
+            source.entered = False
         if time.monotonic() - self._warned_at >= WARN_EVERY:
             self._warned_at = time.monotonic()
             diagnostics.warning(

@@ -42,7 +42,7 @@ class Source:
     """The tracker's own queues, or those of an adopted spool."""
 
     session: Session
-    lanes: Callable[[], tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]]
+    queues: Callable[[], tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]]
     spool: SessionSpool | None = None
     """The directory of an adopted spool."""
     entered: bool = False
@@ -59,7 +59,7 @@ class Source:
     """
 
     @classmethod
-    def of_orphan(cls, spool: SessionSpool) -> Source:
+    def of_adopted(cls, spool: SessionSpool) -> Source:
         """Return the source of an adopted directory."""
         before = spool.tally.confirmed if spool.tally is not None else 0
         return cls(
@@ -86,11 +86,11 @@ class Source:
 
         Read about *most* of each at most.
         """
-        lanes = self.lanes()
+        queues = self.queues()
         limit = most * LINE_BYTES
-        changes = (lanes[0].read(limit, most) or lanes[1].read(limit, most)) if states else None
+        changes = (queues[0].read(limit, most) or queues[1].read(limit, most)) if states else None
         try:
-            events = lanes[2].read(limit, most) or lanes[3].read(limit, most)
+            events = queues[2].read(limit, most) or queues[3].read(limit, most)
         except Exception:
             if changes is None:
                 raise
@@ -117,12 +117,12 @@ class Source:
             self.stored += records - written.dead
             self.dead += written.dead
             self.in_flight -= events.count
-            events.lane.ack(events, records)
+            events.queue.ack(events, records)
         if states is not None:
             self.states.add(written.states)
-            states.lane.ack(states)
+            states.queue.ack(states)
 
-    def settled(self) -> int:
+    def accounted(self) -> int:
         """Return how many events are stored, dead, dropped or held by a writer."""
         return self.stored + self.dead + self.in_flight + sum(self.dropped.values())
 
@@ -131,6 +131,6 @@ Work = tuple[Source, Batch | None, Batch | None]
 """A source, and the batches of its changes of state and of its events."""
 
 
-def waiting(lanes: Iterable[RecordQueue]) -> bool:
-    """Return whether *lanes* hold anything that is not stored yet."""
-    return any(not lane.reached(lane.position()) for lane in lanes)
+def waiting(queues: Iterable[RecordQueue]) -> bool:
+    """Return whether *queues* hold anything that is not stored yet."""
+    return any(not queue.reached(queue.position()) for queue in queues)

@@ -29,26 +29,30 @@ class Flush:
     future: Future
 
     @classmethod
-    def of(cls, feeds: Sequence[Source]) -> Flush:
-        """Return a flush that waits for everything that *feeds* hold now."""
+    def of(cls, sources: Sequence[Source]) -> Flush:
+        """Return a flush that waits for everything that *sources* hold now."""
         targets: list[tuple[Source, RecordQueue, Any]] = []
-        for feed in feeds:
+        for source in sources:
             # The engine sets an unreadable adopted spool aside at its turn: the flush waits for it
             # until then.
             with (
-                contextlib.suppress(OSError) if feed.spool is not None else contextlib.nullcontext()
+                contextlib.suppress(OSError)
+                if source.spool is not None
+                else contextlib.nullcontext()
             ):
-                targets += [(feed, lane, lane.position()) for lane in feed.lanes()]
-        ending = [feed for feed in feeds if feed.spool is not None and not feed.spool.alive]
+                targets += [(source, queue, queue.position()) for queue in source.queues()]
+        ending = [
+            source for source in sources if source.spool is not None and not source.spool.alive
+        ]
         return cls(targets, ending, concurrent.futures.Future())
 
-    def settle(self) -> bool:
+    def resolve(self) -> bool:
         """Complete the future if everything is stored; return whether the flush is done."""
         if self.future.done():
             return True
         if all(
-            feed.ended or lane.reached(position) for feed, lane, position in self.targets
-        ) and all(feed.ended for feed in self.ending):
+            source.ended or queue.reached(position) for source, queue, position in self.targets
+        ) and all(source.ended for source in self.ending):
             _set(self.future, None)
             return True
         return False
@@ -76,13 +80,13 @@ class Waiters:
         self._commits.append((state_seq, future))
         return future
 
-    def settle(self, states: Reached) -> None:
+    def resolve(self, states: Reached) -> None:
         """Complete the flushes and commits that are reached.
 
         *states* holds the committed changes.
         """
         for flush in list(self._flushes):
-            if flush.settle():
+            if flush.resolve():
                 with contextlib.suppress(ValueError):
                     self._flushes.remove(flush)
         for commit in list(self._commits):

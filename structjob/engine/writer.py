@@ -35,10 +35,10 @@ _LOOK_INTERVAL = 0.005
 """Seconds between two checks of a queue in memory while the writer waits for more events."""
 
 
-class Unsettled(Protocol):
+class HeldBack(Protocol):
     """A live handle whose progress has changed and is not recorded yet."""
 
-    def settle(self) -> None:
+    def flush_progress(self) -> None:
         """Record the current progress."""
 
 
@@ -92,7 +92,7 @@ class Writers:
         self._batch_size = batch_size
         self._loop = asyncio.get_running_loop()
         self._turn_of = 0
-        self._held_back: set[Unsettled] = set()
+        self._held_back: set[HeldBack] = set()
         self._woken = asyncio.Event()
         self._urgent = False
         self._looked_at = 0.0
@@ -120,7 +120,7 @@ class Writers:
         self._urgent = True
         self.wake()
 
-    def hold_back(self, handle: Unsettled) -> None:
+    def hold_back(self, handle: HeldBack) -> None:
         """Have *handle* record its progress at the next turn."""
         self._held_back.add(handle)
         if self._recorder.idle:
@@ -130,7 +130,7 @@ class Writers:
         """Record the progress that was held back."""
         with contextlib.suppress(KeyError):  # another thread was faster
             while self._held_back:
-                self._held_back.pop().settle()
+                self._held_back.pop().flush_progress()
 
     # -- delivering
     # --------------------------------------------------------------------------
@@ -155,13 +155,13 @@ class Writers:
         """
         if index and not self.returned and not self._worth_another():
             return False
-        self._accounts.settle()
+        self._accounts.record_drops()
         work = self.returned.popleft() if self.returned else self._read(index)
         left = False
         if index == 0:
             self._looked_at = self._loop.time()
             # more than one batch: the rest has waited already
-            left = self._recorder.numbers.given > self._own.settled()
+            left = self._recorder.numbers.given > self._own.accounted()
         if work is not None:
             try:
                 await self._store(*work)
@@ -176,7 +176,7 @@ class Writers:
         if index and work is not None and work[0] is not self._own:
             # the adopted spool may be finished now, and only the first writer ends it
             self.flush_soon()
-        self._waiters.settle(self._own.states)
+        self._waiters.resolve(self._own.states)
         return over is not None or (work is not None and (left or self._worth_another()))
 
     def _read(self, index: int) -> Work | None:
@@ -184,24 +184,24 @@ class Writers:
 
         Sources take turns, so that a busy program also delivers adopted spools.
         """
-        feeds = [self._own, *self._adopted]
-        for offset in range(len(feeds)):
-            feed = feeds[(self._turn_of + offset) % len(feeds)]
-            most = self._batch_size if feed is self._own else min(self._batch_size, _VERIFIED)
+        sources = [self._own, *self._adopted]
+        for offset in range(len(sources)):
+            source = sources[(self._turn_of + offset) % len(sources)]
+            most = self._batch_size if source is self._own else min(self._batch_size, _VERIFIED)
             try:
                 # only one writer takes changes of state
-                states, events = feed.read(most, states=index == 0)
+                states, events = source.read(most, states=index == 0)
             except OSError as exc:
-                if feed is self._own:
+                if source is self._own:
                     raise
-                self._adopted.abandon(feed, exc)
+                self._adopted.abandon(source, exc)
                 continue
             if states is not None or events is not None:
-                self._turn_of = (self._turn_of + offset + 1) % len(feeds)
+                self._turn_of = (self._turn_of + offset + 1) % len(sources)
                 if index == 0 and self.count > 1 and self._worth_another():
                     with contextlib.suppress(RuntimeError):  # the loop is closed: see `drain`
                         self._woken.set()
-                return feed, states, events
+                return source, states, events
         return None
 
     def _worth_another(self) -> bool:
@@ -209,36 +209,39 @@ class Writers:
 
         Many small transactions are slower than one large transaction.
         """
-        return self._recorder.numbers.given - self._own.settled() >= self._batch_size // 2 or bool(
-            self._adopted
+        return (
+            self._recorder.numbers.given - self._own.accounted() >= self._batch_size // 2
+            or bool(self._adopted)
         )
 
-    async def _store(self, feed: Source, states: Batch | None, events: Batch | None) -> None:
+    async def _store(self, source: Source, states: Batch | None, events: Batch | None) -> None:
         began = time.monotonic()
-        if feed is self._own:
+        if source is self._own:
             written: Written | None = await self._link.insist(
-                lambda: self._write(feed, states, events)
+                lambda: self._write(source, states, events)
             )
         else:
-            written = await self._adopted.attempt(feed, lambda: self._write(feed, states, events))
+            written = await self._adopted.attempt(
+                source, lambda: self._write(source, states, events)
+            )
         if written is not None:
-            feed.acknowledge(states, events, written)
+            source.acknowledge(states, events, written)
             if diagnostics.isEnabledFor(_DEBUG):
                 took = (time.monotonic() - began) * 1000
                 stored, changed = events.count if events is not None else 0, len(written.states)
                 diagnostics.debug(
                     "stored %s and %s of session %d in %.1f ms; %s",
-                    count_of(stored, "event"), count_of(changed, "state record"), feed.session.session_id, took,
+                    count_of(stored, "event"), count_of(changed, "state record"), source.session.session_id, took,
                     count_of(self._accounts.waiting(), "event", "waits", "wait"),
                 )  # fmt: skip
             self.on_stored()
 
-    async def _write(self, feed: Source, states: Batch | None, events: Batch | None) -> Written:
-        await self._reentry.enter(feed)
-        return await self._link.store.write(feed.as_write(states, events, self._given(feed)))
+    async def _write(self, source: Source, states: Batch | None, events: Batch | None) -> Written:
+        await self._reentry.enter(source)
+        return await self._link.store.write(source.as_write(states, events, self._given(source)))
 
-    def _given(self, feed: Source) -> int:
-        return self._recorder.numbers.given if feed is self._own else 0
+    def _given(self, source: Source) -> int:
+        return self._recorder.numbers.given if source is self._own else 0
 
     def next_batch(self) -> Work | None:
         """Return a batch that was returned, or else the next batch of any source."""
@@ -246,8 +249,8 @@ class Writers:
 
     def as_write(self, work: Work) -> Write:
         """Return the write for the store that a batch makes."""
-        feed, states, events = work
-        return feed.as_write(states, events, self._given(feed))
+        source, states, events = work
+        return source.as_write(states, events, self._given(source))
 
     # -- idling
     # --------------------------------------------------------------------------
@@ -296,16 +299,18 @@ class Writers:
 
     def _has_more(self, index: int) -> bool:
         """Check again after setting `idle`: an event may have come in between."""
-        recorder, feed = self._recorder, self._own
+        recorder, source = self._recorder, self._own
         if index:
             # Ignore what the first writer holds. Otherwise this would be true all the time while
             # the database is unavailable.
-            return recorder.numbers.given - feed.settled() >= self._batch_size // 2 and waiting(
-                recorder.lanes()[2:]
+            return recorder.numbers.given - source.accounted() >= self._batch_size // 2 and waiting(
+                recorder.queues()[2:]
             )
         return bool(
-            (recorder.numbers.given > feed.settled() and waiting(recorder.lanes()[2:]))
-            or (recorder.state_numbers.given not in feed.states and waiting(recorder.lanes()[:2]))
+            (recorder.numbers.given > source.accounted() and waiting(recorder.queues()[2:]))
+            or (
+                recorder.state_numbers.given not in source.states and waiting(recorder.queues()[:2])
+            )
             or self._held_back
             or any(recorder.dropped_sources())
         )

@@ -227,13 +227,13 @@ class Response:
         try:
             logged_error = logged(self._job.id)
             if not self._job.ended:  # by the application
-                self._tell(self._job, exc, logged_error)
+                self._end_job(self._job, exc, logged_error)
         except Exception as fault:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("ending the job of a request", fault)
         finally:
             self._job.__exit__(kind, exc, trace)
 
-    def _tell(
+    def _end_job(
         self, job: Job, exc: BaseException | None, logged_error: BaseException | None
     ) -> None:
         gone = exc is None and self._response_ms is None

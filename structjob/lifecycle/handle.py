@@ -133,7 +133,7 @@ class Handle:
     """A live job or step. Its progress is recorded at intervals."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_told", "_pending", "_recorded_at",
+        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_reported", "_pending", "_recorded_at",
         "_scope", "_span", "began",
     )  # fmt: skip
     _table: ClassVar[str]
@@ -153,7 +153,7 @@ class Handle:
         """Whether its tracker, or the process, ended while it ran. It is then recorded as
         cancelled, and later calls from its code are ignored.
         """
-        self._misuse_told = False
+        self._misuse_reported = False
         self.began = 0.0
         """When it started, as a value of `time.monotonic`; 0.0 before."""
         self._duration_ms: float | None = None
@@ -279,16 +279,16 @@ class Handle:
         """
         if faults.strict or faults.strict_trackers:
             raise error
-        if not self._misuse_told:
-            self._misuse_told = True
-            tell = self._host.recorder.tell if self._host.tracked else _ignore
-            tell(
+        if not self._misuse_reported:
+            self._misuse_reported = True
+            warn = self._host.recorder.warn if self._host.tracked else _ignore
+            warn(
                 "progress",
                 "progress is ignored: %s (further cases are reported at most once a minute)",
                 error,
             )
 
-    def settle(self) -> None:
+    def flush_progress(self) -> None:
         """Record the progress that was held back."""
         if self._pending:
             self._pending = False

@@ -23,7 +23,7 @@ from structjob.context.errors import (
     error_fields,
     exception_attrs,
     is_noted,
-    is_told,
+    is_recorded,
 )
 from structjob.context.scope import Scope, new_id
 from structjob.context.tracing import Span, begin_span, end_span, span_of
@@ -706,11 +706,11 @@ class Job(Cancellable):
             classifier = self._host.classifier
             # The first report of the exception, usually by the failed step, already contains the
             # traceback.
-            told = status != "failed" or is_told(exc, self._scope)
+            recorded = status != "failed" or is_recorded(exc, self._scope)
             attrs = {
                 **(
                     error_fields(exc, classifier)
-                    if told
+                    if recorded
                     else exception_attrs(exc, classifier, self._scope)
                 ),
                 **attrs,

@@ -272,7 +272,7 @@ class _Verdict(msgspec.Struct, frozen=True):
     raised: BaseException | None
     """The exception that the caller gets in the end."""
 
-    def settle(self, exc: BaseException | None) -> bool:
+    def swallows(self, exc: BaseException | None) -> bool:
         """Return whether *exc*, which left the attempt, is swallowed.
 
         If the policy raises another exception instead, raise that.
@@ -473,7 +473,7 @@ class _StepTries(_Tries[Step]):
         if self._whole is not None:
             self._record(verdict)
             self._leave_whole()
-        return verdict.settle(exc)
+        return verdict.swallows(exc)
 
     def _record(self, verdict: _Verdict) -> None:
         whole, step, failure = self._whole, self._step, verdict.failure
@@ -540,10 +540,10 @@ class _JobTries(_Tries[Job]):
             failure = verdict.failure
             status = "completed" if failure is None else outcome(failure)
         job._leave(status, failure, summary)  # noqa: SLF001 -- the tries are the block of their job
-        settled = verdict.settle(exc)
+        swallowed = verdict.swallows(exc)
         if late is not None:
             raise late
-        return settled
+        return swallowed
 
     def _given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:

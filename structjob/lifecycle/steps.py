@@ -294,7 +294,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
             self._percent = 100.0
         try:
             if exc is not None:
-                self._tell(exc, fields)
+                self._record_error(exc, fields)
         finally:  # record the step even if the exception cannot be described
             self._record()
         attrs = {**fields, "status": status, **duration_fields(seconds)}
@@ -307,7 +307,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
             self._announce("ended", exc, self._duration_ms)
         end_span(self)
 
-    def _tell(self, exc: BaseException, fields: dict[str, Any]) -> None:
+    def _record_error(self, exc: BaseException, fields: dict[str, Any]) -> None:
         """Record the error: in the step, on the exception, and as an event."""
         job = self._job
         self._error = describe(exc)
@@ -321,8 +321,8 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
                 {**fields, **exception_attrs(exc, job.classifier, self._scope)},
             )
         elif self._status is StepStatus.RETRYING:
-            told = exception_attrs(exc, job.classifier, self._scope)
-            self._event("warning", "step_error", {**fields, **told, "retry_possible": True})
+            described = exception_attrs(exc, job.classifier, self._scope)
+            self._event("warning", "step_error", {**fields, **described, "retry_possible": True})
 
     def _failed_name(self) -> str:
         """Return the name of the work that failed: of the step around it, for one of its tries."""

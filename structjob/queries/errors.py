@@ -166,7 +166,7 @@ class Errors:
         """
         if by is not None and (not isinstance(by, str) or not 0 < len(storable("by", by)) <= 128):
             raise InvalidArgument(f"by must be text of 1 to 128 characters, not {by!r}")
-        return await self._settle(await self.get(fingerprint), self._now(), by)
+        return await self._mark(await self.get(fingerprint), self._now(), by)
 
     async def reopen(self, fingerprint: str) -> ErrorGroup:
         """Reopen a resolved error.
@@ -181,9 +181,9 @@ class Errors:
             ErrorGroupNotFound: if there is no such error.
             InvalidArgument: if several fingerprints begin with it.
         """
-        return await self._settle(await self.get(fingerprint), None, None)
+        return await self._mark(await self.get(fingerprint), None, None)
 
-    async def _settle(self, group: ErrorGroup, at: datetime | None, by: str | None) -> ErrorGroup:
+    async def _mark(self, group: ErrorGroup, at: datetime | None, by: str | None) -> ErrorGroup:
         row = {
             "error_type": group.error.type[:200],
             "message": group.error.message,
@@ -192,7 +192,7 @@ class Errors:
         }
         this = errors.c.fingerprint == group.fingerprint
 
-        def settle(connection: Connection) -> None:
+        def mark(connection: Connection) -> None:
             # If two callers resolve a new error at the same time, the database refuses the second
             # row, and its transaction is retried.
             if (
@@ -205,7 +205,7 @@ class Errors:
             else:
                 connection.execute(errors.update().where(this).values(row))
 
-        await self._transact(settle)
+        await self._transact(mark)
         return await self.get(group.fingerprint)
 
     async def _groups(

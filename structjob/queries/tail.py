@@ -37,7 +37,7 @@ from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import tail_reader
 from structjob.queries.event_rows import COLUMNS, line
 from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
-from structjob.queries.tail_position import Item, Position, settle
+from structjob.queries.tail_position import Item, Position, advance
 from structjob.queries.tail_reader import BRANCHES, Query, SessionReader, split
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import utc_now
@@ -496,7 +496,7 @@ class Tail(Generic[T_co]):
                 gave_up = highest if now - since >= PATIENCE else 0
                 before = self._read.sessions[session_id]
                 explanations = explained.get(session_id, ())
-                items, reached = settle(session_id, before, found, explanations, gave_up)
+                items, reached = advance(session_id, before, found, explanations, gave_up)
                 streams.append(items)
                 upto[session_id] = reached
                 if found and reached < found[-1].seq:

@@ -220,7 +220,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
     return position
 
 
-def settle(
+def advance(
     session_id: int, upto: int, numbers: Sequence[Number], gaps: Sequence[Gap], give_up: int
 ) -> tuple[list[Item], int]:
     """Return the items of a session that can be returned, in order, and the number reached.

@@ -17,7 +17,7 @@ from sqlalchemy.engine import RowMapping
 
 from structjob.models import Gap
 from structjob.queries.paging import Listing
-from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, settle
+from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, advance
 from structjob.store.contract import Fetch
 from structjob.store.tables import gaps, jobs, logs
 
@@ -90,7 +90,7 @@ class SessionReader:
             explained = await self.explanations({session_id: (least + 1, upto)})
             for row in breaks:
                 successor = Number(0, row["next"], _NEVER, matches=False)
-                holes, _ = settle(
+                holes, _ = advance(
                     session_id, row["seq"], [successor], explained.get(session_id, ()), row["next"]
                 )
                 gaps_ = [

@@ -39,7 +39,7 @@ def remove_events(connection: Connection, ids: Sequence[int], plans: Plans | Non
         plans: The jobs that the events are deleted with, if any; events of a job that has changed
             are kept.
     """
-    told = logs.c.fingerprint.is_not(None)
+    has_error = logs.c.fingerprint.is_not(None)
     columns = (
         logs.c.id,
         logs.c.session_id,
@@ -50,8 +50,8 @@ def remove_events(connection: Connection, ids: Sequence[int], plans: Plans | Non
         logs.c.fingerprint,
     )
     texts = (
-        case((told, logs.c.message)).label("message"),
-        case((told, logs.c.attrs)).label("attrs"),
+        case((has_error, logs.c.message)).label("message"),
+        case((has_error, logs.c.attrs)).label("attrs"),
     )
     rows: Sequence[Any] = (
         connection.execute(select(*columns, *texts).where(logs.c.id.in_(ids)).with_for_update())

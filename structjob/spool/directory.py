@@ -172,7 +172,7 @@ class SessionSpool:
         directory = root / str(session.session_id)
         unfinished = _hidden(directory)
         locks: dict[str, int] = {}
-        lanes: list[DiskQueue] = []
+        queues: list[DiskQueue] = []
         tally: Tally | None = None
         try:
             unfinished.mkdir(mode=0o700)
@@ -189,7 +189,7 @@ class SessionSpool:
             # The queues are created first too: a directory with its final name is complete.
             tally = Tally.create(unfinished)
             shared = not deliver
-            lanes.append(
+            queues.append(
                 DiskQueue(
                     unfinished,
                     "events",
@@ -200,12 +200,12 @@ class SessionSpool:
                     tally=tally,
                 )
             )
-            lanes.append(DiskQueue(unfinished, "states", writable=True, shared=shared))
+            queues.append(DiskQueue(unfinished, "states", writable=True, shared=shared))
             unfinished.rename(directory)
         except OSError as exc:
             shutil.rmtree(unfinished, ignore_errors=True)
-            for lane in lanes:
-                lane.close()
+            for queue in queues:
+                queue.close()
             if tally is not None:
                 tally.close()
             while locks:
@@ -214,9 +214,9 @@ class SessionSpool:
                 f"cannot write to the spool directory {root}: {exc.strerror or exc}; "
                 f"{'make room on its disk, or ' if exc.errno in _FULL else ''}choose another with Tracker(spool=PATH), or spool=False"
             ) from exc
-        for lane in lanes:
-            lane.moved(directory)
-        return cls(directory, session, lanes[0], lanes[1], locks, tally)
+        for queue in queues:
+            queue.moved(directory)
+        return cls(directory, session, queues[0], queues[1], locks, tally)
 
     @classmethod
     def create_first(
@@ -435,11 +435,11 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
                 database,
             )
         tally = Tally.open(directory)
-        lanes = (
+        queues = (
             DiskQueue(directory, "events", writable=False, tally=tally),
             DiskQueue(directory, "states", writable=False),
         )
-        spool, fd = SessionSpool(directory, session, *lanes, {"deliver": fd}, tally), None
+        spool, fd = SessionSpool(directory, session, *queues, {"deliver": fd}, tally), None
     finally:
         if fd is not None:
             os.close(fd)
@@ -494,11 +494,13 @@ def _read_session(directory: Path) -> Session | None:
         pass
     # A power failure may leave the file empty. The events are kept even if their session is
     # unknown.
-    lanes = (
+    queues = (
         DiskQueue(directory, "events", writable=False),
         DiskQueue(directory, "states", writable=False),
     )
-    return Session(number, "unknown", None, 0) if any(lane.position() for lane in lanes) else None
+    return (
+        Session(number, "unknown", None, 0) if any(queue.position() for queue in queues) else None
+    )
 
 
 def _clipped(session: Session, written: float) -> Session:

@@ -30,7 +30,7 @@ class EventLine(msgspec.Struct):
 
     A field that is absent from the line has its default, which is also the default of the column.
     Only `provisional` is not a column: it marks events of an attempt that has no number yet, see
-    `structjob.store.settling`.
+    `structjob.store.provisional`.
     """
 
     ts: str

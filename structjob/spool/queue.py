@@ -40,7 +40,7 @@ class Batch:
     Attributes:
         lines: JSON lines, each with its newline.
         count: Number of lines; 0 if all were damaged.
-        lane: The queue that they come from; call its `RecordQueue.ack` when they are stored.
+        queue: The queue that they come from; call its `RecordQueue.ack` when they are stored.
         segment: Number of the segment that they come from.
         start: Where they begin in it, in bytes.
         end: Where they end in it, in bytes.
@@ -48,7 +48,7 @@ class Batch:
 
     lines: bytes
     count: int
-    lane: RecordQueue
+    queue: RecordQueue
     segment: int = 0
     start: int = 0
     end: int = 0

@@ -95,7 +95,7 @@ class Recorder:
         self.wake: Callable[[], None] = _nothing
         self._max_bytes = max_bytes
         self._overflow = overflow
-        self._told: dict[str, float] = {}
+        self._warned: dict[str, float] = {}
         from structjob.spool.directory import (
             SessionSpool,  # imported late: a program that only logs never needs it
         )
@@ -171,7 +171,7 @@ class Recorder:
         if self.closed:
             self.reject()
             if self.forked:
-                self._tell_forked()
+                self._warn_forked()
             hand_over(body, level)
             return
         if get_ident() != self._thread:
@@ -229,14 +229,14 @@ class Recorder:
     def take_number(self) -> int:
         """Return a number for an event that is stored directly and not written to the spool.
 
-        `settle_numbers` must follow.
+        `confirm_numbers` must follow.
         """
         number = self._next()
         self._taken.add(number)
         self._hold()
         return number
 
-    def settle_numbers(self, numbers: Collection[int], stored: int) -> None:
+    def confirm_numbers(self, numbers: Collection[int], stored: int) -> None:
         """Record that *stored* of the *numbers* from `take_number` are stored.
 
         The others are in `lost`.
@@ -266,9 +266,9 @@ class Recorder:
 
     def _in_memory(self) -> int:
         """Return the greatest number given out if something is in memory only, otherwise 0."""
-        lanes = self.fallback, self.fallback_states
+        queues = self.fallback, self.fallback_states
         uncertain = any(self.dropped_sources()) or not all(
-            lane.reached(lane.position()) for lane in lanes
+            queue.reached(queue.position()) for queue in queues
         )
         return self.numbers.given if uncertain else 0
 
@@ -282,10 +282,10 @@ class Recorder:
         if self.closed:
             self.reject()
             if self.forked:
-                self._tell_forked()
+                self._warn_forked()
                 return 0
             row = describe()
-            self.tell(
+            self.warn(
                 "closed",
                 "a change of state came after the tracker was closed, and is not recorded: %s %s",
                 kind,
@@ -340,7 +340,7 @@ class Recorder:
         Returns:
             What was dropped since the last call.
         """
-        told: list[Dropped] = []
+        drops: list[Dropped] = []
         for source in self.dropped_sources():
             dropped: dict[str, list[Dropped]] = {}
             while source:
@@ -348,7 +348,7 @@ class Recorder:
                 dropped.setdefault(event.reason, []).append(event)
             for reason, events in dropped.items():
                 for first, last, jobs in _gaps(events):
-                    told.append(Dropped(first, last, reason))
+                    drops.append(Dropped(first, last, reason))
                     # Also when closed already: this is about earlier events.
                     gap = {
                         "first_seq": first,
@@ -357,13 +357,13 @@ class Recorder:
                         "jobs": jobs or None,
                     }
                     self._put_state("gap", gap.copy)
-        return told
+        return drops
 
     def dropped_sources(self) -> list[deque[Dropped]]:
         """Return the queues where dropped events are reported."""
         return [self.lost, self.events.dropped, self.fallback.dropped]
 
-    def lanes(self) -> tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]:
+    def queues(self) -> tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]:
         """Return the queues in the order in which they must be read.
 
         Changes of state come first: then the events recorded before a change arrive with it, or
@@ -371,25 +371,25 @@ class Recorder:
         """
         return self.states, self.fallback_states, self.events, self.fallback
 
-    def tell(self, about: str, message: str, *args: object, every: float = 60.0) -> None:
+    def warn(self, about: str, message: str, *args: object, every: float = 60.0) -> None:
         """Warn on the library's own logger, at most once in *every* seconds for the same
         *about*.
         """
         now = time.monotonic()
-        if now - self._told.get(about, -every) >= every:
-            self._told[about] = now
+        if now - self._warned.get(about, -every) >= every:
+            self._warned[about] = now
             diagnostics.warning(message, *args)
 
-    def _tell_forked(self) -> None:
+    def _warn_forked(self) -> None:
         if self.root is None:
-            self.tell(
+            self.warn(
                 "forked",
                 "this is a forked process, and the tracker that it was forked with has no spool by which the parent could take what is "
                 "recorded here: it is not stored; open another tracker in this process, or give that one a spool",
             )
 
     def _disk_refused(self, exc: OSError) -> None:
-        self.tell(
+        self.warn(
             "disk",
             "cannot write to the spool %s: %s; events wait in memory (at most %d)",
             self.root,
@@ -519,11 +519,11 @@ class Recorder:
         return True
 
 
-def _move(fallback: MemoryQueue, lane: RecordQueue) -> bool:
-    """Move the lines in *fallback* to *lane*; return whether the disk took all of them."""
+def _move(fallback: MemoryQueue, queue: RecordQueue) -> bool:
+    """Move the lines in *fallback* to *queue*; return whether the disk took all of them."""
     while (kept := fallback.take()) is not None:
         try:
-            lane.append(kept[1], kept[0])
+            queue.append(kept[1], kept[0])
         except OSError:
             fallback.append(kept[1], kept[0])
             return False

@@ -99,7 +99,7 @@ def requests(
     )
 
 
-def settle(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
+def forget(connection: Connection, session_id: int, job_id: str, attempt: int) -> None:
     """Delete a request whose attempt has ended."""
     columns = cancellations.c
     connection.execute(

@@ -156,7 +156,7 @@ def _left_out(column: Column[Any]) -> Any:
     )
 
 
-def put_aside(
+def store_dead_letter(
     connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False
 ) -> Written:
     """Store the single line of *write* as a dead letter, with the *error* that it causes.

@@ -90,7 +90,7 @@ def as_array(lines: bytes) -> bytes:
 class Provisional:
     """Folded changes of state of an attempt whose number is provisional.
 
-    See `structjob.store.settling`.
+    See `structjob.store.provisional`.
 
     Attributes:
         job_id: The job's id.
@@ -111,13 +111,13 @@ class Rows:
 
     Attributes:
         tables: Per table, the last version of each row, as a JSON array.
-        unsettled: The changes of attempts whose numbers are provisional, in the order of the
+        provisional: The changes of attempts whose numbers are provisional, in the order of the
             numbers.
         numbers: The numbers of all changes.
     """
 
     tables: dict[str, bytes]
-    unsettled: list[Provisional]
+    provisional: list[Provisional]
     numbers: list[int]
 
 
@@ -132,14 +132,14 @@ def fold(lines: bytes, session_id: int) -> Rows:
         ValueError: if a line is not a change of state.
     """
     held: _Held = {}
-    provisional: _Apart = {}
+    apart: _Apart = {}
     try:
-        numbers = [_add(held, provisional, line, session_id) for line in lines.split(b"\n") if line]
+        numbers = [_add(held, apart, line, session_id) for line in lines.split(b"\n") if line]
     except (KeyError, TypeError, OverflowError) as exc:
         raise ValueError(f"no change of state: {exc!r}") from exc
-    unsettled = [
+    provisional = [
         Provisional(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
-        for key, rows in sorted(provisional.items(), key=lambda item: item[0][2])
+        for key, rows in sorted(apart.items(), key=lambda item: item[0][2])
     ]
     return Rows(
         {
@@ -147,7 +147,7 @@ def fold(lines: bytes, session_id: int) -> Rows:
             for table in COLUMNS
             if table in held
         },
-        unsettled,
+        provisional,
         numbers,
     )
 

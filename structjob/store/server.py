@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from structjob.exceptions import InvalidURL, QueryTimeout, StoreUnavailable, StructjobError
 from structjob.spool.session import Session
-from structjob.store import claims, dead_letters, migrations, sessions, settling
+from structjob.store import claims, dead_letters, migrations, provisional, sessions
 from structjob.store.batch_sizer import BatchSizer
 from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written, fold
 from structjob.urls import driver_options, tls
@@ -127,7 +127,7 @@ class ServerStore:
         self.driver_options, self.url = driver_options.taken(without, self.masked_url)
         self._options = engine_options
         self.ingest = ingest
-        self._portions = BatchSizer()
+        self._sizer = BatchSizer()
         self._engine: AsyncEngine | None = None
         self._closed = False
         self._prepared = False
@@ -259,9 +259,9 @@ class ServerStore:
 
     async def write(self, write: Write) -> Written:
         written = Written()
-        for portion in self._portions.of(write):
-            with self._portions.watch(portion):
-                written.add(await self._store(portion))
+        for part in self._sizer.of(write):
+            with self._sizer.watch(part):
+                written.add(await self._store(part))
         return written
 
     async def _store(self, write: Write) -> Written:
@@ -283,13 +283,13 @@ class ServerStore:
             rows = fold(write.states, write.session_id)
             for table, values in rows.tables.items():
                 self.ingest.upsert(connection, table, values)
-            settling.settle(connection, self.ingest, write.session_id, rows.unsettled)
+            provisional.store(connection, self.ingest, write.session_id, rows.provisional)
             written.states = rows.numbers
         if write.events:
             self.ingest.events(
                 connection,
                 write.session_id,
-                settling.renumbered(connection, write.session_id, write.events),
+                provisional.renumbered(connection, write.session_id, write.events),
             )
         if write.last_seq:
             sessions.reach(connection, write.session_id, write.last_seq)
@@ -304,7 +304,7 @@ class ServerStore:
         parts = dead_letters.divided(write)
         if not parts:
             if (salvaged := dead_letters.salvage(write)) is None:
-                aside = await self._put_aside(write, reason)
+                aside = await self._store_dead_letter(write, reason)
                 for smaller in dead_letters.reduced(write):
                     with contextlib.suppress(_Failed, msgspec.MsgspecError, ValueError):
                         return await self._put(smaller)
@@ -315,14 +315,16 @@ class ServerStore:
             written.add(await self._store(part))
         return written
 
-    async def _put_aside(self, write: Write, reason: str) -> Written:
+    async def _store_dead_letter(self, write: Write, reason: str) -> Written:
         try:
             return await self._transact(
-                lambda connection: dead_letters.put_aside(connection, self.ingest, write, reason)
+                lambda connection: dead_letters.store_dead_letter(
+                    connection, self.ingest, write, reason
+                )
             )
         except _Failed:  # what the database refuses unchanged, it accepts as ASCII
             return await self.transact(
-                lambda connection: dead_letters.put_aside(
+                lambda connection: dead_letters.store_dead_letter(
                     connection, self.ingest, write, reason, ascii_only=True
                 )
             )

@@ -129,9 +129,9 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
     rows = await store.fetch(
         select(sessions.c.last_seq, sessions.c.confirmed).where(sessions.c.session_id == number)
     )
-    told, confirmed = (rows[0]["last_seq"], rows[0]["confirmed"]) if rows else (0, 0)
+    reported, confirmed = (rows[0]["last_seq"], rows[0]["confirmed"]) if rows else (0, 0)
     last, fewer, holes = await _examine(
-        store, number, max(told, ending.last_seq), max(confirmed, ending.confirmed)
+        store, number, max(reported, ending.last_seq), max(confirmed, ending.confirmed)
     )
     explain = not fewer and holes.count <= ending.most
     if explain:
@@ -166,7 +166,9 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
     return Ended(left=left, explained=explained, missing=missing, fewer=fewer, withdrawn=withdrawn)
 
 
-async def _examine(store: Store, number: int, told: int, confirmed: int) -> tuple[int, int, Holes]:
+async def _examine(
+    store: Store, number: int, reported: int, confirmed: int
+) -> tuple[int, int, Holes]:
     """Return the last number of a session, how many events are missing, and its holes.
 
     Events are missing if the database holds fewer than it has *confirmed*.
@@ -185,7 +187,7 @@ async def _examine(store: Store, number: int, told: int, confirmed: int) -> tupl
         ).where(gaps.c.session_id == number)
     )
     highest = stored["last"] or 0
-    last = max(told, highest, given_up["last"] or 0)
+    last = max(reported, highest, given_up["last"] or 0)
     holes = await find(store.fetch, number, highest, last) if stored["rows"] != last else Holes()
     # Only absent numbers can have been lost, whatever the counts are.
     return (

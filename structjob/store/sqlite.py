@@ -29,7 +29,7 @@ from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, Store
 from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
-from structjob.store import claims, dead_letters, migrations, sessions, settling
+from structjob.store import claims, dead_letters, migrations, provisional, sessions
 from structjob.store.database_file import DatabaseFile, is_unchanging
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
@@ -369,11 +369,11 @@ class SQLiteStore:
             for table, values in rows.tables.items():
                 connection.execute(_UPSERTS[table], {"batch": values})
             with _undisguised():
-                settling.settle(core, self.ingest, write.session_id, rows.unsettled)
+                provisional.store(core, self.ingest, write.session_id, rows.provisional)
             written.states = rows.numbers
         if events:
             with _undisguised():
-                events = settling.renumbered(core, write.session_id, events)
+                events = provisional.renumbered(core, write.session_id, events)
             connection.execute(
                 _INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)}
             )
@@ -394,7 +394,10 @@ class SQLiteStore:
         if not parts:
             if (salvaged := dead_letters.salvage(write)) is None:
                 aside = self._transact(
-                    dead_letters.put_aside, self.ingest, write, f"{type(exc).__name__}: {exc}"
+                    dead_letters.store_dead_letter,
+                    self.ingest,
+                    write,
+                    f"{type(exc).__name__}: {exc}",
                 )
                 for smaller in dead_letters.reduced(write):
                     refused = contextlib.suppress(

@@ -36,7 +36,7 @@ def withdraw(connection: Connection, session_id: int, *, alive: bool) -> Sequenc
     about = logs.join(
         attempts, (attempts.c.job_id == logs.c.job_id) & (attempts.c.attempt == logs.c.attempt)
     )
-    told = (logs.c.kind == "operation_crashed") & logs.c.fingerprint.is_not(None)
+    counted = (logs.c.kind == "operation_crashed") & logs.c.fingerprint.is_not(None)
     columns = (
         jobs.c.id,
         jobs.c.operation,
@@ -48,7 +48,7 @@ def withdraw(connection: Connection, session_id: int, *, alive: bool) -> Sequenc
     found = select(logs.c.id.label("event"), attempts.c.attempt, attempts.c.status, *columns)
     rows = (
         connection.execute(
-            found.select_from(about.join(jobs, jobs.c.id == logs.c.job_id)).where(told, wrong)
+            found.select_from(about.join(jobs, jobs.c.id == logs.c.job_id)).where(counted, wrong)
         )
         .mappings()
         .all()

@@ -186,7 +186,9 @@ class Lines:
     def _text(self, event: Shown) -> tuple[str, str]:
         """Return the style and the text of the message."""
         if event.kind in _OWN:
-            status, words = told(event.kind, event.level, event.attrs, event.operation, event.step)
+            status, words = words_of(
+                event.kind, event.level, event.attrs, event.operation, event.step
+            )
             if words:
                 if event.message != event.kind:
                     words = event.message  # the stored message, or a text that was logged manually
@@ -236,7 +238,7 @@ class Lines:
         )
 
 
-def told(
+def words_of(
     kind: str, level: str, attrs: Mapping[str, Any], operation: str | None, step: str | None
 ) -> tuple[str, str]:
     """Return what an event reports about a job or step: the displayed status and the text.

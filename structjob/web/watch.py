@@ -94,9 +94,9 @@ class Watch:
             if found is not None:
                 changed = _changes(self._known or {}, found)
                 if changed or self._known is None:
-                    told = _frame(changed, extra)
+                    frame = _frame(changed, extra)
                     for subscription in list(self._subscribers):
-                        subscription.put(told)
+                        subscription.put(frame)
                 self._known, self._extra = found, extra
             await asyncio.sleep(max(POLL, _SHARE * (loop.time() - began)))
 

@@ -247,12 +247,12 @@ async def _run(
     tracker = await _opened(db, spool)
     place = tracker.spool_directory
     flushing: asyncio.Future[None] | None = None
-    hurried = False
+    gave_up = False
 
-    def hurry() -> None:
+    def stop_waiting() -> None:
         # After such a signal the command must not wait for a database; the rest stays in the spool.
-        nonlocal hurried
-        hurried = True
+        nonlocal gave_up
+        gave_up = True
         if flushing is not None:
             flushing.cancel()
 
@@ -267,18 +267,18 @@ async def _run(
                 job,
                 db,
                 stdout=2 if as_json else 1,
-                hurry=hurry,
+                stop_waiting=stop_waiting,
             )
         # Wait until everything is stored, without a time limit. If the database is unavailable, the
         # rest stays in the spool.
         flushing = asyncio.ensure_future(tracker.flush())
-        if hurried:
+        if gave_up:
             flushing.cancel()
         with suppress(Exception, asyncio.CancelledError):
             await flushing
         _warn_where_it_waits(notices, tracker, place, ended=True)
     finally:
-        await tracker.aclose(1.0 if hurried else 10.0)
+        await tracker.aclose(1.0 if gave_up else 10.0)
     if place is None and (lost := tracker.ledger().in_memory):
         notices.warn(
             f"{count_of(lost, 'line', 'is', 'are')} lost: the database does not answer, and there is no directory to wait in"
@@ -342,7 +342,7 @@ async def _supervise(
     db: Database,
     *,
     stdout: int,
-    hurry: Callable[[], None],
+    stop_waiting: Callable[[], None],
 ) -> None:
     import asyncio
 
@@ -407,7 +407,7 @@ async def _supervise(
             raise
         watched.code = exit_code(exc)
         return await _not_started(job, program.command, exc, db)
-    child.on_late_signal(hurry)
+    child.on_late_signal(stop_waiting)
     reason = ""
     while True:
         try:

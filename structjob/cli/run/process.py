@@ -203,9 +203,9 @@ class Child:
             if stream.left:
                 _drain(stream.pipe, stream.target)
             os.close(stream.pipe)
-        told = self._told(status, usage, seconds)
+        ended = self._outcome(status, usage, seconds)
         self._foreground.close()
-        return told
+        return ended
 
     def terminate(self) -> None:
         """Ask the program to end, as SIGTERM to this process does."""
@@ -228,7 +228,7 @@ class Child:
             self._program.peak.look(self.pid)
             self._loop.call_later(pause, self._look, min(2 * pause, LAST_LOOK))
 
-    def _told(self, status: int, usage: object, seconds: float) -> Ended:
+    def _outcome(self, status: int, usage: object, seconds: float) -> Ended:
         code = os.waitstatus_to_exitcode(status)
         died_of = Signals(-code) if code < 0 and -code in {*Signals} else None
         code = 128 - code if code < 0 else code
@@ -376,7 +376,7 @@ class Child:
                 # close the pipe, but keep its number in use
                 os.dup2(self._stop, stream.pipe, inheritable=False)
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no one waits
-                self._loop.call_soon_threadsafe(_settle, stream.done)
+                self._loop.call_soon_threadsafe(_complete, stream.done)
 
     def _hear(self, heard: Heard, chunk: bytes) -> Heard:
         """Record *chunk*. If that fails, stop recording, and keep copying the output."""
@@ -456,7 +456,7 @@ def _unheard(chunk: bytes) -> None:
     pass
 
 
-def _settle(done: asyncio.Future[None]) -> None:
+def _complete(done: asyncio.Future[None]) -> None:
     if not done.done():
         done.set_result(None)
 

@@ -24,21 +24,21 @@ from structjob.store.locks import in_turn
 from structjob.store.tables import attempts, logs
 
 
-def settle(
-    connection: Connection, ingest: Ingest, session_id: int, unsettled: list[Provisional]
+def store(
+    connection: Connection, ingest: Ingest, session_id: int, found: list[Provisional]
 ) -> None:
     """Store a session's attempts that have provisional numbers, under their true numbers.
 
     If two transactions insert the same new job at once, the database refuses the second one's row.
     The second transaction must then be tried again, and finds the first one's row.
     """
-    if unsettled:
+    if found:
         _lock(connection, session_id)
-    for each in unsettled:
-        _settle(connection, ingest, session_id, each)
+    for each in found:
+        _store(connection, ingest, session_id, each)
 
 
-def _settle(connection: Connection, ingest: Ingest, session_id: int, each: Provisional) -> None:
+def _store(connection: Connection, ingest: Ingest, session_id: int, each: Provisional) -> None:
     job = claims.find(connection, "id", each.job_id)
     own = next(
         (
