@@ -610,7 +610,7 @@ async def test_a_steady_stream_does_not_keep_a_dead_session_open(
         log.info("busy")
         await until(
             lambda: (
-                not len(engine._orphans)
+                not len(engine._adopted)
                 and ("orphan",) in rows(db_path, "SELECT message FROM structjob_logs")
             )
         )
@@ -647,15 +647,15 @@ async def test_an_event_between_the_last_look_and_falling_asleep_is_stored(db_pa
     """
     await tracker.flush()
     waiters = tracker._engine._waiters
-    settle = waiters.settle
+    resolve = waiters.resolve
 
-    def settle_and_log(states) -> None:
-        settle(states)
-        waiters.settle = settle
+    def resolve_and_log(states) -> None:
+        resolve(states)
+        waiters.resolve = resolve
         assert not tracker._recorder.idle
         log.info("in between")
 
-    waiters.settle = settle_and_log
+    waiters.resolve = resolve_and_log
     tracker._engine.writers.wake()
     await until(lambda: tracker.ledger().accepted == tracker.ledger().stored == 1, 5.0)
 

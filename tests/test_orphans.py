@@ -133,7 +133,7 @@ async def test_a_session_whose_end_the_database_refuses_is_set_aside(
         await tracker.flush()
         assert len(await tracker.logs.list(text="left")) == 2
         async with asyncio.timeout(30):
-            while number in tracker._engine._orphans:
+            while number in tracker._engine._adopted:
                 await asyncio.sleep(0.01)
     assert (
         "an odd session"
