@@ -34,7 +34,7 @@ export function lineNode(line, view) {
   message.setAttribute("part", "message");
   const attrs = el("span", "attrs");
   const used = new Set(view.columns.filter((one) => one.startsWith("attr.")).map((one) => one.slice(5)));
-  const own = OWN.test(line.kind);
+  const own = OWN.test(line.kind) && line.message !== line.kind; // imported lines may say no more than their kind
   let shownAttrs = 0;
   for (const [key, value] of Object.entries(line.attrs || {})) {
     if (HIDDEN.has(key) || used.has(key) || shownAttrs > 24 || (own && SAID.has(key))) continue;
