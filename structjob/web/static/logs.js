@@ -15,7 +15,7 @@ import { MOST, Window, idOf } from "./logs-window.js";
 import { rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, FILL = 5000, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
 const sheet = new CSSStyleSheet();
@@ -29,7 +29,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null;
+  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -401,7 +401,7 @@ export class StructjobLogs extends HTMLElement {
     this.empty.hidden = true;
     this.#lookForGaps(fresh);
     this.#emit("line", { lines: fresh, errors });
-    this.draw();
+    this.#drawLines();
   }
 
   #speak() {
@@ -461,6 +461,13 @@ export class StructjobLogs extends HTMLElement {
 
   draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
 
+  /** Draw what has come: the first at once, but while lines pour in not in each frame. */
+  #drawLines() {
+    const wait = DRAW_EVERY - (performance.now() - this.#drawn);
+    if (wait <= 0) this.draw();
+    else this.#drawing ||= setTimeout(() => { this.#drawing = 0; this.draw(); }, wait);
+  }
+
   get #top() { return this.box.scrollTop; }
 
   #to(y) {
@@ -496,6 +503,7 @@ export class StructjobLogs extends HTMLElement {
   }
 
   #drawAll() {
+    this.#drawn = performance.now();
     const w = this.#window;
     this.box.style.setProperty("--columns", `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`);
     this.headBox.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
