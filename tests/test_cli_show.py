@@ -309,7 +309,7 @@ def test_json_has_one_form_with_and_without_follow(tmp_path: Path) -> None:
     )
     assert json.loads(typed(url, "logs", "--json=array")) == [json.loads(line) for line in printed]
     assert "use --json (or --json=lines)" in typed(url, "logs", "--json=yaml", code=2)
-    assert "no array" in typed(url, "logs", "-f", "--json=array", code=2)
+    assert "cannot be used with --json=array" in typed(url, "logs", "-f", "--json=array", code=2)
 
 
 def test_logs_without_a_pager_name_tail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

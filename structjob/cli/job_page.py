@@ -59,6 +59,8 @@ _INTERVAL = 18
 """Columns for the time at which something ran."""
 
 _LABEL = 14
+_LONGEST = 24
+"""Maximum width of the names in metadata and results; longer names are followed by one space."""
 
 Row = Sequence[Piece]
 
@@ -174,9 +176,9 @@ class JobPage:
             (f"  {job.status}", colour_of(job.status)),
         ]
         if lasted is not None:
-            row.append(
-                (f" {'for' if job.status == 'running' else 'after'} {lasting(lasted)}", "dim")
-            )
+            # Nobody knows when a process was killed: its job ended after the last sign of life.
+            how = {"running": " for", "crashed": ", last sign of life after"}
+            row.append((f"{how.get(job.status, ' after')} {lasting(lasted)}", "dim"))
         if job.status == "running" and job.percent_complete is not None:
             row.append(
                 (f"  {bar(job.percent_complete)} {whole_percent(job.percent_complete)}%", "blue")
@@ -387,12 +389,14 @@ class JobPage:
         if not isinstance(value, Mapping):
             yield from wrapped([("  ", ""), (value_text(value), "")], self._width, 4)
             return
+        longest = max((len(escape(str(key))) for key in value), default=0)
+        room = max(min(longest + 1, _LONGEST), _LABEL - 2)
         for key, item in value.items():
-            label = f"  {escape(str(key)):<{_LABEL - 3}} "
+            label = f"  {escape(str(key)):<{room - 1}} "
             yield from wrapped(
                 [(label, "dim"), (escape(item) if isinstance(item, str) else value_text(item), "")],
                 self._width,
-                min(len(label), _LABEL),
+                min(len(label), room + 2),
             )
 
     def _error(self) -> Iterator[_Section]:
@@ -496,7 +500,10 @@ def usual(expected: Expectation) -> str:
     if expected.remaining_ms is not None:
         parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
     if expected.slower:
-        parts.append(f"slower than 95 % of the {expected.samples} previous runs")
+        factor = expected.elapsed_ms / expected.median_ms if expected.median_ms else 1.0
+        parts.append(
+            f"this is {factor:.1f} times as long, slower than 95 % of the {expected.samples} previous runs"
+        )
     return ", ".join(parts)
 
 

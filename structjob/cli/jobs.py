@@ -172,6 +172,8 @@ async def _list(
         screen = console()
         if page:
             below = await reader.jobs.families(page) if grouped else None
+            slower = page.items if filters.get("slower") else ()
+            compared = {job.id: await reader.jobs.estimate(job.id) for job in slower}
             put_lines(
                 await table(
                     page,
@@ -180,6 +182,7 @@ async def _list(
                     utc=utc,
                     roots=filters.get("root_only", False),
                     below=below,
+                    compared=compared,
                 ),
                 screen,
             )
@@ -221,9 +224,9 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
             else command_line("run", "--", "echo", "hello", db=db.option)
         )
     elif page.next_cursor is not None:
-        say(f"Showing the newest {len(page)} (more exist)")
-        suggest(
-            command_line(
-                "jobs", "--limit", str(min(4 * int(filters["limit"]), 10_000)), db=db.option
-            )
-        )
+        more = str(min(4 * int(filters["limit"]), 10_000))
+        if narrowed:
+            say(f"Showing the newest {len(page)} (more exist; add --limit {more})")
+        else:
+            say(f"Showing the newest {len(page)} (more exist)")
+            suggest(command_line("jobs", "--limit", more, db=db.option))

@@ -43,6 +43,7 @@ async def table(
     dated: bool = True,
     roots: bool = False,
     below: Mapping[str, Family] | None = None,
+    compared: Mapping[str, Expectation] | None = None,
 ) -> list[Text]:
     """Return the headings and *jobs* as lines of a table; running jobs with their estimates.
 
@@ -55,6 +56,7 @@ async def table(
         roots: The jobs are roots. A root that has a parent is named with it: the parent is in
             another database.
         below: The families of the jobs, which then are roots, too.
+        compared: Jobs that are shown with their usual duration, and how it compares with it.
     """
     from rich.text import Text
 
@@ -75,6 +77,9 @@ async def table(
             operation.truncate(_OPERATION, overflow="ellipsis")
         expected = estimates.expected.get(job.id)
         detail = _detail(job, estimates.underway.get(job.id), estimates.silent.get(job.id))
+        if compared and job.id in compared:
+            times = Text(_times_longer(compared[job.id]), style="yellow")
+            detail = Text("; ").join([times, *([detail] if detail else [])]) if times else detail
         if (
             below is not None
             and (family := below.get(job.id)) is not None
@@ -162,6 +167,13 @@ def _left(expected: Expectation) -> Text:
         if expected.remaining_ms is not None
         else Text()
     )
+
+
+def _times_longer(expected: Expectation) -> str:
+    """Return the usual duration, and how many times as long this one is."""
+    if not expected.median_ms:
+        return ""
+    return f"{expected.elapsed_ms / expected.median_ms:.1f} times the usual {lasting(expected.median_ms / 1000)}"
 
 
 def status_of(status: str, silence: Silence | None) -> Text:
