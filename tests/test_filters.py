@@ -280,7 +280,7 @@ async def test_jobs_that_are_slower_than_usual(history, monkeypatch):
     second = await history.list(slower=True, limit=1, cursor=first.next_cursor)
     assert [job.id for job in second] == ["j10"]
     assert list(await history.list(slower=True, limit=1, cursor=second.next_cursor)) == []
-    monkeypatch.setattr("structjob.queries.jobs.SLOWER_LIMIT", 1)
+    monkeypatch.setattr("structjob.queries.job_listing.SLOWER_LIMIT", 1)
     page = await history.list(slower=True, order="asc")
     assert (list(page), page.partial, page.next_cursor is None) == ([], True, False)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from structjob.checkup import trial
 from structjob.checkup.finding import Finding, Verdict, in_bytes
 from structjob.machine.host import is_network
-from structjob.store.sqlite import has_temporary_directory
+from structjob.store.database_file import has_temporary_directory
 
 LITTLE_SPACE = 1 << 30
 NO_SPACE = 1 << 20

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import builtins
 import inspect
-import itertools
-import math
-import operator
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
@@ -15,28 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Unpack, overload
 
 import msgspec
-from sqlalchemy import (
-    ColumnElement,
-    Select,
-    Text,
-    and_,
-    case,
-    cast,
-    func,
-    literal,
-    select,
-    union_all,
-)
+from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound, NotOpen
-from structjob.filters import (
-    MAX_VALUES,
-    AttemptFilter,
-    AttemptFilterKeywords,
-    JobFilter,
-    JobFilterKeywords,
-    values_of,
-)
+from structjob.filters import AttemptFilter, AttemptFilterKeywords, JobFilter, JobFilterKeywords
 from structjob.models import (
     AnyJob,
     AttemptRecord,
@@ -52,23 +31,15 @@ from structjob.models import (
 )
 from structjob.queries import estimates, rows, step_progress
 from structjob.queries.families import Family, families
+from structjob.queries.job_listing import by_duration, conditions, listing_of, slower_ones
 from structjob.queries.job_watch import JobWatch
 from structjob.queries.overview import Overview, overview
-from structjob.queries.paging import (
-    SCAN_LIMIT,
-    Listing,
-    behind,
-    count_all,
-    fingerprint,
-    first,
-    merged,
-    read_page,
-)
+from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
 from structjob.queries.step_progress import Underway
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import contains, equals, equals_any, json_equals, means, storable
+from structjob.store.expressions import equals, equals_any, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.values.redaction import stored_forms
 
@@ -80,27 +51,10 @@ structjob's id of the job, or None. It may be a coroutine function.
 Delete = Callable[[str], Awaitable[PruneResult]]
 """A function that deletes a job by its id."""
 
-_EQUAL = (
-    "job_type",
-    "operation",
-    "owner",
-    "category",
-    "project",
-    "context_id",
-    "external_job_id",
-    "correlation_id",
-    "parent_job_id",
-    "root_job_id",
-    "session_id",
-)
 _CANDIDATES = 6
 
-SLOWER_LIMIT = 1_000
-"""Maximum number of jobs that one page of slower jobs examines, because each job is compared with
-100 others.
-"""
-
 _AT_ONCE = 100
+"""Number of ids in one query."""
 
 _BATCH = 1_000
 """Number of jobs that an iteration reads at a time."""
@@ -333,9 +287,9 @@ class Jobs:
         wanted = merged(JobFilter, filter, filters)
         listing = await self._listing(wanted)
         if wanted.sort == "duration":
-            return await self._by_duration(listing, cursor)
+            return await by_duration(self._fetch, listing, cursor)
         if wanted.slower:
-            return await self._slower(listing, cursor)
+            return await slower_ones(self._fetch, listing, cursor, self._now())
         return await read_page(self._fetch, listing, cursor, rows.job)
 
     async def iterate(
@@ -448,106 +402,13 @@ class Jobs:
 
     async def _listing(self, wanted: JobFilter) -> Listing:
         """Return the listing for *wanted*, after all pending events are delivered."""
-        _conditions(wanted)  # refuse an invalid filter before the flush
+        conditions(wanted)  # refuse an invalid filter before the flush
         await self._flush()
         if wanted.parent_job_id is not None:
             wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
         if wanted.root_job_id is not None:
             wanted = replace(wanted, root_job_id=await self.exact_id(wanted.root_job_id))
-        return Listing(
-            table=jobs,
-            time=jobs.c.created_at,
-            conditions=_conditions(wanted),
-            branches=_branches(wanted),
-            order=wanted.order,
-            limit=wanted.limit,
-            fingerprint=fingerprint("jobs", wanted),
-            searches=tuple(
-                json_equals(jobs.c.metadata, path, value)
-                for path, value in (wanted.metadata or {}).items()
-            ),
-        )
-
-    async def _by_duration(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
-        """Return a page of the newest `SCAN_LIMIT` jobs of *listing*, sorted by duration.
-
-        No index could serve every filter in this order. Only ids and numbers are sorted.
-        """
-        # First find the newest jobs with the index alone, which has both columns. Then read their
-        # rows.
-        newest = first(
-            replace(listing, order="desc", limit=SCAN_LIMIT, searches=()),
-            (jobs.c.id, jobs.c.created_at),
-        ).subquery("newest")
-        measured = select(jobs.c.id, jobs.c.duration_ms).select_from(
-            newest.join(jobs, jobs.c.id == newest.c.id)
-        )
-        # otherwise these servers might read all jobs and search for each among the newest
-        for server in ("mysql", "mariadb"):
-            measured = measured.prefix_with("STRAIGHT_JOIN", dialect=server)
-        # The limit leaves no row out. It only prevents these servers from merging both queries into
-        # one with another order.
-        some = (
-            measured.where(jobs.c.duration_ms.is_not(None), *listing.searches)
-            .limit(SCAN_LIMIT)
-            .subquery("measured")
-        )
-        sorted_ = replace(
-            listing,
-            table=some,
-            time=some.c.duration_ms,
-            primary=(some.c.id,),
-            conditions=(),
-            branches=(),
-            searches=(),
-        )
-        page = await read_page(self._fetch, sorted_, cursor, lambda row: str(row["id"]))
-        found = (
-            {
-                row["id"]: rows.job(row)
-                for row in await self._fetch(select(jobs).where(jobs.c.id.in_(page.items)))
-            }
-            if page
-            else {}
-        )
-        return Page(
-            tuple(found[id_] for id_ in page if id_ in found),
-            next_cursor=page.next_cursor,
-            previous_cursor=page.previous_cursor,
-        )
-
-    async def _slower(self, listing: Listing, cursor: str | None) -> Page[JobRecord]:
-        """Return a page of the jobs of *listing* that are slower than usual.
-
-        It examines `SLOWER_LIMIT` jobs at most.
-        """
-        found: builtins.list[JobRecord] = []
-        looked_at = 0
-        while True:
-            # Read few rows at a time for a short page, because databases read the whole table if
-            # many of its rows are requested.
-            page = await read_page(
-                self._fetch,
-                replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))),
-                cursor,
-                rows.job,
-            )
-            slower = await estimates.slower(self._fetch, page.items, self._now())
-            for job in page:
-                looked_at += 1
-                if job.id in slower:
-                    found.append(job)
-                if len(found) == listing.limit or looked_at == SLOWER_LIMIT:
-                    further = page.next_cursor is not None or job.id != page[-1].id
-                    cursor = behind(listing, job.created_at, job.id) if further else None
-                    return Page(
-                        tuple(found),
-                        next_cursor=cursor,
-                        partial=cursor is not None and len(found) < listing.limit,
-                    )
-            cursor = page.next_cursor
-            if cursor is None:
-                return Page(tuple(found))
+        return listing_of(wanted)
 
     async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
         """Return the number of a job's lost events by reason: ``spool_full``, ``queue_full``, ….
@@ -728,7 +589,7 @@ class Jobs:
             searches.append(attempts.c.status.in_(wanted.status))
         for name in ("operation", "project"):
             if (value := getattr(wanted, name)) is not None:
-                # not EXISTS, see `_is_root`
+                # not EXISTS, see `structjob.queries.job_listing`
                 its = select(jobs.c[name]).where(jobs.c.id == attempts.c.job_id).scalar_subquery()
                 searches.append(equals_any(name, its, value))
         if wanted.since is not None:
@@ -889,62 +750,3 @@ def _check_id(id_: str) -> None:
         raise InvalidArgument(f"a job's id is a string, not {type(id_).__name__}")
     if not _could_exist(id_):
         raise JobNotFound(id_)
-
-
-def _is_root() -> ColumnElement[bool]:
-    """Return the condition that a job has no parent in this database.
-
-    The parent may be in another database, or may have been deleted.
-    """
-    parent = jobs.alias("parent")
-    # Not EXISTS, because MariaDB would first read the ids of all jobs. Other databases may turn it
-    # into a join, and sort all jobs for one page.
-    return (
-        select(parent.c.id).where(parent.c.id == jobs.c.parent_job_id).scalar_subquery().is_(None)
-    )
-
-
-def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
-    """Return one condition for each combination of values of the fields with several values.
-
-    Each combination is read with an index.
-    """
-    several = {
-        name: value
-        for name in ("status", *_EQUAL)
-        if isinstance(value := getattr(wanted, name), tuple)
-    }
-    if (number := math.prod(map(len, several.values()))) > MAX_VALUES:
-        raise InvalidFilter(
-            f"{' × '.join(several)} are {number:,} combinations; {MAX_VALUES} are the most: ask for fewer at a time"
-        )
-    if not several:
-        return ()
-    columns = [jobs.c[name] for name in several]
-    return tuple(
-        and_(*map(operator.eq, columns, values)) for values in itertools.product(*several.values())
-    )
-
-
-def _conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
-    _branches(wanted)
-    given = {name: getattr(wanted, name) for name in _EQUAL}
-    for name, value in given.items():
-        for one in values_of(value):
-            equals(name, jobs.c[name], one)
-    found = [
-        equals(name, jobs.c[name], value)
-        for name, value in given.items()
-        if value is not None and not isinstance(value, tuple)
-    ]
-    for path, value in (wanted.metadata or {}).items():
-        json_equals(jobs.c.metadata, path, value)
-    if wanted.root_only:
-        found.append(_is_root())
-    if wanted.text is not None:
-        found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
-    if wanted.since is not None:
-        found.append(jobs.c.created_at >= wanted.since)
-    if wanted.until is not None:
-        found.append(jobs.c.created_at < wanted.until)
-    return tuple(found)

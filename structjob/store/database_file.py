@@ -1,4 +1,4 @@
-"""Identify the open SQLite file, and check whether its path still leads to it.
+"""The file of an SQLite database: who may use it, and whether its path still leads to it.
 
 SQLite continues to write to a file that was deleted, moved or replaced while it was open. No call
 fails, and the written data cannot be found.
@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from structjob.exceptions import StoreUnavailable
+from structjob.exceptions import InvalidURL, StoreUnavailable
+from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
 
 Identity = tuple[int, int]
 """Device and inode."""
 
 _LOGS = ("-wal", "-shm")
 """Suffixes of the files that belong to an open database."""
+
+_COMPANIONS = ("-wal", "-shm", "-journal")
+"""Suffixes of the files that SQLite opens beside a database and trusts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,3 +157,60 @@ def _alone(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def existing(path: Path) -> Path:
+    """Return the path of an existing database file, without links.
+
+    Refuse a file that is absent, or if another user may have placed it or a file beside it.
+    """
+    if not os.path.exists(path):
+        raise StoreUnavailable(
+            f"there is no database file {path}: `structjob migrate` creates it, and so does the first tracker",
+            gone=True,
+        )
+    try:
+        file = follow(path)
+        for name in (file.name, *(file.name + suffix for suffix in _COMPANIONS)):
+            check_file(file.with_name(name))
+    except OSError as exc:
+        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
+    return file
+
+
+def ensure_private(path: Path) -> Path:
+    """Create the file with access for its owner only, and return its path without links.
+
+    Refuse it if another user may have placed it or a file beside it.
+    """
+    if os.path.isdir(path):  # `path.is_dir()` raises if the parent directory is not accessible
+        raise InvalidURL(
+            f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db"
+        )
+    try:
+        file = ensure_file(path)
+        for suffix in _COMPANIONS:
+            check_file(file.with_name(file.name + suffix))
+        return file
+    except UnsafeFile as exc:
+        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
+    except FileNotFoundError as exc:
+        raise InvalidURL(
+            f"cannot create the database file {path}: its directory does not exist; create it first: mkdir -p {path.parent}"
+        ) from exc
+    except OSError as exc:
+        raise InvalidURL(
+            f"cannot create or write the database file {path}: {exc.strerror}; check its permissions, or choose another path"
+        ) from exc
+
+
+def has_temporary_directory() -> bool:
+    """Return whether SQLite finds a directory for temporary files.
+
+    The order of search is the one in https://www.sqlite.org/tempfiles.html, section 5.
+    """
+    given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
+    places = (*given, "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 -- SQLite looks there
+    return any(
+        place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) for place in places
+    )

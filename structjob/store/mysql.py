@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, InvalidRequestError
 from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.spool.line import EVENT_DEFAULTS, field_mark
 from structjob.store.batch_sizer import fitting
+from structjob.store.faults import Fault
 from structjob.store.ingest import (
     COLUMNS,
     JSON_COLUMNS,
@@ -25,7 +26,7 @@ from structjob.store.ingest import (
     as_array,
     changes,
 )
-from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
+from structjob.store.server import READ_TIMEOUT, ServerStore
 
 _LEAST_PACKET = 64 * 1024
 """Minimum of ``max_allowed_packet``, in bytes. The queries need a part of it; a job's row needs
@@ -367,37 +368,39 @@ class MySQLStore(ServerStore):
         said = str(error.args[-1]).partition(" near ")[0] if error.args else type(error).__name__
         state = getattr(error, "sqlstate", None) or ""
         if code in _CONFLICTS:
-            return self.conflict(said)
+            return self.faults.conflict(said)
         if code in _DUPLICATES:
-            return self.refused("duplicate", code, f"{code}: {said}")
+            return self.faults.refused("duplicate", code, f"{code}: {said}")
         if code in _DATA or state[:2] in ("22", "23"):
-            return self.refused("data", code, f"{code}: {said}")
+            return self.faults.refused("data", code, f"{code}: {said}")
         if code == _INSECURE:
-            return self.tls_wanted(said)
+            return self.faults.tls_wanted(said)
         if code in _LOGINS:
             # The server sends the same error if it requires TLS, or a certificate, of this user.
-            return self.wrong_login(said, self.login_hint())
+            return self.faults.wrong_login(said, self.faults.login_hint())
         if code in _NO_DATABASE:
-            return self.no_database(f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4")
+            return self.faults.no_database(
+                f"CREATE DATABASE `{self.url.database}` CHARACTER SET utf8mb4"
+            )
         if code in _NOT_OURS:
-            return self.no_tables(said)
+            return self.faults.no_tables(said)
         if code in _RIGHTS:
-            return self.not_allowed(said)
+            return self.faults.not_allowed(said)
         if code in _READ_ONLY:
-            return self.read_only(
+            return self.faults.read_only(
                 said,
                 "SET GLOBAL transaction_read_only = OFF"
                 if code == 1792
                 else "SET GLOBAL read_only = OFF",
             )
         if code in _TOO_MANY:
-            return self.too_many(said)
+            return self.faults.too_many(said)
         if code == 1047:
-            return self.not_working(
+            return self.faults.not_working(
                 f"{said}: the node has lost its cluster, or has not joined it yet"
             )
         return (
-            self.unreachable(error.__cause__, said)
+            self.faults.unreachable(error.__cause__, said)
             if code in _UNREACHABLE
-            else self.not_working(said)
+            else self.faults.not_working(said)
         )

@@ -16,8 +16,9 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import StoreUnavailable
 from structjob.spool.line import EVENT_COLUMNS, EVENT_DEFAULTS, is_provisional
 from structjob.store import charset, tables
+from structjob.store.faults import Fault
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
-from structjob.store.server import READ_TIMEOUT, Fault, ServerStore
+from structjob.store.server import READ_TIMEOUT, ServerStore
 from structjob.store.types import JSONValue, UTCDateTime
 
 
@@ -266,19 +267,19 @@ class PostgresStore(ServerStore):
         # The primary message. Quoted values are in the detail, except for errors of class 22.
         said = str(error.args[0]) if error.args else type(error).__name__
         if code in _CONFLICTS:
-            return self.conflict(said)
+            return self.faults.conflict(said)
         if code == "23505":
-            return self.refused("duplicate", code, f"{code}: {said}")
+            return self.faults.refused("duplicate", code, f"{code}: {said}")
         if code[:2] in ("22", "23", "54"):
-            return self.refused("data", code, f"{code}: {said}")
+            return self.faults.refused("data", code, f"{code}: {said}")
         if "client certificate" in said:
-            return self.certificate_wanted(said)
+            return self.faults.certificate_wanted(said)
         if code[:2] == "28" and ("no encryption" in said or "SSL off" in said):
-            return self.tls_wanted(said)
+            return self.faults.tls_wanted(said)
         if code[:2] == "28":
-            return self.wrong_login(said)
+            return self.faults.wrong_login(said)
         if code == "3D000":
-            return self.no_database(
+            return self.faults.no_database(
                 f'createdb {self.url.database}, or CREATE DATABASE "{self.url.database}"'
             )
         if code == "3F000" and "to create in" in said:
@@ -290,16 +291,16 @@ class PostgresStore(ServerStore):
                 gone=True,
             )
         if code in _NOT_OURS:
-            return self.no_tables(said)
+            return self.faults.no_tables(said)
         if code == "42501":
-            return self.not_allowed(said)
+            return self.faults.not_allowed(said)
         if code == "25006":
             name = self.url.username or "name"
-            return self.read_only(
+            return self.faults.read_only(
                 said, f'ALTER ROLE "{name}" SET default_transaction_read_only = off'
             )
         if code == "53300":
-            return self.too_many(said)
+            return self.faults.too_many(said)
         if "startup parameter" in said:
             how = f"a pooler does not pass it on: name the server itself in the URL, or ALTER ROLE {self.url.username or 'name'} SET it"
             return Fault(
@@ -309,13 +310,13 @@ class PostgresStore(ServerStore):
             )
         if code in _STATEMENT_NAMES:
             how = "behind a pooler in transaction mode, add prepared_statement_cache_size=0&statement_cache_size=0 to the URL"
-            return self.not_working(f"{said}; {how}")
+            return self.faults.not_working(f"{said}; {how}")
         if "another operation" in said or "connection is closed" in said:
             said = "the connection was lost"  # asyncpg's own message is unclear in this case
-            return self.unreachable(None, said)
+            return self.faults.unreachable(None, said)
         cause = error.__cause__
         return (
-            self.unreachable(cause, said)
+            self.faults.unreachable(cause, said)
             if code[:2] == "08" or isinstance(cause, OSError)
-            else self.not_working(said)
+            else self.faults.not_working(said)
         )

@@ -12,12 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -26,11 +24,16 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, StoreUnavailable
-from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, provisional, sessions
-from structjob.store.database_file import DatabaseFile, is_unchanging
+from structjob.store.database_file import (
+    DatabaseFile,
+    ensure_private,
+    existing,
+    has_temporary_directory,
+    is_unchanging,
+)
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import (
     COLUMNS,
@@ -65,8 +68,6 @@ _STOP_EVERY = 0.05
 _PARTING = 1.0
 """Seconds that the writing connection waits, on closing, for the reading connection."""
 
-_COMPANIONS = ("-wal", "-shm", "-journal")
-"""Suffixes of the files that SQLite opens beside a database and trusts."""
 
 _NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
 
@@ -182,7 +183,7 @@ class SQLiteStore:
                 self._leave(former)
             file: DatabaseFile | None = None
             if self.path is not None:
-                file = DatabaseFile.at(self.path, _ensure_private(self.path))
+                file = DatabaseFile.at(self.path, ensure_private(self.path))
             self._connection = self._connect()
             try:
                 self._writing = _core(self._connection)
@@ -211,7 +212,7 @@ class SQLiteStore:
         if self._reading is not None:
             _let_go(self._reading)
             self._reading = self._file = None
-        file = DatabaseFile.at(self.path, _existing(self.path))
+        file = DatabaseFile.at(self.path, existing(self.path))
         reading = _core(self._connect(for_reading=True), "PRAGMA query_only=1")
         try:
             migrations.check(reading)
@@ -650,18 +651,6 @@ def _undisguised() -> Iterator[None]:
         raise (exc.orig or exc) from None
 
 
-def has_temporary_directory() -> bool:
-    """Return whether SQLite finds a directory for temporary files.
-
-    The order of search is the one in https://www.sqlite.org/tempfiles.html, section 5.
-    """
-    given = (os.environ.get(name) for name in ("SQLITE_TMPDIR", "TMPDIR"))
-    places = (*given, "/var/tmp", "/usr/tmp", "/tmp", ".")  # noqa: S108 -- SQLite looks there
-    return any(
-        place and os.path.isdir(place) and os.access(place, os.W_OK | os.X_OK) for place in places
-    )
-
-
 def _let_go(connection: Connection) -> None:
     raw = connection.connection.dbapi_connection
     connection.invalidate()
@@ -672,48 +661,3 @@ def _let_go(connection: Connection) -> None:
 
 def _is_locked(exc: sqlite3.OperationalError) -> bool:
     return exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-
-
-def _existing(path: Path) -> Path:
-    """Return the path of an existing database file, without links.
-
-    Refuse a file that is absent, or if another user may have placed it or a file beside it.
-    """
-    if not os.path.exists(path):
-        raise StoreUnavailable(
-            f"there is no database file {path}: `structjob migrate` creates it, and so does the first tracker",
-            gone=True,
-        )
-    try:
-        file = follow(path)
-        for name in (file.name, *(file.name + suffix for suffix in _COMPANIONS)):
-            check_file(file.with_name(name))
-    except OSError as exc:
-        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
-    return file
-
-
-def _ensure_private(path: Path) -> Path:
-    """Create the file with access for its owner only, and return its path without links.
-
-    Refuse it if another user may have placed it or a file beside it.
-    """
-    if os.path.isdir(path):  # `path.is_dir()` raises if the parent directory is not accessible
-        raise InvalidURL(
-            f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db"
-        )
-    try:
-        file = ensure_file(path)
-        for suffix in _COMPANIONS:
-            check_file(file.with_name(file.name + suffix))
-        return file
-    except UnsafeFile as exc:
-        raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
-    except FileNotFoundError as exc:
-        raise InvalidURL(
-            f"cannot create the database file {path}: its directory does not exist; create it first: mkdir -p {path.parent}"
-        ) from exc
-    except OSError as exc:
-        raise InvalidURL(
-            f"cannot create or write the database file {path}: {exc.strerror}; check its permissions, or choose another path"
-        ) from exc
