@@ -79,7 +79,7 @@ async def log_and_read(url, spool, **options):
         assert len([one async for one in tracker.logs.iterate(text='"b" \\')]) >= 20
         assert [one.attrs["number"] for one in await tracker.logs.list(attrs={"number": 7})] == [7]
         assert {one.operation for one in await tracker.stats.operations()} == {"copy", "fail"}
-        assert (await tracker.errors.list())[0].message == QUOTES
+        assert (await tracker.errors.list())[0].error.message == QUOTES
         verified = await tracker.verify()
         assert verified.ok, verified
 
