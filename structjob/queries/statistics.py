@@ -151,6 +151,10 @@ class Statistics:
             InvalidArgument: if there would be more than 10,000 intervals, or *bucket* is too short.
             InvalidFilter: if a filter is unknown or its value is invalid.
         """
+        # The end of the window comes before a relative start is computed. So the last 3 hours are
+        # 3 intervals of an hour, and not also one of some microseconds.
+        if filter is None:
+            filters = {"until": self._now(), **filters}
         wanted = merged(StatsFilter, filter, filters)
         wanted = merged(StatsFilter, wanted, self._window(wanted.since, wanted.until))
         buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
@@ -234,6 +238,8 @@ class Statistics:
                 *outcome*.
             JobNotFound: if the filter names a job, and there is no such job.
         """
+        if bucket is not None and filter is None:
+            filters = {"until": self._now(), **filters}  # see `throughput`
         wanted = _of_occurrences("errors", merged(ErrorFilter, filter, filters))
         buckets = None
         if bucket is not None:
