@@ -84,6 +84,8 @@ def _as_statuses(
     if not isinstance(status, Iterable):
         raise InvalidFilter(f"status must be a status, or several, not {status!r}")
     given = (status,) if isinstance(status, str) else tuple(status)
+    if not given:  # it would find everything, where a program that computes it means nothing
+        raise InvalidFilter(f"status must be a status, or several, not {status!r}")
     if kind is JobStatus:
         given = tuple("cancelled" if each == "canceled" else each for each in given)
     known = [each.value for each in kind]
@@ -94,8 +96,8 @@ def _as_statuses(
 
 
 def check_plain(given: object) -> None:
-    """Raise `InvalidFilter` for flags that are not True or False, and for text that no database
-    accepts.
+    """Raise `InvalidFilter` for flags that are not True or False, for several values of a field
+    that takes one text, and for text that no database accepts.
     """
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)
@@ -105,6 +107,12 @@ def check_plain(given: object) -> None:
             and not (value is None and field.default is None)
         ):
             raise InvalidFilter(f"{field.name} must be True or False, not {value!r}")
+        if (
+            field.type == "str | None"
+            and isinstance(value, Iterable)
+            and not isinstance(value, str)
+        ):
+            raise InvalidFilter(f"{field.name} must be one text, not {value!r}")
         for text in _texts(value):
             try:
                 text.encode()
@@ -562,7 +570,10 @@ class ErrorFilter(Filter):
     def __post_init__(self) -> None:
         check_plain(self)
         object.__setattr__(self, "status", _as_statuses(self.status, ErrorStatus))
-        _check_values("outcome", self.outcome, get_args(ErrorOutcome))
+        if self.outcome is not None and self.outcome not in get_args(ErrorOutcome):
+            raise InvalidFilter(
+                f"unknown outcome {self.outcome!r}: use one of {', '.join(get_args(ErrorOutcome))}"
+            )
         if self.job is not None:
             object.__setattr__(self, "job", _named(self.job))
         _several(self, ("operation", "step", "project"))

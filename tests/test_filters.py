@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import structlog
 
-from structjob import JobFilter, LogFilter
+from structjob import AttemptFilter, ErrorFilter, JobFilter, LogFilter
 from structjob.exceptions import InvalidFilter
 from structjob.queries.jobs import Jobs
 from structjob.store.tables import jobs
@@ -134,6 +134,12 @@ async def test_source_and_trace_are_filters(any_tracker):
             "operation must be text, or 1 to 50",
         ),
         (LogFilter, {"kind": (1, 2)}, "kind must be text"),
+        (JobFilter, {"status": []}, "status must be a status, or several, not"),
+        (AttemptFilter, {"status": ()}, "status must be a status, or several, not"),
+        (ErrorFilter, {"status": []}, "status must be a status, or several, not"),
+        (ErrorFilter, {"outcome": ()}, "unknown outcome .*: use one of final, recovered"),
+        (JobFilter, {"context_id": ()}, "context_id must be one text, not"),
+        (LogFilter, {"correlation_id": ("a", "b")}, "correlation_id must be one text, not"),
         (JobFilter, {"metadata": "vm"}, "metadata must be a mapping"),
         (JobFilter, {"sort": "name"}, "sort must be 'created' or 'duration'"),
         (JobFilter, {"sort": "duration", "slower": True}, "leave sort out"),

@@ -169,6 +169,21 @@ def test_events_after_the_tracker_closed_are_counted_once(tmp_path, db_url, argu
     assert Shell(tmp_path).python(AFTER, db_url, *arguments) == said
 
 
+def test_events_of_an_exit_handler_after_ours_are_warned_about(db_url, caplog):
+    """A handler that was registered earlier is called after the others were counted."""
+    structjob.configure(console=False, level="debug")
+    with structjob.Tracker(db_url):
+        pass
+    routing._report_unrecorded()  # called by the exit of the interpreter
+    assert not caplog.records
+    log = structlog.get_logger()
+    log.debug("not recorded at the tracker's level")
+    log.info("at exit")
+    log.info("once more")
+    (told,) = [line.getMessage() for line in caplog.records]
+    assert told.startswith("a log event at the exit of the interpreter is in no database")
+
+
 def test_a_program_without_a_tracker_hears_nothing(tmp_path):
     """faults 15: who uses the library for its log lines alone has lost nothing."""
     assert Shell(tmp_path).python(AFTER, "none", "3") == ""

@@ -39,6 +39,8 @@ _closed_level: int | None = None
 """Lowest level that the last closed tracker recorded; ``None`` while no tracker was closed."""
 _registry = threading.Lock()
 _warned = False
+_reported = False
+"""Whether the interpreter exits, and the unrecorded events were reported."""
 
 
 def add(recorder: Recorder) -> None:
@@ -129,6 +131,8 @@ def hand_over(body: bytes, level: int) -> None:
             _lose_oldest()
         if not _warned and (names_job(body) or _works_for_a_job()):
             _warn_homeless()
+        if _reported:
+            _report_late(level)
 
 
 def _give(recorder: Recorder, body: bytes, level: int) -> None:
@@ -182,13 +186,27 @@ def _report_unrecorded() -> None:
 
     A program without trackers gets no warning.
     """
+    global _reported
     if _closed_level is None or _open:
         return
+    _reported = True
     unrecorded = _forget_lost(_closed_level) + sum(level >= _closed_level for _, level in _waiting)
     if unrecorded:
         diagnostics.warning(
             "%s in no database: logged after the tracker was closed; close it after the last log call",
             count_of(unrecorded, "log event", "is", "are"),
+        )
+
+
+def _report_late(level: int) -> None:
+    """Warn about an event that is logged after the others were reported: by an exit handler that
+    was registered earlier than ours, or a thread that is still running.
+    """
+    global _reported
+    if _closed_level is not None and level >= _closed_level:
+        _reported = False
+        diagnostics.warning(
+            "a log event at the exit of the interpreter is in no database, and all that follow: logged after the tracker was closed"
         )
 
 
@@ -200,11 +218,11 @@ def _after_fork() -> None:
 
 
 def _reset() -> None:
-    global _default, _closed_level, _warned
+    global _default, _closed_level, _warned, _reported
     with _registry:
         _open.clear()
         _default = _closed_level = None
-        _warned = False
+        _warned = _reported = False
         _lost.clear()
         _waiting.clear()
 
