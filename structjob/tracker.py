@@ -17,6 +17,7 @@ from structjob.capture.logger import BoundLogger
 from structjob.capture.noise import report_suppressed
 from structjob.capture.processors import check_setup
 from structjob.capture.setup import SETUP
+from structjob.capture.uncaught import hook_loop
 from structjob.context.errors import Classifier
 from structjob.context.propagation import from_environment, remote_scope
 from structjob.context.scope import Scope, current_scope, enter_scope
@@ -300,6 +301,7 @@ class Tracker:
         if self._options.strict:
             faults.strict_trackers.add(self)
         check_setup()
+        hook_loop(asyncio.get_running_loop())
         if (
             self._debug_on_failure
             and SETUP.fan_out is not None

@@ -1,5 +1,6 @@
 """What Python would only print to stderr, as events (R31)."""
 
+import asyncio
 import re
 import subprocess
 import sys
@@ -124,3 +125,126 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     words = [sys.executable, "-m", "structjob", *command.split()]
     found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "nothing catches this" in found.stdout
+
+
+CRASH = """
+import ctypes, os, signal, sys, structjob
+structjob.configure(console=False, uncaught=True)
+
+def died_here():
+    how = sys.argv[1]
+    if how == "segfault": ctypes.string_at(0)
+    if how == "abort": os.abort()
+    if how == "kill": os.kill(os.getpid(), signal.SIGKILL)
+    if how == "child":
+        if not os.fork():
+            ctypes.string_at(0)
+        os.wait()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with structjob.Tracker(sys.argv[2]) as tracker, tracker.job("nightly") as job, job.step("native"):
+    died_here()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="signals")
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("segfault", "Segmentation fault"),
+        pytest.param("abort", "Aborted", marks=pytest.mark.slow),
+        pytest.param("kill", None, marks=pytest.mark.slow),
+        ("child", None),
+    ],
+)
+def test_a_crash_says_why_the_process_died(tmp_path, db_url, how, reason):
+    """R31, R34: the stacks at a segmentation fault are with the crash, in the job and its event; a
+    forked child that dies says nothing about its parent.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", CRASH, how, db_url], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode < 0
+    with structjob.Tracker(db_url) as tracker:
+        (job,) = tracker.run(tracker.jobs.list(operation="nightly"))
+        record = tracker.run(tracker.jobs.wait(job.id, timeout=20))
+        events = tracker.run(tracker.logs.list(job=job.id, kind="operation_crashed"))
+    assert record.status == "crashed"
+    said = "ended without finishing it" + (f": {reason}" if reason else "")
+    assert record.error.message.endswith(said)
+    (event,) = events
+    assert event.message == f"nightly crashed: its process {said}"
+    for text in (record.error.traceback, event.attrs.get("fault_log")):
+        if reason is None:
+            assert text is None
+        else:
+            assert text.startswith(f"Fatal Python error: {reason}\n")
+            assert "in died_here" in text
+    assert done.stderr.count("Fatal Python error") == 0
+
+
+@pytest.mark.slow
+def test_a_fault_handler_of_the_program_stays(tmp_path, db_url):
+    """R31: it is enabled already, and writes where the program wants it."""
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", CRASH, "segfault", db_url],
+        capture_output=True,
+        text=True,
+    )
+    assert "Fatal Python error: Segmentation fault" in done.stderr
+
+
+def test_the_fault_handler_ends_with_the_tracker(tmp_path, db_url):
+    """R31: nothing stays enabled, and nothing is left on the disk."""
+    program = """
+import faulthandler, sys, structjob
+structjob.configure(console=False, uncaught=True)
+for _ in range(2):
+    with structjob.Tracker(sys.argv[1]), structjob.Tracker(sys.argv[1]):
+        print(faulthandler.is_enabled())
+    print(faulthandler.is_enabled())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, db_url], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False", "True", "False"]
+    assert not list(Path(tmp_path).rglob("fault.log"))
+
+
+async def test_errors_of_a_loop_are_recorded_once_and_shown_as_before(recorded, caplog):
+    """R31: in the job in which the callback was scheduled; asyncio's own record is not a second
+    event.
+    """
+
+    def fail():
+        raise ValueError("in a callback")
+
+    loop = asyncio.get_running_loop()
+    async with recorded.job("a") as job:
+        loop.call_soon(fail)
+    async with recorded.job("another"):
+        await asyncio.sleep(0.01)
+    (event,) = await recorded.logs.list(text="fail")
+    assert (event.level, event.kind, event.job_id, event.logger) == (
+        "error", "uncaught", job.id, "asyncio",
+    )  # fmt: skip
+    assert event.attrs["exception"]["message"] == "in a callback"
+    assert [one.name for one in caplog.records if "fail" in one.getMessage()] == ["asyncio"]
+
+
+async def test_a_loop_handler_of_the_program_is_called_and_its_own_stays(db_url):
+    """R31: a handler that was there is called with the same context; one that is set later wins."""
+    loop = asyncio.get_running_loop()
+    structjob.configure(console=False, strict=True)
+    called = []
+    loop.set_exception_handler(lambda loop, context: called.append(context["message"]))
+    structjob.capture_uncaught(unraisable=False)
+    async with structjob.Tracker(db_url) as tracker:
+        loop.call_exception_handler({"message": "odd"})
+        (event,) = await tracker.logs.list(kind="uncaught")
+    assert (event.message, called) == ("odd", ["odd"])
+    mine = called.append
+    loop.set_exception_handler(mine)
+    structjob.reset()
+    assert loop.get_exception_handler() is mine
+    loop.set_exception_handler(None)

@@ -24,6 +24,7 @@ from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.processors import is_recording
 from structjob.capture.record_ids import Id
 from structjob.capture.setup import SETUP
+from structjob.capture.uncaught import is_shown
 from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import DRIVERS, faults
@@ -129,7 +130,8 @@ class _Joined:
                 if handled:
                     call_handlers(logger, record)
             finally:
-                if record.levelno >= least:
+                # What a hook has recorded is shown here by asyncio, and not recorded again.
+                if record.levelno >= least and not (record.name == "asyncio" and is_shown()):
                     self._take(logger, record, alone, handled)
 
         self._wrapper = calling_handlers

@@ -1,8 +1,8 @@
 """`capture_uncaught`: uncaught exceptions and warnings become events.
 
-Python passes them to hooks. Our hook records them and then calls the previous hook, so the output
-stays the same. Errors of an event loop's tasks need no hook: asyncio reports them through
-`logging`, whose records are events already.
+Python and event loops pass them to hooks. Our hook records them and then calls the previous hook,
+so the output stays the same. asyncio reports errors through `logging`, too: these records are not
+recorded a second time.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import logging
 import sys
 import threading
 import warnings as python_warnings
+import weakref
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, TextIO
 
 from structjob.capture.emit import emit, show
-from structjob.context.scope import current_scope
+from structjob.context.scope import SCOPE, Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.machine import clock
+from structjob.machine.loops import running_loop
 from structjob.process import on_reset
+from structjob.spool.fault_log import FAULT_LOG
 from structjob.spool.routing import waits_for_tracker
 
 KIND = "uncaught"
@@ -29,6 +33,10 @@ _MOST_WARNINGS = 1_000
 places.
 """
 
+_OWN = ("sys", "_thread", "threading", "warnings")
+"""Modules of Python's own hooks, which only show what our hooks record."""
+_CURRENT: Any = object()
+_hooks_loops = False
 _here = threading.local()
 _undo: dict[str, Callable[[], None]] = {}
 """By kind: removes our hook, unless another hook was installed after it."""
@@ -40,6 +48,8 @@ def capture_uncaught(
     excepthook: bool = True,
     threads: bool = True,
     unraisable: bool = True,
+    asyncio: bool = True,
+    faulthandler: bool = True,
 ) -> None:
     """Record what Python would only print to stderr, as events of kind ``uncaught`` with the
     traceback.
@@ -51,12 +61,20 @@ def capture_uncaught(
         excepthook: The exception that ends the program, at level critical.
         threads: Exceptions that end a thread, at level error.
         unraisable: Exceptions that cannot be raised, for example in ``__del__``, at level error.
+        asyncio: Errors that an event loop reports, such as a task whose exception is never
+            retrieved, at level error, with the job of the task. It applies to loops that run while
+            a tracker opens in them, and to loops that start later with a tracker.
+        faulthandler: Why the process dies of a signal such as a segmentation fault: the stacks of
+            its threads. The next process that finds its jobs crashed records them with the crash.
+            Nothing changes if the program itself has enabled `faulthandler`.
     """
     for name, wanted, install in (
         ("warnings", warnings, _hook_warnings),
         ("excepthook", excepthook, _hook_exceptions),
         ("threads", threads, _hook_threads),
         ("unraisable", unraisable, _hook_unraisable),
+        ("asyncio", asyncio, _hook_loops),
+        ("faulthandler", faulthandler, _log_faults),
     ):
         if wanted and name not in _undo:
             _undo[name] = install()
@@ -67,16 +85,24 @@ def is_shown() -> bool:
     return getattr(_here, "shown", False)
 
 
-def _record(level: str, message: str, attrs: dict[str, Any], logger: str | None = None) -> bool:
+def _record(
+    level: str,
+    message: str,
+    attrs: dict[str, Any],
+    logger: str | None = None,
+    *,
+    scope: Scope | None = _CURRENT,
+) -> bool:
     """Record an event, and return whether it is recorded."""
     if getattr(_here, "within", False):  # caused by one of our sinks
         return False
     _here.within = True
+    scope = current_scope() if scope is _CURRENT else scope
     try:
         if waits_for_tracker():
-            emit(current_scope(), level, message, attrs, kind=KIND, logger=logger)
+            emit(scope, level, message, attrs, kind=KIND, logger=logger)
         else:  # the trackers are closed: the event would wait for a tracker in vain
-            show(current_scope(), level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
+            show(scope, level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
     except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
         faults.add("recording an uncaught exception", exc)
         return False
@@ -94,9 +120,10 @@ def _install(owner: Any, name: str, note: Callable[..., bool]) -> Callable[[], N
         A function that puts the previous hook back, unless another one was installed since.
     """
     former = getattr(owner, name)
+    only_shows = getattr(former, "__module__", None) in _OWN
 
     def hook(*args: Any, **keywords: Any) -> None:
-        _here.shown = note(*args, **keywords)
+        _here.shown = note(*args, **keywords) and only_shows
         try:
             former(*args, **keywords)
         finally:
@@ -162,6 +189,76 @@ def _hook_warnings() -> Callable[[], None]:
         return _record("warning", str(message), attrs, "py.warnings")
 
     return _install(python_warnings, "showwarning", note)
+
+
+_loops: weakref.WeakKeyDictionary[AbstractEventLoop, Callable[[], None]] = (
+    weakref.WeakKeyDictionary()
+)
+"""The loops with our handler, and functions that remove it."""
+
+
+def _hook_loops() -> Callable[[], None]:
+    global _hooks_loops
+    _hooks_loops = True
+    if (loop := running_loop()) is not None:
+        hook_loop(loop)
+
+    def undo() -> None:
+        global _hooks_loops
+        _hooks_loops = False
+        for remove in list(_loops.values()):
+            remove()
+        _loops.clear()
+
+    return undo
+
+
+def hook_loop(loop: AbstractEventLoop) -> None:
+    """Record the errors that *loop* reports, if `capture_uncaught` was called, and then call its
+    previous handler.
+    """
+    if not _hooks_loops or loop in _loops:
+        return
+    former = loop.get_exception_handler()
+
+    def handle(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        message = str(context.get("message") or "error in an event loop")
+        attrs = {} if exc is None else {"exc_info": exc}
+        _here.shown = (
+            _record("error", message, attrs, "asyncio", scope=_scope_of(context)) and former is None
+        )
+        try:
+            if former is None:
+                loop.default_exception_handler(context)
+            else:
+                former(loop, context)
+        finally:
+            _here.shown = False
+
+    def remove() -> None:
+        if loop.get_exception_handler() is handle:
+            loop.set_exception_handler(former)
+
+    loop.set_exception_handler(handle)
+    _loops[loop] = remove
+
+
+def _scope_of(context: dict[str, Any]) -> Scope | None:
+    """Return the scope of the task or callback that failed.
+
+    It is not the current one: a task is reported when it is deleted, anywhere.
+    """
+    task: Any = context.get("task") or context.get("future")
+    if hasattr(task, "get_context"):  # Python 3.12 and newer
+        return task.get_context().get(SCOPE)  # type: ignore[no-any-return]
+    called_in = getattr(context.get("handle"), "_context", None)
+    return None if called_in is None else called_in.get(SCOPE)
+
+
+def _log_faults() -> Callable[[], None]:
+    FAULT_LOG.start()
+    return FAULT_LOG.stop
 
 
 def _reset() -> None:

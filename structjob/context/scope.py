@@ -244,6 +244,8 @@ def json_fields(values: Mapping[str, str | int]) -> bytes:
 
 
 _scope: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)
+SCOPE = _scope
+"""The variable itself, to read it in the context of another task."""
 
 current_scope = _scope.get
 """Return the `Scope` of the running code, or ``None``."""

@@ -15,6 +15,7 @@ from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.queries.verify import LOOKS_RESTORED
 from structjob.spool import directory as spool_directory
+from structjob.spool.fault_log import read_fault
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
@@ -222,7 +223,8 @@ class AdoptedSpools:
         damaged = spool.events.damaged + spool.states.damaged
         ending = _ending(source, spool)
         notices = self._notices.setdefault(
-            source.session.session_id, CrashNotices(source.session, self._recorder)
+            source.session.session_id,
+            CrashNotices(source.session, self._recorder, read_fault(spool.directory)),
         )
 
         async def end() -> Ended:

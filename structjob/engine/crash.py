@@ -14,10 +14,12 @@ from typing import Any
 from sqlalchemy import RowMapping, select
 
 from structjob.capture.emit import body_of, emit, show
+from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.machine import clock
+from structjob.spool.fault_log import Fault
 from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
@@ -48,11 +50,17 @@ class CrashNotices:
     Args:
         session: The dead session.
         recorder: The recorder of this process, which owns the events.
+        fault: Why its process died, if that is known.
     """
 
-    def __init__(self, session: Session, recorder: Recorder) -> None:
+    def __init__(self, session: Session, recorder: Recorder, fault: Fault | None = None) -> None:
         self._session = session
         self._recorder = recorder
+        redactor = SETUP.redactor
+        self._reason: str = "" if fault is None else fault.reason
+        self._stack: str | None = None if fault is None else fault.stack
+        if redactor is not None and self._stack is not None:
+            self._reason, self._stack = redactor.text(self._reason), redactor.text(self._stack)
         self._made: dict[str, _Notice] = {}
 
     async def prepare(self, link: DatabaseLink) -> Notices:
@@ -61,7 +69,7 @@ class CrashNotices:
             if job.job["id"] not in self._made:
                 self._made[job.job["id"]] = self._notice(job)
         lines = {job_id: notice.line for job_id, notice in self._made.items()}
-        return Notices(self._recorder.session.session_id, lines)
+        return Notices(self._recorder.session.session_id, lines, self._reason, self._stack)
 
     def _notice(self, found: LeftRunning) -> _Notice:
         job, session, ns = found.job, self._session, clock.now()
@@ -72,9 +80,12 @@ class CrashNotices:
         attrs: dict[str, Any] = {
             "operation": job["operation"], "status": "crashed", "host": session.host, "pid": session.pid,
             "open_steps": list(found.steps), "last_lines": list(found.last_lines),
-            "error_type": "Crashed", "error_message": "its process ended without finishing it",
-            "error_fingerprint": of_words("Crashed", "", job["operation"]),
+            "error_type": "Crashed",
+            "error_message": f"its process ended without finishing it{self._reason and f': {self._reason}'}",
+            "error_fingerprint": of_words("Crashed", self._reason, job["operation"]),
         }  # fmt: skip
+        if self._stack is not None:
+            attrs["fault_log"] = self._stack
         body = body_of(scope, _LEVEL, dict(attrs), kind=_KIND, ns=ns)
         number = self._recorder.take_number()
         return _Notice(scope, attrs, ns, number, seal_event(body, number))

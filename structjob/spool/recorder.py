@@ -22,6 +22,7 @@ from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import SpoolError
 from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
+from structjob.spool.fault_log import FAULT_LOG
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import marked_late, seal_event, seal_state, state_body
 from structjob.spool.places import Places
@@ -109,6 +110,8 @@ class Recorder:
         self.root = spool.directory.parent if spool is not None else None
         """The directory of spools that contains this one."""
         self._begin(spool)
+        if spool is not None:
+            FAULT_LOG.add(spool.directory)
         _recorders.add(self)
 
     def _begin(self, spool: SessionSpool | None) -> None:
@@ -414,6 +417,8 @@ class Recorder:
         """Take no more events. Threads that have passed the check continue: see `quiet`."""
         self.closed = True
         remove(self)
+        if self.spool is not None:
+            FAULT_LOG.remove(self.spool.directory)
         if self.forked and self.spool is not None:
             self.spool.close()
 
@@ -510,6 +515,7 @@ class Recorder:
                 self._write = self._append_child
                 self._append = self._append_and_tell if self._listeners else self._write
                 self.spool = spool
+                FAULT_LOG.add(spool.directory)
                 self._hold()
         except SpoolError as exc:
             raise OSError(str(exc)) from exc
@@ -568,6 +574,7 @@ _recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    FAULT_LOG.forget()
     for recorder in list(_recorders):
         recorder.after_fork()
 

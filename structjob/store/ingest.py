@@ -254,10 +254,14 @@ class Notices:
     Attributes:
         session_id: The session that the events belong to: the one that ends the dead session.
         lines: Job id → the event's line.
+        reason: Why the process of the dead session died; empty if it is not known.
+        stack: The stacks of its threads at that moment.
     """
 
     session_id: int
     lines: Mapping[str, bytes]
+    reason: str = ""
+    stack: str | None = None
 
     def of(self, jobs: Iterable[RowMapping]) -> bytes:
         """Return the lines of *jobs*."""

@@ -282,7 +282,8 @@ def crash(
         session.session_id,
         "crashed",
         "Crashed",
-        f"process {session.pid} on {session.host} ended without finishing it",
+        f"process {session.pid} on {session.host} ended without finishing it{notices.reason and f': {notices.reason}'}",
+        notices.stack,
     )
     # Stored here and not through the spool: if this process is killed next, the events are stored
     # nevertheless, and only once.
@@ -313,7 +314,12 @@ def _running(number: int) -> Select[Any]:
 
 
 def _end_running(
-    connection: Connection, number: int, status: str, error_type: str, why: str
+    connection: Connection,
+    number: int,
+    status: str,
+    error_type: str,
+    why: str,
+    stack: str | None = None,
 ) -> None:
     """Set the final *status* of the running jobs, attempts and steps of the session *number*."""
     last = _last_sign(connection, number)
@@ -330,6 +336,8 @@ def _end_running(
         }
         if table is jobs and status == "cancelled":
             values["cancelled_at"] = ended
+        if table is not steps and stack is not None:
+            values["error_traceback"] = stack
         # The columns session_id and state_seq stay unchanged: a later change from the session
         # itself then replaces this one.
         connection.execute(

@@ -266,7 +266,8 @@ def words_of(
             again = f", {retried(attrs)}" if "retry_delay" in attrs else ""
             return status, f"{operation} {status}{lasted}{again}{failure}"
         case "operation_crashed":
-            return "crashed", f"{operation} crashed: its process ended without finishing it"
+            why = attrs.get("error_message") or "its process ended without finishing it"
+            return "crashed", f"{operation} crashed: {why}"
         case "operation_crash_withdrawn":
             return "running", f"{operation} has not crashed"
         case "step_start":
