@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 import structjob
 from structjob import InvalidArgument
-from structjob.lifecycle.handle import Checked
+from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.steps import Step
 from structjob.store import tables

@@ -245,8 +245,8 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
                     found = await step_progress.look(fetch, [first.id, second.id])
     assert found == {
         # discover is done, the second try at copy is under way
-        first.id: step_progress.Underway((100 + 0 + 37) / 3, "attempt-2", 37, 100),
-        second.id: step_progress.Underway(0.0),
+        first.id: step_progress.StepProgress((100 + 0 + 37) / 3, "attempt-2", 37, 100),
+        second.id: step_progress.StepProgress(0.0),
     }
     assert len(asked) == 2
     assert await step_progress.look(fetch, []) == {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Reader
     from structjob.models import JobRecord
     from structjob.queries.session_status import Silence
-    from structjob.queries.step_progress import Underway
+    from structjob.queries.step_progress import StepProgress
     from structjob.statistics import Expectation
 
 _LEARN_EVERY = 30.0
@@ -37,7 +37,7 @@ class Estimates:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._former: dict[str, tuple[float, list[float]]] = {}
-        self.underway: dict[str, Underway] = {}
+        self.underway: dict[str, StepProgress] = {}
         """The progress by steps, of each examined job that has steps."""
         self.expected: dict[str, Expectation] = {}
         """The duration compared with the last completed jobs of the operation, of each examined

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from structjob.models import AttemptRecord, ErrorInfo, JobRecord, StepRecord
     from structjob.queries.families import Family
     from structjob.queries.session_status import Silence
-    from structjob.queries.step_progress import Underway
+    from structjob.queries.step_progress import StepProgress
     from structjob.statistics import Expectation
 
 FAILED = ("failed", "crashed")
@@ -115,7 +115,7 @@ _ALMOST = 99.0
 """Maximum percentage of a running job by its steps, because it may start another step."""
 
 
-def _done(job: JobRecord, underway: Underway | None) -> str:
+def _done(job: JobRecord, underway: StepProgress | None) -> str:
     share = job.percent_complete
     if share is None and underway is not None:
         share = min(underway.percent, _ALMOST)
@@ -212,7 +212,7 @@ def _children(family: Family) -> Text:
     return Text(f"{number}: ", style="dim").append_text(Text.assemble(*counted(family.counts)))
 
 
-def _detail(job: JobRecord, underway: Underway | None, silence: Silence | None) -> Text:
+def _detail(job: JobRecord, underway: StepProgress | None, silence: Silence | None) -> Text:
     """Return the most useful detail of a job: its error, its current step or its description."""
     from rich.text import Text
 

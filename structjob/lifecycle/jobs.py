@@ -38,12 +38,10 @@ from structjob.lifecycle.arguments import (
     checked_text,
     required_text,
 )
+from structjob.lifecycle.attributes import Absent, Checked, ReadOnly
 from structjob.lifecycle.cancellation import Cancellable, Cancellation
 from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
-    Absent,
-    Checked,
-    ReadOnly,
     check_description,
     decoded,
     duration_fields,

@@ -22,18 +22,15 @@ from structjob.lifecycle.arguments import (
     check_units,
     required_text,
 )
+from structjob.lifecycle.attributes import Absent, Checked, ReadOnly, refuse
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.handle import (
-    Absent,
-    Checked,
-    ReadOnly,
     check_description,
     duration_fields,
     ending,
     error_columns,
     label,
     outcome,
-    refuse,
 )
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.items import Items

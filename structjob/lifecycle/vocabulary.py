@@ -17,7 +17,8 @@ from structjob.capture.logger import ABSENT, as_structlog, success
 from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
-from structjob.lifecycle.handle import Checked, Handle, duration_fields
+from structjob.lifecycle.attributes import Checked
+from structjob.lifecycle.handle import Handle, duration_fields
 from structjob.lifecycle.host import OPEN_HOSTS
 
 if TYPE_CHECKING:

@@ -35,7 +35,7 @@ from structjob.queries.job_listing import by_duration, conditions, listing_of, s
 from structjob.queries.job_watch import JobWatch
 from structjob.queries.overview import Overview, overview
 from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
-from structjob.queries.step_progress import Underway
+from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate
 from structjob.store.contract import Fetch, Flush
@@ -211,7 +211,7 @@ class Jobs:
         await self._flush()
         return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
 
-    async def step_progress(self, ids: Sequence[str]) -> dict[str, Underway]:
+    async def step_progress(self, ids: Sequence[str]) -> dict[str, StepProgress]:
         """Return the progress of these jobs by the steps of their latest attempts, by the jobs'
         ids.
 

@@ -16,7 +16,7 @@ from structjob.store.tables import jobs, steps
 
 
 @dataclass(frozen=True, slots=True)
-class Underway:
+class StepProgress:
     """The progress of a job's steps.
 
     Args:
@@ -46,7 +46,7 @@ def share() -> ColumnElement[float]:
     return type_coerce(func.avg(each), Double())
 
 
-async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, Underway]:
+async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, StepProgress]:
     """Return the progress of the jobs *ids* that have steps in their latest attempt.
 
     This takes two statements for any number of jobs.
@@ -67,6 +67,6 @@ async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, Underway]:
         row["job_id"]: (row["name"], row["completed"], row["total"]) for row in await fetch(units)
     }
     return {
-        row["job_id"]: Underway(row["share"], *running.get(row["job_id"], ()))
+        row["job_id"]: StepProgress(row["share"], *running.get(row["job_id"], ()))
         for row in await fetch(counted)
     }

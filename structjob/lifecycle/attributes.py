@@ -1,0 +1,97 @@
+"""The attributes of jobs and steps: checked when they are set, or set by the library only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.handle import Handle
+
+T = TypeVar("T")
+
+if TYPE_CHECKING:
+
+    class Checked(Generic[T]):
+        """The declaration for type checkers; the implementation is below."""
+
+        check: Callable[[Any], T]
+
+        def __init__(self, check: Callable[[Any], T]) -> None: ...
+        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+        def __set__(self, handle: Handle, value: Any) -> None: ...
+
+    class ReadOnly(Generic[T]):
+        """The declaration for type checkers; the implementation is below."""
+
+        def __init__(self, hint: str, path: str = "") -> None: ...
+        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+
+else:
+    # Both are properties with getters that are not written in Python, so a read takes tens of
+    # nanoseconds.
+
+    class Checked(property, Generic[T]):
+        """An attribute of a handle that is checked whenever it is set.
+
+        The check matters because a value that the database refuses would prevent it from storing
+        the final state.
+
+        Args:
+            check: A function that returns the value to keep, or raises `InvalidArgument`.
+        """
+
+        def __init__(self, check: Callable[[Any], T]) -> None:
+            self.check = check
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            slot, check = f"_set_{name}", self.check
+            super().__init__(
+                attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value))
+            )
+
+    class ReadOnly(property, Generic[T]):
+        """An attribute of a handle that only the library sets.
+
+        Args:
+            hint: What to do instead of setting it, for the `AttributeError`.
+            path: Where the value is; by default in the name with an underscore.
+        """
+
+        def __init__(self, hint: str, path: str = "") -> None:
+            self._hint = hint
+            self._path = path
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            hint = self._hint
+            super().__init__(
+                attrgetter(self._path or f"_{name}"),
+                lambda handle, value: refuse(handle, name, hint),
+            )
+
+
+class Absent:
+    """An attribute that handles do not have, but that users may guess. Setting it raises an error
+    with a hint.
+
+    Args:
+        hint: See `ReadOnly`.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self._hint = hint
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, handle: Handle | None, owner: type) -> Any:
+        raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
+
+    def __set__(self, handle: Handle, value: Any) -> None:
+        refuse(handle, self._name, self._hint)
+
+
+def refuse(handle: Handle, name: str, hint: str) -> NoReturn:
+    """Raise `AttributeError` for an attempt to set the attribute *name*."""
+    raise AttributeError(f"{type(handle).__name__}.{name} cannot be set; {hint}")
