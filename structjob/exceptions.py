@@ -181,3 +181,9 @@ class Terminated(SystemExit):
 
     def __str__(self) -> str:
         return "SIGTERM"
+
+
+# Users import them from `structjob`, so tracebacks and pickles name that.
+for _kind in [*globals().values()]:
+    if isinstance(_kind, type) and issubclass(_kind, BaseException):
+        _kind.__module__ = "structjob"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Self, TypedDict, get_args
+from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.levels import LEVELS, Level, level_name
@@ -29,24 +29,25 @@ Moment = datetime | timedelta
 
 
 class Filter:
-    """The base class of all filters. It builds a filter from keywords and reports an unknown
-    keyword.
-    """
+    """The base class of all filters."""
 
     __slots__ = ()
 
-    @classmethod
-    def of(cls, **filters: Any) -> Self:
-        """Build the filter from keywords.
 
-        Raises:
-            InvalidFilter: if a name is not one of the fields, or a field does not accept its value.
-        """
-        known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every subclass is a dataclass
-        for name in filters:
-            if name not in known:
-                raise InvalidFilter(f"unknown filter {name!r}: use one of {', '.join(known)}")
-        return cls(**filters)
+F = TypeVar("F", bound=Filter)
+
+
+def make_filter(cls: type[F], /, **filters: Any) -> F:
+    """Build a filter of a class from keywords.
+
+    Raises:
+        InvalidFilter: if a name is not one of the fields, or a field does not accept its value.
+    """
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]  # every subclass is a dataclass
+    for name in filters:
+        if name not in known:
+            raise InvalidFilter(f"unknown filter {name!r}: use one of {', '.join(known)}")
+    return cls(**filters)
 
 
 def as_utc(name: str, value: Moment | None) -> datetime | None:

@@ -96,6 +96,7 @@ def test_exceptions_survive_pickling(kind, again):
     exc.add_note("a note")
     other = again(exc)
     assert type(other) is kind
+    assert f"{kind.__module__}.{kind.__name__}" == f"structjob.{kind.__name__}"  # in tracebacks
     assert (str(other), other.args, vars(other)) == (str(exc), exc.args, vars(exc))
     assert vars(other)["__notes__"] == ["a note"]
 

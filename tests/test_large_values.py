@@ -226,7 +226,7 @@ def test_the_short_way_comes_to_the_same_as_the_careful_one(value):
     """
     assert json.loads(
         encoding.encode_value(value, bounds.OF_VALUE, Redactor())
-    ) == Redactor().value(encoding.normalise(value))
+    ) == Redactor().redact(encoding.normalise(value))
 
 
 async def test_the_newer_of_two_large_results_stays(database):
@@ -363,10 +363,10 @@ def test_nothing_is_redacted_that_is_cut_anyway():
     """The search for secrets in 100,000 keys takes longer than all the rest; the loop waits."""
 
     class Counting(Redactor):
-        def value(self, value, key=None):
+        def redact(self, value, key=None):
             if key is None and type(value) is dict:
                 sizes.append(len(value))
-            return super().value(value, key)
+            return super().redact(value, key)
 
     sizes: list[int] = []
     large = {f"key-{number}": f"value {number}" for number in range(100_000)}

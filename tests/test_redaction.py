@@ -315,7 +315,7 @@ def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
 )
 def test_a_list_that_only_names_secrets_is_left_alone(value):
     """R33: which fields are missing, or which options were given, is no secret."""
-    assert Redactor().value({"missing": value}) == {"missing": value}
+    assert Redactor().redact({"missing": value}) == {"missing": value}
 
 
 def test_a_credential_in_a_column_of_its_own_is_taken_out():
@@ -447,7 +447,7 @@ def test_keys_can_be_allowed_and_rules_disabled():
     name; all else stays on.
     """
     redactor = Redactor(allow=["sessionToken"], disable=["cards", "tokens"])
-    assert redactor.value({"session_token": "a1", "token": "b2"}) == {
+    assert redactor.redact({"session_token": "a1", "token": "b2"}) == {
         "session_token": "a1",
         "token": "[redacted]",
     }

@@ -187,7 +187,7 @@ class Encoder:
         redactor = self.redactor
         assert redactor is not None  # noqa: S101 -- `_concerns` has checked it
         hidden = redactor.named(attrs)
-        value = redactor.value(normalise(attrs[key]), key)
+        value = redactor.redact(normalise(attrs[key]), key)
         if (shown := redactor.text(key)) != key:
             del attrs[key]
         attrs[shown] = value
@@ -209,7 +209,7 @@ class Encoder:
             # most values are short words, which need no further check
             if type(value) is not str or len(value) >= _TOKEN or _is_word(value) is None:
                 value = normalise(value)
-                value = value if self.redactor is None else self.redactor.value(value)
+                value = value if self.redactor is None else self.redactor.redact(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
                 # a longer value is truncated and not omitted, so that the error is still counted

@@ -140,7 +140,7 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
     Raises:
         click.UsageError: if the options exclude each other.
     """
-    from structjob.filters import LogFilter
+    from structjob.filters import LogFilter, make_filter
 
     if given["system"]:
         if id_ is not None:
@@ -156,5 +156,5 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
         if given.get(name) not in (None, {}, (), False)
         or (name == "correlated" and given[name] is False)
     }
-    LogFilter.of(**found)  # reports invalid values before anything is opened
+    make_filter(LogFilter, **found)  # reports invalid values before anything is opened
     return found

@@ -32,7 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter
+from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter, make_filter
 from structjob.models import Page
 from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
@@ -128,13 +128,14 @@ def merged(kind: type[F], filter_: F | None, keywords: Mapping[str, Any]) -> F:
             *filter_* is of another kind.
     """
     if filter_ is None:
-        return kind.of(**keywords)
+        return make_filter(kind, **keywords)
     if not isinstance(filter_, kind):
         raise InvalidFilter(f"the filter must be a {kind.__name__}, not {type(filter_).__name__}")
     if not keywords:
         return filter_
-    return kind.of(
-        **{field.name: getattr(filter_, field.name) for field in fields(filter_)} | dict(keywords)
+    return make_filter(
+        kind,
+        **{field.name: getattr(filter_, field.name) for field in fields(filter_)} | dict(keywords),
     )
 
 

@@ -47,7 +47,7 @@ from structjob.values.bounds import (
 class Redacting(Protocol):
     """The interface of a redactor, which removes secrets from plain values."""
 
-    def value(self, value: Any, key: str | None = None) -> Any:
+    def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value*, whose own key is *key*, without secrets."""
 
     def clears(self, names: set[str], encoded: bytes) -> bool:
@@ -171,7 +171,7 @@ def encode_value(
             if limits is not tried[-1] and (length := len(_encode(plain))) > hopeless:
                 size = size or length
                 continue
-            plain = redactor.value(plain)
+            plain = redactor.redact(plain)
         try:
             out = _encode(plain)
         except Exception:  # noqa: BLE001 -- a custom redactor may have returned any object

@@ -478,7 +478,7 @@ class Redactor:
             text = credentials.cards(text)
         return text
 
-    def value(self, value: Any, key: str | None = None) -> Any:
+    def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value* without secrets, at any depth; *key* is its own key.
 
         A plain value is a result of `structjob.values.encoding.normalise`.
@@ -504,19 +504,19 @@ class Redactor:
             return self._mapping(value)
         if isinstance(value, (list, tuple)):
             if value and all(map(_is_pair, value)):  # headers, or the items of a mapping
-                return [[self.value(name), self.value(item, name)] for name, item in value]
+                return [[self.redact(name), self.redact(item, name)] for name, item in value]
             if (
                 key is not None
                 and snake(key) == "auth"
                 and _is_pair(value)
                 and type(value[1]) is str
             ):
-                return [self.value(value[0]), MARK]
+                return [self.redact(value[0]), MARK]
             if any(type(item) is str and item[:1] == "-" for item in value):
                 return [
-                    item if type(item) is str else self.value(item) for item in self.command(value)
+                    item if type(item) is str else self.redact(item) for item in self.command(value)
                 ]
-            return [self.value(item) for item in value]
+            return [self.redact(item) for item in value]
         return value
 
     def _mapping(self, value: Mapping[Any, Any]) -> dict[Any, Any]:
@@ -529,12 +529,12 @@ class Redactor:
                 out[name] = MARK
                 continue
             if plain_keys and type(name) is str and not self.concerns(name):
-                out[name] = self.value(item)
+                out[name] = self.redact(item)
                 continue
             plain = self.text(name) if type(name) is str else name
             while plain != name and plain in out:
                 plain += "~"
-            out[plain] = self.value(item, str(name))
+            out[plain] = self.redact(item, str(name))
         return out
 
     def named(self, value: Mapping[Any, Any]) -> list[Any]:

@@ -15,7 +15,7 @@ import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from structjob.filters import AttemptFilter, JobFilter, LogFilter
+from structjob.filters import AttemptFilter, JobFilter, LogFilter, make_filter
 from structjob.text.spans import span
 from structjob.web.problems import Refused
 
@@ -196,7 +196,7 @@ class JobQuery(PathQuery):
             values.setdefault("root_only", self.root)
         if paths := self.paths():
             values["metadata"] = paths
-        return JobFilter.of(**values)
+        return make_filter(JobFilter, **values)
 
 
 class AttemptQuery(Query):
@@ -217,7 +217,7 @@ class AttemptQuery(Query):
         Raises:
             InvalidFilter: if a value is refused.
         """
-        return AttemptFilter.of(**self.given("cursor"))
+        return make_filter(AttemptFilter, **self.given("cursor"))
 
 
 class LogMatch(PathQuery):
@@ -286,7 +286,7 @@ class LogQuery(LogMatch):
         Raises:
             InvalidFilter: if a value is refused.
         """
-        return LogFilter.of(**self.values("cursor", "start"))
+        return make_filter(LogFilter, **self.values("cursor", "start"))
 
 
 def _value(text: str) -> Any:

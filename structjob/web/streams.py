@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from structjob.exceptions import InvalidFilter, StructjobError
-from structjob.filters import LogFilter
+from structjob.filters import LogFilter, make_filter
 from structjob.models import EventRecord, Gap
 from structjob.web.answers import Reads, problems_of, reads
 from structjob.web.auth import Doors, Identity
@@ -61,7 +61,7 @@ class StreamQuery(LogMatch):
                 raise InvalidFilter(
                     f"channels must be some of {', '.join(CHANNELS)}, not {channel!r}"
                 )
-        wanted = LogFilter.of(**self.values("channels", "last", "after", "wait", "state"))
+        wanted = make_filter(LogFilter, **self.values("channels", "last", "after", "wait", "state"))
         if self.until is not None:
             raise InvalidFilter("a stream has no end: leave out `until`, or use /logs")
         job = self.job[0] if self.job else None

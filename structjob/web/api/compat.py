@@ -19,7 +19,7 @@ from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from structjob.exceptions import InvalidArgument, StructjobError
-from structjob.filters import LogFilter
+from structjob.filters import LogFilter, make_filter
 from structjob.models import EventRecord
 from structjob.web.answers import Reads, as_json, encode, problems_of, reads
 from structjob.web.frames import MAX_ID, Frame
@@ -133,7 +133,9 @@ class StreamQuery(Query):
     def selection(self) -> Selection:
         """Return what the stream sends."""
         given = {"job": self.job_run_id, "type": self.type}
-        wanted = LogFilter.of(**{name: one for name, one in given.items() if one is not None})
+        wanted = make_filter(
+            LogFilter, **{name: one for name, one in given.items() if one is not None}
+        )
         shown = self.model_dump(exclude_none=True)
         return Selection(("logs",), wanted, shown=shown)
 

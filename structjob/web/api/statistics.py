@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
-from structjob.filters import values_of
+from structjob.filters import make_filter, values_of
 from structjob.statistics import (
     ErrorInterval,
     ErrorStatistics,
@@ -49,7 +49,7 @@ class StatsQuery(Query):
         Raises:
             InvalidFilter: if a value is refused.
         """
-        return StatsFilter.of(**self.given("bucket"))
+        return make_filter(StatsFilter, **self.given("bucket"))
 
 
 class ThroughputQuery(StatsQuery):
