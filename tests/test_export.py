@@ -498,11 +498,34 @@ async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch)
     await plain.export("mine", path)
     whole = path.read_bytes()
 
-    async def fail(job_id, attempt=None):
+    async def fail(ids):
         raise structjob.StoreUnavailable("away")
 
-    monkeypatch.setattr(plain.jobs, "steps", fail)
+    monkeypatch.setattr(plain.jobs, "parts", fail)
     with pytest.raises(structjob.StoreUnavailable):
         await plain.export("mine", path)
     assert path.read_bytes() == whole
     assert list(path.parent.iterdir()) == [path]
+
+
+async def test_a_large_family_is_exported_with_a_few_queries(tracker, tmp_path, monkeypatch):
+    """Two for 100 jobs, whose attempts and steps stand behind their own job."""
+    async with tracker.job("parent") as parent:
+        for number in range(30):
+            async with parent.child(f"child-{number}") as child, child.step(f"step-{number}"):
+                pass
+    queries = []
+    fetch = tracker.jobs._fetch
+    monkeypatch.setattr(tracker.jobs, "_fetch", lambda query: queries.append(query) or fetch(query))
+    await tracker.export(parent, tmp_path / "family.jsonl")
+    assert len(queries) < 10
+    lines = list(map(json.loads, (tmp_path / "family.jsonl").read_text().splitlines()))
+    assert [line["record"] for line in lines if line["record"] not in ("export", "event")] == [
+        "job",
+        "attempt",
+        *["job", "attempt", "step"] * 30,
+    ]
+    named = [line for line in lines if line["record"] in ("job", "step")][1:]
+    for job, step in zip(named[::2], named[1::2], strict=True):
+        assert step["job_id"] == job["id"]
+        assert step["name"] == job["operation"].replace("child", "step")

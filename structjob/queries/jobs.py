@@ -240,6 +240,28 @@ class Jobs:
             found |= {row["id"]: row["operation"] for row in await self._fetch(some)}
         return found
 
+    async def parts(
+        self, ids: Sequence[str]
+    ) -> tuple[
+        dict[str, builtins.list[AttemptRecord]], dict[tuple[str, int], builtins.list[StepRecord]]
+    ]:
+        """Return the attempts at these jobs by the jobs' ids, and the steps by job and attempt.
+
+        Both are in their order. This takes two queries for 100 jobs.
+        """
+        await self._flush()
+        tried: dict[str, builtins.list[AttemptRecord]] = {}
+        taken: dict[tuple[str, int], builtins.list[StepRecord]] = {}
+        for start in range(0, len(ids), _AT_ONCE):
+            some = ids[start : start + _AT_ONCE]
+            of_jobs = select(attempts).where(attempts.c.job_id.in_(some))
+            for row in await self._fetch(of_jobs.order_by(attempts.c.job_id, attempts.c.attempt)):
+                tried.setdefault(row["job_id"], []).append(rows.attempt(row))
+            of_attempts = select(steps).where(steps.c.job_id.in_(some))
+            for row in await self._fetch(of_attempts.order_by(steps.c.seq, steps.c.id)):
+                taken.setdefault((row["job_id"], row["attempt"]), []).append(rows.step(row))
+        return tried, taken
+
     async def by_external_id(self, external_job_id: str) -> JobRecord:
         """Return the newest job with this external id.
 

@@ -51,6 +51,9 @@ _SUFFIXES: dict[str, ExportFormat] = {
 }
 _OTHER_FORMS = (".tsv", ".xls", ".xlsx", ".parquet", ".html", ".xml", ".yaml", ".yml")
 
+_AT_ONCE = 100
+"""Number of jobs whose attempts and steps are held in memory."""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -73,12 +76,15 @@ async def job_lines(
         "export",
         {"format": FORMAT, "job_id": job_id, "exported_at": datetime.now(UTC), "jobs": len(found)},
     )
-    for job in found:
-        yield as_line("job", plain(job))
-        for attempt in sorted(await jobs.history(job.id), key=lambda attempt: attempt.attempt):
-            yield as_line("attempt", plain(attempt))
-            for step in await jobs.steps(job.id, attempt.attempt):
-                yield as_line("step", plain(step))
+    for start in range(0, len(found), _AT_ONCE):
+        some = found[start : start + _AT_ONCE]
+        attempts, steps = await jobs.parts([job.id for job in some])
+        for job in some:
+            yield as_line("job", plain(job))
+            for attempt in attempts.get(job.id, ()):
+                yield as_line("attempt", plain(attempt))
+                for step in steps.get((job.id, attempt.attempt), ()):
+                    yield as_line("step", plain(step))
     async for event in logs.iterate(job_id=job_id, children=children, limit=1_000):
         yield as_line("event", plain(event))
 
