@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from datetime import timedelta
 import httpx
 import pytest
 import websockets
-from web_support import client, served, some_work
+from web_support import client, events, served, some_work
 
 from structjob.web.app import build
 from structjob.web.auth import FAILURES, Doors
@@ -264,6 +265,34 @@ async def test_a_websocket_says_its_token_first(tracker, tokens):
             assert closed.value.rcvd.code == 4401
         async with websockets.connect(socket, additional_headers=bearer(text)) as opened:
             assert "hello" in await opened.recv()
+
+
+@pytest.mark.parametrize("path", ["stream/ws", "logs/stream/ws"])
+async def test_a_revoked_token_ends_its_streams(tracker, tokens, path):
+    """A connection that stays open sends nothing that a new request would not get (R45)."""
+    text, token = tokens.create("read")
+    async with served(build(tracker, Doors(tokens))) as address:
+        socket = f"{address.replace('http', 'ws')}/api/v1/{path}"
+        async with asyncio.timeout(10), websockets.connect(socket, additional_headers=bearer(text)) as opened:  # fmt: skip
+            await opened.send('{"op":"subscribe","id":"a"}')
+            async with events(address, headers=bearer(text)) as stream:
+                await stream.next()
+                tokens.revoke(token.id)
+                assert (await stream.until("bye"))["reason"] == "revoked"
+            await opened.wait_closed()
+        assert opened.close_code == 4401
+
+
+async def test_an_open_websocket_subscribes_to_nothing_with_a_revoked_token(tracker, tokens):
+    """(R45)"""
+    text, token = tokens.create("read")
+    async with served(build(tracker, Doors(tokens))) as address:
+        socket = f"{address.replace('http', 'ws')}/api/v1/stream/ws"
+        async with websockets.connect(socket, additional_headers=bearer(text)) as opened:
+            await opened.recv()
+            tokens.revoke(token.id)
+            await opened.send('{"op":"subscribe","id":"a"}')
+            assert json.loads(await opened.recv())["data"]["status"] == 401
 
 
 async def test_pages_of_an_allowed_origin_may_read_with_a_token(tracker, tokens):

@@ -163,7 +163,7 @@ def build(
     )
     made.state.source = source
     made.state.doors = doors
-    hub = made.state.hub = Hub(source)
+    hub = made.state.hub = Hub(source, doors.knows)
     shell = Shell(name or source.name)
     problems.install(made)
     for router in (*ROUTERS, streams.router, service):

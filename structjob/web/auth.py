@@ -15,6 +15,7 @@ import itsdangerous
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
+from structjob.exceptions import InvalidArgument
 from structjob.web.problems import Refused
 from structjob.web.tokens import Token, TokenFile
 
@@ -81,6 +82,13 @@ class Doors:
     def has_tokens(self) -> bool:
         """Whether clients log in with tokens."""
         return self._tokens is not None
+
+    def knows(self, id: str) -> bool:
+        """Return whether the token with this id is valid: not revoked, and not expired."""
+        try:
+            return self._tokens is not None and self._tokens.by_id(id) is not None
+        except InvalidArgument:  # the file cannot be read
+            return False
 
     def check_host(self, headers: Headers) -> None:
         """Refuse a name that is not this server's, because a foreign site's name may point to it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -28,7 +29,7 @@ RETRY_AFTER = 10
 """Seconds after which a refused client may try again."""
 
 _LOOK = 0.5
-"""Seconds between two checks whether the server is shutting down."""
+"""Seconds between two checks whether tokens were revoked or the server is shutting down."""
 
 CHANNELS = ("logs", "tree", "jobs", "sessions")
 
@@ -58,10 +59,12 @@ class Hub:
 
     Args:
         source: The source to read.
+        knows: Returns whether the token with an id is still valid.
     """
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, knows: Callable[[str], bool]) -> None:
         self._source = source
+        self._knows = knows
         self._feeds: dict[str, Feed] = {}
         self._watches: dict[tuple[str, str | None], Watch] = {}
         self._joined: dict[Subscription, list[Feed | Watch]] = {}
@@ -89,7 +92,8 @@ class Hub:
             owner: The id of the token that it belongs to.
 
         Raises:
-            Refused: with 429, if there are too many; with 503, if the server is shutting down.
+            Refused: with 401, if the token is no longer valid; with 429, if there are too many;
+                with 503, if the server is shutting down.
             JobNotFound: if a job of the selection does not exist.
             InvalidFilter: if the cursor belongs to another filter.
             StoreUnavailable: if the database does not answer.
@@ -120,7 +124,7 @@ class Hub:
         if self._closed:
             subscription.end("shutdown")
         if self._watcher is None:
-            self._watcher = asyncio.create_task(self._end_with_the_server())
+            self._watcher = asyncio.create_task(self._end_in_time())
         return subscription
 
     def leave(self, subscription: Subscription) -> None:
@@ -161,6 +165,8 @@ class Hub:
 
     def _check_number(self, owner: str | None) -> None:
         headers = {"Retry-After": str(RETRY_AFTER)}
+        if owner is not None and not self._knows(owner):
+            raise Refused(401, "the token was revoked, or has expired")
         if self._closed:
             raise Refused(503, "the server ends; connect again", headers=headers)
         if len(self._joined) >= MAX_STREAMS:
@@ -174,13 +180,17 @@ class Hub:
                 headers=headers,
             )
 
-    async def _end_with_the_server(self) -> None:
-        """End the streams when the server of this process shuts down.
-
-        uvicorn waits for them, but does not notify them.
+    async def _end_in_time(self) -> None:
+        """End the streams of tokens that were revoked or have expired, and all streams when the
+        server of this process shuts down: uvicorn waits for them, but does not notify them.
         """
         while True:
             await asyncio.sleep(_LOOK)
+            owners = {one.owner for one in self._joined if one.owner is not None}
+            gone = {owner for owner in owners if not self._knows(owner)}
+            for one in self._joined:
+                if one.owner in gone:
+                    one.end("revoked")
             server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
             if getattr(server, "should_exit", False) is True:
                 self.close()

@@ -37,6 +37,9 @@ MAX_LAST = 10_000
 BOOT = secrets.token_hex(8)
 """An id that differs after each start of the server."""
 
+_CODES = {"shutdown": 1012, "revoked": 4401}
+"""How a WebSocket is closed when a subscription ends for a reason that concerns all of them."""
+
 AUTH_TIMEOUT = 5.0
 """Seconds within which a WebSocket must send its token."""
 
@@ -340,8 +343,8 @@ class Socket:
                 if one is None and subscription.ended:
                     break
                 await self._put(one or ping(), name)
-            if subscription.reason == "shutdown":
-                await self._socket.close(1012)
+            if (code := _CODES.get(subscription.reason or "")) is not None:
+                await self._socket.close(code)
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             await _abandon(self._socket)
 

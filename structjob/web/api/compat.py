@@ -242,7 +242,7 @@ async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
         async with asyncio.timeout(SEND_TIMEOUT):
             for message in _messages(one):
                 await socket.send_text(message.decode())
-    await socket.close(1012)
+    await socket.close(4401 if subscription.reason == "revoked" else 1012)
 
 
 async def _read_until_closed(socket: WebSocket) -> None:
