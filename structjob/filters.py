@@ -493,8 +493,12 @@ class JobFilter(_Listed):
             operation that were completed before them; see `structjob.queries.jobs.Jobs.estimate`. A
             page looks at 1,000 jobs at most, and has no ``previous_cursor``.
         text: Part of the operation or of the description.
-        since: Created from this time on: a datetime with a time zone, or a `timedelta` before now.
+        since: Created (see *by*) from this time on: a datetime with a time zone, or a `timedelta`
+            before now.
         until: Created before this time.
+        by: Whether *since* and *until* are about the time of creation (``created``, the default),
+            or about the end of the latest attempt (``ended``; then only ended jobs match). The
+            order stays that of creation.
         parent_job_id, root_job_id: The parent job, or the job at the top: any of its ids, a `Job`
             or a `JobRecord`.
         root_only: Only jobs without a parent, or whose parent is not in this database.
@@ -511,6 +515,7 @@ class JobFilter(_Listed):
     category: str | Sequence[str] | None = None
     project: str | Sequence[str] | None = None
     metadata: Mapping[str, Any] | None = None
+    by: Literal["created", "ended"] = "created"
     sort: Sort = "created"
     slower: bool = False
     context_id: str | None = None
@@ -531,6 +536,8 @@ class JobFilter(_Listed):
         _check_paths("metadata", self.metadata)
         if self.sort not in ("created", "duration"):
             raise InvalidFilter(f"sort must be 'created' or 'duration', not {self.sort!r}")
+        if self.by not in ("created", "ended"):
+            raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
         if self.slower and self.sort != "created":
             raise InvalidFilter("slower jobs come in the order of their creation: leave sort out")
 
@@ -656,6 +663,7 @@ class JobFilterKeywords(TypedDict, total=False):
     category: str | Sequence[str] | None
     project: str | Sequence[str] | None
     metadata: Mapping[str, Any] | None
+    by: Literal["created", "ended"]
     sort: Sort
     slower: bool
     context_id: str | None

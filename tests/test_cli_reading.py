@@ -694,6 +694,8 @@ def test_jobs_are_found_by_metadata_and_by_how_long_they_took(shell: Shell) -> N
     assert lasted == sorted(lasted, reverse=True)
     assert len(lasted) > 1
     assert shell.json("jobs", "--where", "nothing=1") == shell.json("jobs", "--slower") == []
+    ended = {job["id"] for job in shell.json("jobs", "--by", "ended", "--since", "1d")}
+    assert ended == {job["id"] for job in shell.json("jobs") if job["completed_at"] is not None}
     operation = every[0]["operation"]
     assert {
         one["job_id"] for one in shell.json("jobs", "--attempts", "--operation", operation)

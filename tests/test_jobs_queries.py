@@ -776,3 +776,23 @@ async def test_the_history_of_all_jobs(store, found):
             await found.history(**wrong)
     with pytest.raises(InvalidFilter, match="one job"):
         await found.history("a", limit=5)
+
+
+async def test_jobs_by_their_end(any_tracker):
+    """What failed last night includes a job that began the evening before; one that still runs
+    has not ended (R17).
+    """
+    jobs = [await any_tracker.create_job(f"night-{number}") for number in range(3)]
+    for job in jobs:
+        await job.start()
+    evening = datetime.now(UTC)
+    await jobs[0].end(error=ValueError("disk full"))
+    await jobs[1].end()
+    assert list(await any_tracker.jobs.list(since=evening)) == []
+    found = await any_tracker.jobs.list(since=evening, by="ended")
+    assert [job.operation for job in found] == ["night-1", "night-0"]
+    assert await any_tracker.jobs.count(since=evening, by="ended", status="failed") == 1
+    assert list(await any_tracker.jobs.list(until=evening, by="ended")) == []
+    assert await any_tracker.jobs.count(by="ended") == 2
+    with pytest.raises(InvalidFilter, match="by must be"):
+        await any_tracker.jobs.list(by="death")

@@ -373,6 +373,9 @@ async def test_prometheus_counts_a_job_that_hangs_for_days(tmp_path):
             assert 'structjob_sessions{status="silent"} 0\n' in text
             await job.end(error=ValueError("too late"))
             await tracker.flush()
+            listed = (await web.get("api/v1/jobs?since=-1h&by=ended")).json()["items"]
+            assert [job["status"] for job in listed] == ["failed"]
+            assert (await web.get("api/v1/jobs?since=-1h")).json()["items"] == []
             text = (await web.get("metrics")).text
             assert 'structjob_jobs{operation="hangs",status="running"} 0\n' in text
             assert 'structjob_jobs{operation="hangs",status="failed"} 1\n' in text

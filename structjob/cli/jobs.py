@@ -29,7 +29,7 @@ STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
     epilog="""\b
 Examples:
   structjob jobs                       the newest jobs, each with its child jobs that failed or run
-  structjob jobs --status failed --since 1d
+  structjob jobs --status failed --since 8h --by ended    jobs that failed in the last 8 hours, whenever they began
   structjob jobs --slower              jobs that take, or took, longer than usual
   structjob jobs --sort duration --operation nightly
   structjob jobs --attempts -n 50      the newest 50 attempts of all jobs
@@ -78,10 +78,18 @@ Examples:
     "--since",
     metavar="TIME",
     callback=moment,
-    help="Only jobs created from this time on: 3h, 2d, 1h30m, today, 2026-05-04.",
+    help="Only jobs created (or ended, see --by) from this time on: 3h, 2d, 1h30m, today, 2026-05-04.",
 )
 @click.option(
-    "--until", metavar="TIME", callback=moment, help="Only jobs created before this time."
+    "--until",
+    metavar="TIME",
+    callback=moment,
+    help="Only jobs created (or ended) before this time.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(("created", "ended")),
+    help="Whether --since and --until mean when jobs were created (the default) or when they ended.",
 )
 @click.option(
     "--parent-id", "--parent", "parent_job_id", metavar="ID", help="Only child jobs of this job."

@@ -196,8 +196,11 @@ def conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
         found.append(_is_root())
     if wanted.text is not None:
         found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
+    time = jobs.c.completed_at if wanted.by == "ended" else jobs.c.created_at
     if wanted.since is not None:
-        found.append(jobs.c.created_at >= wanted.since)
+        found.append(time >= wanted.since)
     if wanted.until is not None:
-        found.append(jobs.c.created_at < wanted.until)
+        found.append(time < wanted.until)
+    if wanted.by == "ended":
+        found.append(time.is_not(None))
     return tuple(found)

@@ -175,6 +175,10 @@ class JobQuery(PathQuery):
     root: Flag | None = Field(default=None, description="Short for `root_only`.")
     text: str | None = Field(default=None, description="Part of the operation or description.")
     q: str | None = Field(default=None, description="Short for `text`.")
+    by: Literal["created", "ended"] | None = Field(
+        default=None,
+        description="Whether `since` and `until` are about the creation (the default) or the end.",
+    )
     sort: Literal["created", "duration"] | None = None
     slower: Flag | None = Field(default=None, description="Only jobs slower than usual.")
     since: Moment | None = SINCE
