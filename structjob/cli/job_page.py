@@ -176,7 +176,7 @@ class JobPage:
             (f"  {job.status}", colour_of(job.status)),
         ]
         if lasted is not None:
-            # Nobody knows when a process was killed: its job ended after the last sign of life.
+            # When a process was killed is unknown: its job ended after the last sign of life.
             how = {"running": " for", "crashed": ", last sign of life after"}
             row.append((f"{how.get(job.status, ' after')} {lasting(lasted)}", "dim"))
         if job.status == "running" and job.percent_complete is not None:
