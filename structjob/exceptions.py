@@ -145,11 +145,13 @@ class SchemaMismatch(StructjobError):
     Args:
         message: What is wrong, and what to do.
         absent: Whether there are no tables of structjob at all; the first tracker creates them.
+        older: Whether the tables belong to an older version of structjob, and can be upgraded.
     """
 
-    def __init__(self, message: str, *, absent: bool = False) -> None:
+    def __init__(self, message: str, *, absent: bool = False, older: bool = False) -> None:
         super().__init__(message)
         self.absent = absent
+        self.older = older
 
 
 class SpoolError(StructjobError, OSError):

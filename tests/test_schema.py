@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from cli_support import typed
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -329,14 +330,8 @@ def test_a_migration_that_fails_leaves_nothing(engine, monkeypatch):
     prepared(engine)
 
 
-def test_an_older_sqlite_file_is_upgraded_where_it_stands(engine, monkeypatch):
-    """On SQLite the upgrade happens by itself at the next start, and old rows stay (R6)."""
-    with prepared(engine).begin() as connection:
-        connection.execute(
-            jobs.insert().values(
-                id="j", operation="o", status="running", created_at=datetime.now(UTC)
-            )
-        )
+def a_further_revision(monkeypatch) -> None:
+    """Let there be a revision 0002, which adds a column."""
     monkeypatch.setattr(migration_sql, "REVISIONS", ("0001", "0002"))
     monkeypatch.setattr(migrations, "REVISIONS", ("0001", "0002"))
     monkeypatch.setattr(
@@ -347,6 +342,26 @@ def test_an_older_sqlite_file_is_upgraded_where_it_stands(engine, monkeypatch):
             f"UPDATE {migrations.VERSION_TABLE} SET version_num = '{end}' WHERE version_num = '{start}'",
         ),
     )
+
+
+def test_an_older_sqlite_file_is_upgraded_by_a_command_that_reads(tmp_path, engine, monkeypatch):
+    """After an upgrade of structjob a file works on, whichever program or command is first (R6)."""
+    prepared(engine)
+    a_further_revision(monkeypatch)
+    assert "no jobs in" in typed(str(tmp_path / "jobs.db"), "jobs")
+    with engine.connect() as connection:
+        assert migrations.current(connection) == "0002"
+
+
+def test_an_older_sqlite_file_is_upgraded_where_it_stands(engine, monkeypatch):
+    """On SQLite the upgrade happens by itself at the next start, and old rows stay (R6)."""
+    with prepared(engine).begin() as connection:
+        connection.execute(
+            jobs.insert().values(
+                id="j", operation="o", status="running", created_at=datetime.now(UTC)
+            )
+        )
+    a_further_revision(monkeypatch)
     with engine.connect() as connection:
         migrations.prepare(connection)
         assert migrations.current(connection) == "0002"

@@ -364,7 +364,7 @@ def _where(database: Database) -> str:
 
 
 async def _open(database: Database, reads: Reads) -> None:
-    """Open *reads*. Refuse a database without structjob's tables.
+    """Open *reads*. Refuse a database without structjob's tables; upgrade an older file.
 
     If a program left a spool because it could not reach the server, deliver it: that creates the
     tables.
@@ -372,6 +372,12 @@ async def _open(database: Database, reads: Reads) -> None:
     try:
         await reads.open()
     except SchemaMismatch as exc:
+        if exc.older and database.path is not None:
+            from structjob.schema import Schema
+
+            Schema(database.url, shown=database.shown).upgrade()
+            await reads.open()
+            return
         if not exc.absent:
             raise
         places = places_of(database) if database.path is None else None

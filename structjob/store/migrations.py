@@ -110,7 +110,8 @@ def prepare(connection: Connection, *, anew: bool = False) -> None:
         else:
             raise SchemaMismatch(
                 f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: "
-                "run `structjob migrate` once all programs that write to them can be upgraded"
+                "run `structjob migrate` once all programs that write to them can be upgraded",
+                older=True,
             )
 
 
@@ -136,7 +137,8 @@ def check(connection: Connection) -> None:
         )
     if found != head():
         raise SchemaMismatch(
-            f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: run `structjob migrate`"
+            f"the tables in {_where(connection)} are at revision {found}; this version of structjob needs {head()}: run `structjob migrate`",
+            older=True,
         )
 
 
