@@ -283,8 +283,8 @@ async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(
 
 
 async def test_progress_has_a_history(any_tracker, monkeypatch):
-    """faults 27: events of kind progress, at most one in five seconds and job, and the last; none
-    of a job that is over sooner.
+    """R16, faults 27: events of kind progress, at most one a second and job, at each quarter, and
+    the last; none of a job that is over sooner; fewer of a job that runs for long.
     """
     clock = [1000.0]
     real = handle.time
@@ -297,18 +297,28 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
 
     for module in (handle, lifecycle_jobs, lifecycle_steps, shared):
         monkeypatch.setattr(module, "time", Time())
-    async with any_tracker.job("long") as job, job.step("copy", total=100) as step:
-        for _ in range(50):  # 12.5 seconds
-            clock[0] += 0.25
-            step.advance(2)
-            job.update(percent=step.completed)
+    async with any_tracker.job("long") as job:
+        clock[0] += 0.25
+        async with job.step("copy", total=100) as step:
+            for _ in range(50):  # 12.5 seconds
+                clock[0] += 0.25
+                step.advance(2)
+                job.update(percent=step.completed)
     async with any_tracker.job("short") as job:
         job.update(percent=50)
     async with any_tracker.job("silent") as job, job.step("copy"):
         clock[0] += 60
-    events = await any_tracker.logs.list(kind="progress")
-    assert {event.operation for event in events} == {"long"}
-    told = [(event.type, event.attrs.get("percent")) for event in events]
-    assert [kind for kind, _ in told[:2]] == ["task", "task"]
-    assert [percent for _, percent in told] == [40.0, 80.0, 100.0]
-    assert events[0].attrs["completed"] == 40
+    async with any_tracker.job("longer") as job, job.step("copy") as step:
+        for _ in range(1_000):
+            clock[0] += 1.0
+            step.advance()
+    events = await any_tracker.logs.list(kind="progress", limit=1_000)
+    assert {event.operation for event in events} == {"long", "longer"}
+    assert 200 < len([event for event in events if event.operation == "longer"]) < 400
+    events = [event for event in events if event.operation == "long"]
+    told = [(event.type, round(event.attrs.get("percent"))) for event in events]
+    of_job = [percent for kind, percent in told if kind == "job"]
+    of_step = [percent for kind, percent in told if kind == "task"]
+    assert of_job == [26, 50, 76, 100]
+    assert of_step == [6, 14, 22, 26, 34, 42, 50, 58, 66, 74, 76, 84, 92, 100]
+    assert events[0].attrs["completed"] == 6

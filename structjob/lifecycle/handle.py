@@ -39,15 +39,18 @@ PROGRESS_EVERY = 0.25
 """Minimum seconds between two records of the progress of a job or step."""
 
 
-PROGRESS_EVENT_EVERY = 5.0
+PROGRESS_EVENT_EVERY = 1.0
 """Minimum seconds between two progress events of a job. Shorter jobs have no progress event."""
+
+_PROGRESS_SHARE = 100
+"""A long job waits for 1/100 of its running time between two progress events."""
 
 
 class Handle:
     """A live job or step. Its progress is recorded at intervals."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_reported", "_pending", "_recorded_at",
+        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_reported", "_pending", "_quarter", "_recorded_at",
         "_scope", "_span", "began",
     )  # fmt: skip
     _table: ClassVar[str]
@@ -62,6 +65,8 @@ class Handle:
         self._entered = False
         """Whether a `with` or `async with` block runs it."""
         self._recorded_at = 0.0
+        self._quarter = 0
+        """Full quarters of the work that were reported as done."""
         self._pending = False
         self._abandoned = False
         """Whether its tracker, or the process, ended while it ran. It is then recorded as
@@ -214,9 +219,14 @@ class Handle:
             return
         self._record()
         owner = self._owner()
-        if self.reported():
+        if reported := self.reported():
             owner.shared.unreported = self
-            if self._recorded_at - owner.shared.reported_at >= PROGRESS_EVENT_EVERY:
+            lasted = self._recorded_at - owner.began
+            quarter = int(reported.get("percent", 0) // 25)
+            crossed = quarter > self._quarter and lasted >= PROGRESS_EVENT_EVERY
+            self._quarter = max(quarter, self._quarter)
+            pause = max(PROGRESS_EVENT_EVERY, lasted / _PROGRESS_SHARE)
+            if crossed or self._recorded_at - owner.shared.reported_at >= pause:
                 owner.shared.write_progress_event(owner.scope)
 
     def reported(self) -> dict[str, Any]:
