@@ -14,6 +14,7 @@ from click.testing import CliRunner
 import structjob
 from structjob import InvalidArgument, InvalidFilter, exceptions
 from structjob.cli.export import export
+from structjob.lifecycle.handle import MACHINERY
 
 log = structlog.get_logger("app")
 
@@ -309,3 +310,17 @@ async def test_the_last_events(any_tracker):
     for wrong in ({"last": 0}, {"last": 2, "limit": 3}, {"last": 2, "order": "desc"}):
         with pytest.raises(InvalidFilter, match="last"):
             await any_tracker.logs.list(**wrong)
+
+
+async def test_completion_shows_what_programs_call(tracker):
+    """Ruling 10: the library's own members of jobs and steps are not among those that a shell
+    completes, nor are names that a job does not have.
+    """
+    async with tracker.job("a") as job, job.step("s") as step:
+        for handle, known in ((job, {"step", "bind", "percent"}), (step, {"advance", "job"})):
+            shown = {name for name in dir(handle) if not name.startswith("_")}
+            assert known <= shown
+            assert not shown & MACHINERY
+            assert not {name for name in shown if not hasattr(handle, name)}
+    every = {*dir(structjob.Job), *dir(structjob.Step)}
+    assert every >= MACHINERY  # none is left in the list that does not exist

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +20,7 @@ from structjob.context.tracing import Span
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import Cancelled, InvalidArgument, InvalidState, JobCancelled, Terminated
 from structjob.lifecycle.arguments import check_text
-from structjob.lifecycle.attributes import ReadOnly
+from structjob.lifecycle.attributes import Absent, ReadOnly
 from structjob.lifecycle.hooks import HOOKS, Transition
 from structjob.machine.clock import now
 from structjob.models import ErrorInfo
@@ -44,6 +45,16 @@ PROGRESS_EVENT_EVERY = 1.0
 
 _PROGRESS_SHARE = 100
 """A long job waits for 1/100 of its running time between two progress events."""
+
+
+MACHINERY = frozenset({
+    "abandon", "ask_to_stop", "began", "begin_untracked", "cancellation", "classifier", "enter_scope", "flush_progress", "host",
+    "leave_scope", "progressed", "provisional", "reported", "request_cancel", "require_running", "restate", "runs", "scope",
+    "scope_of", "shared",
+})  # fmt: skip
+"""Members of jobs and steps that are for the library only, and not part of the public API. `dir`
+leaves them out, so that completion shows what programs call.
+"""
 
 
 class Handle:
@@ -76,6 +87,14 @@ class Handle:
         self.began = 0.0
         """When it started, as a value of `time.monotonic`; 0.0 before."""
         self._duration_ms: float | None = None
+
+    def __dir__(self) -> list[str]:
+        return [
+            name
+            for name in super().__dir__()
+            if name not in MACHINERY
+            and not isinstance(inspect.getattr_static(type(self), name, None), Absent)
+        ]
 
     def as_current(self) -> Binding[Self]:
         """Make this job or step the current one within the ``with`` block.
