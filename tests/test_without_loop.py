@@ -1,8 +1,10 @@
 """Code without an event loop: the same handles in plain ``with`` blocks (R8, R9, R12, R14, R15)."""
 
 import asyncio
+import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -12,6 +14,7 @@ from faulty_store import faulty
 
 import structjob
 from structjob import InvalidArgument, InvalidState, NotOpen
+from structjob.machine import loops
 
 __all__ = ["faulty"]
 log = structlog.get_logger("app")
@@ -513,3 +516,38 @@ def test_items_that_cannot_be_iterated_are_named(db_url):
     with structjob.Tracker(db_url) as tracker, tracker.job("a") as job, job.step("s") as step:
         with pytest.raises(InvalidArgument, match=r"step.track\(\) takes an iterable, not 5"):
             list(step.track(5))
+
+
+def test_a_greenlet_does_not_take_the_trackers_loop_for_its_own():
+    """After gevent's patches the loop runs in a greenlet of the same thread, where asyncio finds it
+    from everywhere: `tracker.run()` would be refused.
+    """
+
+    class OfAnotherGreenlet:
+        _thread_id = threading.get_ident() + 1
+
+    class OfThisOne:
+        _thread_id = threading.get_ident()
+
+    own = OfThisOne()
+    before = asyncio._get_running_loop()
+    try:
+        for loop, found in ((OfAnotherGreenlet(), None), (own, own), (None, None)):
+            asyncio._set_running_loop(loop)
+            assert loops._of_this_greenlet() is found
+    finally:
+        asyncio._set_running_loop(before)
+
+
+def test_gevents_patches_are_noticed(monkeypatch):
+    """They are made before anything else is imported; eventlet's, too."""
+    assert not loops._threads_are_greenlets()
+    for name, asked in (
+        ("gevent.monkey", "is_module_patched"),
+        ("eventlet.patcher", "is_monkey_patched"),
+    ):
+        for patched in (True, False):
+            module = types.SimpleNamespace(**{asked: lambda _, patched=patched: patched})
+            monkeypatch.setitem(sys.modules, name, module)
+            assert loops._threads_are_greenlets() is patched
+        monkeypatch.delitem(sys.modules, name)

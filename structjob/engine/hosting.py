@@ -127,7 +127,7 @@ class Host:
         if (fault := engine.without_loop()) is not None:
             work.close()
             raise fault
-        if asyncio.get_running_loop() is engine.loop:
+        if running_loop() is engine.loop:
             return await work
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, engine.loop))
 
