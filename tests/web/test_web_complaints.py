@@ -670,3 +670,52 @@ def test_10_a_misspelled_filter_shows_nothing_and_what_to_write(site, watched):
         page.goto(site + address)
         page.get_by_text("did you mean").wait_for()
         assert page.get_by_role("row").count() == 0
+
+
+# -- and what else others were told
+
+
+def test_ages_and_durations_are_by_the_clock_of_the_server(empty, watched):
+    """A browser whose clock is 30 hours ahead does not call a new job slow (R47)."""
+    with running_job(empty, "clock") as write, pages_of(empty) as site:
+        write(10)
+        page = watched.page()
+        page.add_init_script("const real = Date.now; Date.now = () => real() + 30 * 3_600_000;")
+        page.goto(f"{site}jobs/clock")
+        page.locator("structjob-logs .row").first.wait_for()
+        page.wait_for_timeout(1_500)  # its clock ticks once a second
+        assert " h " not in page.locator(".facts-line").inner_text().replace("\u202f", " ")
+        page.close()
+
+
+def test_integers_that_no_number_holds_are_shown_and_filtered_by_their_digits(
+    empty, watched, tmp_path
+):
+    """And an error of one long word does not make the page scroll sideways (R47)."""
+    program = tmp_path / "large.py"
+    program.write_text(
+        "import sys, structlog, structjob\n"
+        "structjob.configure(console=False)\n"
+        "log = structlog.get_logger()\n"
+        "try:\n"
+        "    with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('large', external_job_id='large'):\n"
+        "        for n in range(3): log.info('large', n=2**53 + n)\n"
+        "        raise ValueError('a' * 3000)\n"
+        "except ValueError: pass\n"
+    )
+    subprocess.run([sys.executable, str(program), empty], check=True)
+    with pages_of(empty) as site:
+        page = watched.page(width=400)
+        page.goto(f"{site}jobs/large")
+        page.locator("structjob-logs .row").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        page.set_viewport_size({"width": 1280, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+        page.locator("structjob-logs .row", has_text="n=9007199254740993").click(
+            position={"x": 300, "y": 8}
+        )
+        page.get_by_role("button", name="filter", exact=True).first.click()
+        page.wait_for_url("**attr.n=9007199254740993**")
+        until(page, f"{VIEWER}.lines.length === 1")
+        assert page.evaluate(f"{VIEWER}.lines[0].attrs.n") == "9007199254740993"
+        page.close()

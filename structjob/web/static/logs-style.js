@@ -68,7 +68,8 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
 .lib { display: block; border: 0; background: none; padding: 0 0 0 14px; color: var(--ink3); cursor: pointer; font-size: 12px; line-height: 20px; text-align: left; }
 .last { color: var(--err); font-weight: 500; } .from { color: var(--ink3); }
 .kv { display: grid; grid-template-columns: minmax(80px, 160px) minmax(0, 1fr) auto; gap: 0 10px; } .kv > span { grid-column: 1; color: var(--ink3); overflow: hidden; text-overflow: ellipsis; }
-.kv div { grid-column: 2; } .kv .do { grid-column: 3; visibility: hidden; } .kv > :hover + .do, .kv .do:hover, .kv .do:focus-within { visibility: visible; }
+.kv div { grid-column: 2; } .kv .do { grid-column: 3; opacity: 0; } .kv > :hover + .do, .kv .do:hover, .kv .do:focus-within { opacity: 1; }
+@media (hover: none) { .kv .do { opacity: 1; } }
 .open button.do, .do button { border: 0; background: none; font: inherit; color: var(--accent); cursor: pointer; padding: 0 4px; }
 .strip { position: absolute; inset: 0 0 0 auto; width: 30px; border-left: 1px solid var(--line); background: var(--well); cursor: pointer; overflow: hidden; }
 .strip svg { position: absolute; inset: 0; width: 100%; height: 100%; } .v { fill: var(--donesoft); } .w { fill: var(--warnfill); } .e { fill: var(--errfill); }
