@@ -53,7 +53,7 @@ class Events(list["EventRecord"]):
             if at is None:
                 after = f" after the {number - 1} before it" if number > 1 else ""
                 return [
-                    f"number {number} of the {len(expected)} expected events does not occur{after}",
+                    f"expected event {number} of {len(expected)} does not occur{after}",
                     f"  expected: {one!r}",
                     *_nearest(following, wanted),
                 ]

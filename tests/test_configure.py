@@ -765,7 +765,7 @@ async def test_a_console_that_leads_back_to_logging_has_an_end(tracker, monkeypa
     assert len(sink.records) == 2
     assert "said" in [record.message for record in sink.records]
     events = await tracker.logs.list()
-    assert [event.logger for event in events] == ["app", "stdout", "stdout"]
+    assert [event.logger for event in events] == ["app", "stdout"]
     assert "s3cr3t" not in repr(events)
 
 

@@ -57,7 +57,7 @@ async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker)
                 await run()
         assert structjob.current_step() is None
     whole, *tries = await any_tracker.jobs.steps(job.id)
-    assert (whole.name, whole.status, whole.metadata) == ("upload", "completed", None)
+    assert (whole.name, whole.status, whole.metadata) == ("upload", "completed", {})
     assert [(step.name, step.status, step.parent_step_id) for step in tries] == [
         ("attempt-1", "retrying", whole.id),
         ("attempt-2", "retrying", whole.id),

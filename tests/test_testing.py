@@ -202,7 +202,7 @@ def test_events_in_their_order(tracked):
     assert not events >= wrong
     assert structjob.testing.pytest_assertrepr_compare(">=", events, wrong) == [
         "tracked.events >= [...]",
-        "number 3 of the 4 expected events does not occur after the 2 before it",
+        "expected event 3 of 4 does not occur after the 2 before it",
         "  expected: {'message': 'row', 'n': 7, 'vm': 'pg'}",
         "the nearest: 'closed'",
         "  message: 'closed', expected 'row'",

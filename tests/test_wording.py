@@ -48,6 +48,8 @@ MANY = (
     "{filled} has rows",
     "{status} jobs",
     "{level} lines",
+    "{job_id} gets events",
+    ":.1f} times ",
 )
 """What stands in lines that count in the plural alone: limits and what exceeds them, rates, what is
 no number.

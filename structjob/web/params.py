@@ -113,7 +113,7 @@ class Query(BaseModel):
         for name, number in Counter(name for name, _ in given).items():
             field = cls.model_fields.get(name)
             if number > 1 and (field is None or "list[str]" not in str(field.annotation)):
-                raise Refused(400, f"{name} is given {number} times: give it once", parameter=name)
+                raise Refused(400, f"{name} is given more than once: give it once", parameter=name)
 
     def given(self, *leave_out: str) -> dict[str, Any]:
         """Return the given parameters, by name."""
