@@ -693,7 +693,7 @@ async def test_errors_that_a_retry_overcame_are_told_from_those_that_ended_a_job
             for group in await any_tracker.errors.list(outcome="final", since=timedelta(hours=1))
         }
         assert finals == {"ConnectionError", "BlockingIOError", "ValueError"}
-    with pytest.raises(InvalidFilter, match="outcome must be one of final, recovered"):
+    with pytest.raises(InvalidFilter, match="use one of final, recovered"):
         await any_tracker.errors.list(outcome="ended")
 
 

@@ -523,6 +523,7 @@ async def test_every_documented_parameter_is_taken(web, work):
                 continue
             asked = {name: value} | ({"job": work.id} if name == "children" else {})
             asked |= {"days": 1} if path.endswith("/retention") else {}
+            asked |= {"operation": "x"} if path.endswith("/trends") else {}  # required
             answer = await web.get(path.removeprefix("/api/v1/"), params=asked)
             assert answer.status_code == 200, (path, asked, answer.text)
             taken += 1
@@ -616,7 +617,7 @@ async def test_the_preview_of_a_retention_is_that_of_the_tracker_by_default(tmp_
     """Without `days`, what the tracker would delete is counted; a server without one says so."""
     structjob.configure(console=False, strict=True)
     db_url = f"sqlite:///{tmp_path}/kept.db"
-    async with structjob.Tracker(db_url, retention=30) as tracker:
+    async with structjob.Tracker(db_url, retention=timedelta(days=30)) as tracker:
         await some_work(tracker)
         async with client(tracker) as web:
             assert (await ask(web, "retention"))["events"] == 0
