@@ -512,3 +512,47 @@ async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
     lines = (tmp_path / "app.jsonl").read_bytes().splitlines()
     assert max(map(len, lines)) <= bounds.MAX_EVENT
     assert tracker.ledger().lost == 0
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"rows": 100, "seconds": 1.5, "ok": True, "error": None, "balance": -0.0},
+        {"password": 123456, "rows": 1},
+        {"rows": {"password": 1}},
+        {"card": 4111111111111111},
+        {"ghp_0123456789abcdefghijABCDEFGHIJ0123456789": 1},
+        {"big": 1 << 70, "nan": float("nan"), "far": float("inf")},
+        {"back\\slash": 1, "zero\0": 2, "half\ud800": 3},
+        {"x" * 300: 1},
+        {7: 1},
+        dict.fromkeys(map(str, range(200)), 1),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+def test_a_few_numbers_are_stored_as_any_other_value(value, monkeypatch):
+    """Results and metadata are often a few numbers, for which there is a short way."""
+    short = encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+    monkeypatch.setattr("structjob.values.encoding._numbers", lambda value: None)
+    assert short == encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+
+
+async def test_metadata_are_stored_as_they_are_at_the_end(tracker):
+    """What is as it was at the start is encoded once only."""
+    async with tracker.job("a", metadata={"n": 1, "what": "swordfish-1"}) as changed:
+        changed.metadata["n"] = True
+    async with tracker.job("b", metadata={"deep": {"n": 1}}) as deep:
+        deep.metadata["deep"]["n"] = 2
+    async with tracker.job("c", metadata={"what": "swordfish-1"}) as secret:
+        structjob.secret("swordfish-1")
+    async with tracker.job("d", metadata={"n": 1}) as added:
+        added.metadata["m"] = 1.0
+    found = {job.operation: job.metadata for job in await tracker.jobs.list()}
+    assert found == {
+        "a": {"n": True, "what": "swordfish-1"},
+        "b": {"deep": {"n": 2}},
+        "c": {"what": "[redacted]"},
+        "d": {"n": 1, "m": 1.0},
+    }
+    assert type(found["a"]["n"]) is bool
+    assert (changed.metadata["n"], secret.metadata) == (True, {"what": "swordfish-1"})

@@ -94,6 +94,8 @@ class Rules:
         """Return the trusted content of a request's headers, with a correlation id."""
         trust = self._trust(request) if callable(self._trust) else self._trust
         carried = [pair for pair in headers if pair[0] in _CARRIED]
+        if not carried and current_scope() is None:  # most requests
+            return RemoteContext(correlation_id=new_id())
         remote = extract(carried) if carried and trust != "none" else RemoteContext()
         if carried and trust != "all":
             remote = RemoteContext(

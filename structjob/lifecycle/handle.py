@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, NoReturn, Self, TypeVar
@@ -56,13 +56,16 @@ MACHINERY = frozenset({
 leaves them out, so that completion shows what programs call.
 """
 
+_UNCHANGING = frozenset((str, int, float, bool, type(None)))
+"""Types of values that cannot change."""
+
 
 class Handle:
     """A live job or step. Its progress is recorded at intervals."""
 
     __slots__ = (
-        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_misuse_reported", "_pending", "_quarter", "_recorded_at",
-        "_scope", "_span", "began",
+        "__weakref__", "_abandoned", "_duration_ms", "_entered", "_entry", "_host", "_metadata_json", "_misuse_reported",
+        "_pending", "_quarter", "_recorded_at", "_scope", "_span", "began",
     )  # fmt: skip
     _table: ClassVar[str]
     duration_ms: ReadOnly[float | None] = ReadOnly("it is measured")
@@ -84,6 +87,7 @@ class Handle:
         cancelled, and later calls from its code are ignored.
         """
         self._misuse_reported = False
+        self._metadata_json: tuple[Any, msgspec.Raw | None] = (None, None)
         self.began = 0.0
         """When it started, as a value of `time.monotonic`; 0.0 before."""
         self._duration_ms: float | None = None
@@ -285,6 +289,21 @@ class Handle:
                 encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field))
             )
         )
+
+    def _encoded_metadata(self, metadata: Mapping[str, Any]) -> msgspec.Raw | None:
+        """Return the metadata as JSON, without encoding again what is as it was before."""
+        redactor = SETUP.redactor
+        try:
+            kinds = tuple(map(type, metadata.values()))
+            changes = type(metadata) is not dict or not _UNCHANGING.issuperset(kinds)
+        except Exception:  # noqa: BLE001 -- a class that cannot be hashed
+            changes = True
+        if changes or (redactor is not None and redactor.reads_all):
+            return self._json("metadata", metadata or None)
+        key = (redactor, kinds, dict(metadata))
+        if self._metadata_json[0] != key:
+            self._metadata_json = key, self._json("metadata", metadata or None)
+        return self._metadata_json[1]
 
     def _cut(self, field: str, why: str) -> None:
         owner = self._owner()

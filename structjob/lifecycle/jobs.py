@@ -955,7 +955,7 @@ class Job(Cancellable):
             "owner": self.owner,
             "project": self.project,
             "category": self.category,
-            "metadata": self._json("metadata", self.metadata or None),
+            "metadata": self._encoded_metadata(self.metadata),
             "result": self._json("result", self.result),
             **error_columns(self._error),
             "correlation_id": self.correlation_id,

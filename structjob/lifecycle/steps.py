@@ -474,7 +474,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
             "total": self.total,
             "description": self.description,
             **error_columns(self._error),
-            "metadata": self._json("metadata", self.metadata or None),
+            "metadata": self._encoded_metadata(self.metadata),
             "started_at": self._started,
             "completed_at": self._ended_at,
             "duration_ms": self._duration_ms,

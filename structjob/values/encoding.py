@@ -66,6 +66,9 @@ _NUMBERS = frozenset({int, bool, float, type(None)})
 _SIMPLE = _NUMBERS | {str, list, dict}
 _SHORT_KEY = MAX_KEY // 4
 """Maximum characters of a key that needs no further check."""
+_FEW = 64
+"""Maximum number of members, and characters of their keys, that `_numbers` takes."""
+_SMALL = 10**12
 _LARGE = 1 << 63
 """Integers below this need no further check."""
 _SHOWN = (
@@ -152,6 +155,13 @@ def encode_value(
         warn: Called, if something is cut for its size, with what is too large and the limit.
     """
     tried, size, cut = bounds.limits, 0, ""
+    # Many results are a few numbers. Only their keys can contain, or name, a secret.
+    if (
+        type(value) is dict
+        and (out := _numbers(value)) is not None
+        and (redactor is None or redactor.clears(set(value), b""))
+    ):
+        return out
     # Nothing is redacted that must be cut for its size anyway: the search takes longer than all
     # the rest, and hardly ever makes a value much smaller.
     hopeless = bounds.room * 5 // 4
@@ -203,6 +213,25 @@ def _simple(value: Any, limits: Limits) -> tuple[bytes, set[str]] | None:
     if names is None or (_BACKSLASH in out and out.find(b"\\u0000") > 0):
         return None
     return out, names
+
+
+def _numbers(value: dict[Any, Any]) -> bytes | None:
+    """Return a mapping of a few numbers as JSON; ``None`` for any other mapping.
+
+    The numbers are too small to be that of a payment card.
+    """
+    if len(value) > _FEW:
+        return None
+    try:
+        for key, each in value.items():
+            if type(key) is not str or len(key) > _FEW or type(each) not in _NUMBERS:
+                return None
+            if each is not None and not -_SMALL < each < _SMALL:  # also false for NaN
+                return None
+        out = _encode(value)
+    except Exception:  # noqa: BLE001 -- a class that cannot be hashed, half a surrogate pair
+        return None
+    return None if _BACKSLASH in out else out
 
 
 def _survey(value: Any, limits: Limits) -> set[str] | None:
