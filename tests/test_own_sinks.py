@@ -1,7 +1,9 @@
 """Sinks of a program's own: functions, objects, and those that take ready lines (R3)."""
 
+import copy
 import json
 import logging
+import pickle
 import types
 
 import pytest
@@ -204,3 +206,9 @@ def test_a_console_that_logs_what_is_written_to_it_ends():
     structjob.configure(console=Stream())
     log.info("one")
     assert written == ["one"]
+
+
+def test_a_console_can_be_copied_to_another_process():
+    sink = pickle.loads(pickle.dumps(structjob.ConsoleSink(format="json", level="error")))
+    assert (sink.level, sink.pretty) == ("error", False)
+    assert copy.deepcopy(sink).level == "error"

@@ -198,6 +198,9 @@ class Guarded:
         finally:
             inside.clear()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Guarded, (self._call,)
+
 
 _silent: set[type] = set()
 
