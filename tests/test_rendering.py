@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 import re
+import time
 
 import pytest
 import structlog
 
 import structjob
-from structjob.text.appearance import cells, wrapped
+from structjob.text.appearance import cells, lasting, wrapped
 from structjob.text.rendering import Lines
 
 log = structlog.get_logger("app")
@@ -183,3 +184,20 @@ async def test_files_have_the_kind_in_place_of_the_words(tracker, tmp_path):
     assert events == ["operation_start", "operation_end"]
     (ended,) = await tracker.logs.list(job_id=job.id, kind="operation_end")
     assert ended.message.endswith(": ValueError: no access with password=[redacted]")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(None, ""), (0, "0ms"), (0.02, "20ms"), (0.9996, "1.00s"), (4.482, "4.48s"), (59.96, "1m 00s"), (7_205, "2h 00m")],
+)  # fmt: skip
+def test_durations_are_shown_with_a_useful_precision(seconds, shown):
+    """Two hours are not 7205.00s, and a second is not 1000ms (R5)."""
+    assert lasting(seconds) == shown
+
+
+async def test_a_message_has_the_duration_as_people_write_it(tracker):
+    """The line of a step that ran for hours says hours, as `structjob show` does (R5, R25)."""
+    async with tracker.job("copy") as job:
+        job.log_duration("copy", time.time() - 7_205)
+    (event,) = await tracker.logs.list(text="copy took")
+    assert event.message == "copy took 2h 00m"

@@ -24,6 +24,7 @@ from structjob.lifecycle.attributes import Absent, ReadOnly
 from structjob.lifecycle.hooks import HOOKS, Transition
 from structjob.machine.clock import now
 from structjob.models import ErrorInfo
+from structjob.text.appearance import lasting
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value, normalise
 from structjob.values.redaction import identified
@@ -426,7 +427,7 @@ def check_description(value: str | None, what: str = "description") -> str | Non
 def duration_fields(seconds: float) -> dict[str, Any]:
     return {
         "duration_ms": round(seconds * 1000, 3),
-        "duration_str": f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.2f}s",
+        "duration_str": lasting(seconds),
     }
 
 

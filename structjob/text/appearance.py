@@ -122,10 +122,10 @@ def local(moment: datetime, *, utc: bool) -> datetime:
 
 
 def lasting(seconds: float | None) -> str:
-    """Return a duration as text, with a useful precision."""
+    """Return a duration as text, with a useful precision: ``20ms``, ``4.48s``, ``2m 05s``."""
     if seconds is None:
         return ""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f}ms"
     if seconds < 9.995:
         return f"{seconds:.2f}s"
