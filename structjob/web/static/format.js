@@ -90,6 +90,7 @@ export function duration(ms) {
   if (ms < 1) return "<" + THIN + "1" + THIN + "ms";
   if (ms < SECOND) return Math.round(ms) + THIN + "ms";
   if (ms < MINUTE - 50) return (ms / SECOND).toFixed(1) + THIN + "s";
+  ms = Math.round(ms / SECOND) * SECOND; // as the command line does: both show the same number
   if (ms < HOUR) return Math.floor(ms / MINUTE) + THIN + "m " + two(Math.floor((ms % MINUTE) / SECOND)) + THIN + "s";
   if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h " + two(Math.floor((ms % HOUR) / MINUTE)) + THIN + "m";
   return Math.floor(ms / DAY) + THIN + "d " + Math.floor((ms % DAY) / HOUR) + THIN + "h";
