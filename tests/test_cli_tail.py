@@ -96,6 +96,9 @@ def test_sessions_lists_the_processes(shell: Shell) -> None:
     assert "✓ closed" in lines[1]
     assert f"sample {session['pid']} on" in lines[1]
     assert "no live sessions" in shell.run("sessions", "--live").stderr.decode()
+    for command in ("sessions", "verify"):  # a narrow terminal leaves out times, not the program
+        env = environment(COLUMNS="80", LINES="24", NO_COLOR="1")
+        assert f"sample {session['pid']} on" in shell.in_a_terminal(command, env=env)[1]
 
 
 def test_the_lines_around_one(shell: Shell) -> None:

@@ -82,5 +82,12 @@ def _print(found: Sequence[SessionRecord], *, utc: bool) -> None:
     screen = console()
     headings = ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS")
     put_lines(
-        columns(headings, rows, screen.width, right=("LINES", "RUNNING", "HEARTBEAT")), screen
+        columns(
+            headings,
+            rows,
+            screen.width,
+            right=("LINES", "RUNNING", "HEARTBEAT"),
+            spare=("ENDED", "LINES", "HEARTBEAT"),
+        ),
+        screen,
     )

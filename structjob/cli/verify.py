@@ -201,7 +201,11 @@ def _print(
     numbers = ("LINES", "STORED", "EXPLAINED", "MISSING")
     put_lines(
         columns(
-            ("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"), rows, screen.width, right=numbers
+            ("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"),
+            rows,
+            screen.width,
+            right=numbers,
+            spare=("STARTED", "EXPLAINED"),
         ),
         screen,
     )
