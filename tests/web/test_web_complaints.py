@@ -719,3 +719,21 @@ def test_integers_that_no_number_holds_are_shown_and_filtered_by_their_digits(
         until(page, f"{VIEWER}.lines.length === 1")
         assert page.evaluate(f"{VIEWER}.lines[0].attrs.n") == "9007199254740993"
         page.close()
+
+
+def test_the_keyboard_shows_where_it_is_in_the_log(site, watched):
+    """WCAG 2.4.7; each stop of Tab has a name (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-17")
+    page.locator("structjob-logs .row").first.wait_for()
+    focused = "(() => { let e = document.activeElement; e = e.shadowRoot?.activeElement ?? e; return [e.ariaLabel || e.innerText || e.labels?.[0]?.innerText || '', getComputedStyle(e.closest('label') ?? e).outlineStyle, e.className]; })()"  # fmt: skip
+    stops = []
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(focused)
+        if stops and stop == stops[0]:
+            break
+        stops.append(stop)
+    stops = [one for one in stops if not one[0].startswith("Skip to the content\n")]  # the body
+    assert "view" in [one[2] for one in stops]
+    assert [one for one in stops if not one[0].strip() or one[1] == "none"] == []

@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useEffect, useState, utc } from "./ui.js";
-import { count, recall, remember, zone } from "./format.js";
+import { clock, count, present, recall, remember, zone } from "./format.js";
 import { api, go, href, permanent, root, route, setQuery } from "./route.js";
 
 const PAGES = {
@@ -76,7 +76,7 @@ effect(() => {
 
 function Unavailable() {
   const { since, retry, detail } = away.value;
-  return html`<div class="away-bar" role="alert"><${Glyph} of="silent" /><b>The database is unavailable</b><span>since ${new Date(since).toLocaleTimeString("en-GB")}. ${detail} Data below is from before.</span>
+  return html`<div class="away-bar" role="alert"><${Glyph} of="silent" /><b>The database is unavailable</b><span>since ${clock(since, false)} ${zone(since)}. ${detail} Data below is from before.</span>
     <button type="button" class="btn" onClick=${retry}>Retry now</button></div>`;
 }
 
@@ -132,7 +132,7 @@ document.addEventListener("keydown", (event) => {
 /** Say whether the database answers; each page's requests go through here. */
 export function report(error, retry) {
   if (error?.status === 401) { location.href = `${root.href}login?next=${encodeURIComponent(location.href.slice(root.href.length))}`; return; }
-  if (error && (error.status === 503 || error.status === 504)) away.value = { since: away.value?.since ?? Date.now(), retry, detail: error.message };
+  if (error && (error.status === 503 || error.status === 504)) away.value = { since: away.value?.since ?? present(), retry, detail: error.message };
   else if (!error) away.value = null;
 }
 globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));

@@ -76,6 +76,8 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
 .frame { position: absolute; left: 0; right: 0; border: 1px solid var(--ink2); min-height: 6px; pointer-events: none; }
 .pill { position: absolute; right: 44px; bottom: 12px; height: 30px; border-radius: 15px; background: var(--pill); color: var(--onpill); font-size: 13px; line-height: 30px; padding: 0 4px 0 14px; display: flex; gap: 10px; align-items: center; border: 0; z-index: 3; white-space: nowrap; cursor: pointer; }
 .pill[hidden] { display: none; } .pill b { font-weight: 600; } .pill .bad { color: var(--pillerr); } .pill span.go { border: 1px solid currentColor; border-radius: 11px; line-height: 20px; padding: 0 6px 0 10px; margin-left: 2px; } .pill kbd { border-color: currentColor; margin: 0 0 0 6px; } .pill.plain { padding-right: 14px; cursor: default; }
+.view:focus-visible { outline: 2px solid var(--focus); outline-offset: -2px; }
+.open button:focus-visible, .gap button:focus-visible { outline: 2px solid var(--focus); }
 .pill:focus-visible { outline: 2px solid var(--focus); outline-offset: 2px; }
 .empty { position: absolute; inset: 48px 46px auto 16px; color: var(--ink2); font-size: 13px; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
