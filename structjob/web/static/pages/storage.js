@@ -41,5 +41,5 @@ export default function Storage() {
 
 function Split({ name, of, total }) {
   const rows = Object.entries(of ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 8);
-  return html`<dl class="kv split-kv"><dt class="split-name">${`by ${name}`}</dt>${rows.map(([key, n]) => html`<dt>${key}</dt><dd><a href=${href("logs", "", name === "level" ? { levels: key } : { [name]: key })}>${count(n)}</a> <span class="dim">${total ? percent((100 * n) / total) : ""}</span></dd>`)}</dl>`;
+  return html`<dl class="kv split-kv"><dt class="split-name">${`by ${name}`}</dt>${rows.map(([key, n]) => html`<dt>${key}</dt><dd><a href=${href("logs", "", name === "level" ? { levels: key } : { [name]: key })}>${count(n)}</a> <span class="dim">${total ? (n && n / total < 0.005 ? `<${"\u202f"}1${"\u202f"}%` : percent((100 * n) / total)) : ""}</span></dd>`)}</dl>`;
 }
