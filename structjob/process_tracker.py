@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from structjob.capture.configure import configure
 from structjob.capture.setup import SETUP
 from structjob.diagnostics import diagnostics
 from structjob.process import on_reset
-from structjob.tracker import Tracker
+from structjob.tracker import Tracker, TrackerKeywords
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -21,10 +21,10 @@ class ProcessTrackers:
     """The trackers that `init` has opened, by URL."""
 
     def __init__(self) -> None:
-        self._opened: dict[str, tuple[Tracker, dict[str, Any]]] = {}
+        self._opened: dict[str, tuple[Tracker, TrackerKeywords]] = {}
         self.reset()
 
-    def get(self, url: str | URL | None, options: dict[str, Any]) -> Tracker:
+    def get(self, url: str | os.PathLike[str] | URL | None, options: TrackerKeywords) -> Tracker:
         """Return the open tracker of *url*. Open one if there is no open tracker."""
         from structjob.urls.url import parse
 
@@ -70,7 +70,9 @@ _trackers = ProcessTrackers()
 on_reset(_trackers.reset, _trackers.isolate)
 
 
-def init(url: str | URL | None = None, **options: Any) -> Tracker:
+def init(
+    url: str | os.PathLike[str] | URL | None = None, **options: Unpack[TrackerKeywords]
+) -> Tracker:
     """Open a tracker for the rest of the process, in code without an event loop.
 
     It is meant for Django's ``AppConfig.ready``, the start of a worker, or a notebook. It calls

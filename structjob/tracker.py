@@ -10,7 +10,7 @@ from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypeVar, Unpack
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack
 
 from structjob.capture.emit import emit
 from structjob.capture.logger import BoundLogger
@@ -78,6 +78,30 @@ _CLOSING_MARGIN = 1.0
 _MADE_BY_OPENING = frozenset(
     {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
 )
+
+
+class TrackerKeywords(TypedDict, total=False):
+    """The options of `Tracker` as keywords, for type checkers."""
+
+    level: Level | int
+    debug_on_failure: int
+    spool: bool | str | os.PathLike[str]
+    spool_max_bytes: int
+    queue_size: int
+    overflow: Overflow
+    batch_size: int
+    flush_interval: float
+    writers: int
+    project: str | None
+    service: str | None
+    strict: bool
+    heartbeat_interval: float
+    retention: Retention | timedelta | None
+    classifier: Classifier | None
+    resolve_id: IdResolver | None
+    handle_signals: bool
+    schema: str | None
+    engine_options: Mapping[str, Any] | None
 
 
 class Tracker:

@@ -79,6 +79,7 @@ from structjob.statistics import (
     Throughput,
     Volume,
 )
+from structjob.tracker import TrackerKeywords
 from structjob.transfer.export import ExportFormat
 from structjob.values.redaction import Rule
 
@@ -198,5 +199,6 @@ __all__ = [
     "TableStorage",
     "Tail",
     "Throughput",
+    "TrackerKeywords",
     "Volume",
 ]

@@ -107,7 +107,7 @@ async def test_reads_deliver_what_is_pending_first(store, found):
     calls = [
         found.get("j"),
         found.find("c"),
-        found.resolve("j"),
+        found.find_by_prefix("j"),
         found.by_external_id("e"),
         found.by_context_id("c"),
         found.list(),
@@ -126,7 +126,7 @@ async def test_an_absent_job_is_named(store, found):
     for ask in (
         found.get,
         found.find,
-        found.resolve,
+        found.find_by_prefix,
         found.by_external_id,
         found.progress,
         found.tree,
@@ -225,15 +225,15 @@ async def test_resolve_takes_the_beginning_of_an_id(store, found):
     """
     await store.job("0192-aa", "0192-ab", "0193-x", "0194_")
     await store.job("other", external_job_id="0193")
-    assert (await found.resolve("0192-aa")).id == "0192-aa"
-    assert (await found.resolve("0193-")).id == "0193-x"
-    assert (await found.resolve("0193")).id == "other"  # a whole external id is no beginning
+    assert (await found.find_by_prefix("0192-aa")).id == "0192-aa"
+    assert (await found.find_by_prefix("0193-")).id == "0193-x"
+    assert (await found.find_by_prefix("0193")).id == "other"  # a whole external id is no beginning
     with pytest.raises(InvalidArgument, match=r"0192-aa.*0192-ab"):
-        await found.resolve("0192")
+        await found.find_by_prefix("0192")
     with pytest.raises(JobNotFound):
-        await found.resolve("0194%")
+        await found.find_by_prefix("0194%")
     with pytest.raises(JobNotFound):
-        await found.resolve("0192-A")  # letter case counts
+        await found.find_by_prefix("0192-A")  # letter case counts
 
 
 async def test_a_job_whose_parent_is_in_another_database_is_a_root(store, found):

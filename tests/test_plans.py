@@ -172,7 +172,7 @@ PAGES_OF_ATTEMPTS = {
 OTHER_JOBS = {
     "one": (lambda a: a.jobs.get(a.job), "key"),
     "by any id": (lambda a: a.jobs.find(a.job), "key.*jobs_by_external_id.*jobs_by_context"),
-    "by the beginning of an id": (lambda a: a.jobs.resolve(a.job[:-1]), "key"),
+    "by the beginning of an id": (lambda a: a.jobs.find_by_prefix(a.job[:-1]), "key"),
     "by external id": (lambda a: a.jobs.list(external_job_id="x", **PAGE), "jobs_by_external_id"),
     "those that took longest": (lambda a: a.jobs.list(sort="duration", **PAGE), "jobs_by_time"),
     "those of an operation": (

@@ -267,8 +267,8 @@ async def test_what_lists_of_jobs_ask_for(any_tracker):
                 assert (underway[second.id].step, underway[second.id].total) == ("read", 4)
                 assert len(await reader.jobs.durations("load")) == 1
                 assert await reader.sessions.silences([any_tracker.session_id]) == {}
-                assert (await reader.jobs.ending("1-abcd")).id == first.id
-                assert await reader.jobs.ending("1-ABCD") is None
-                assert await reader.jobs.ending("%") is None
+                assert (await reader.jobs.find_by_suffix("1-abcd")).id == first.id
+                assert await reader.jobs.find_by_suffix("1-ABCD") is None
+                assert await reader.jobs.find_by_suffix("%") is None
                 with pytest.raises(InvalidArgument, match=r"job-1-abcd \(load\), job-2-abcd"):
-                    await reader.jobs.ending("abcd")
+                    await reader.jobs.find_by_suffix("abcd")

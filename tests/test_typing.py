@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -21,6 +22,7 @@ from structjob import (
     filters,
     statistics,
 )
+from structjob.tracker import Tracker, TrackerKeywords
 
 PROGRAMS = Path(__file__).parent / "typing"
 ROOT = PROGRAMS.parent.parent
@@ -65,6 +67,15 @@ def test_checkers_find_each_mistake_and_nothing_else(check):
     found = check()
     assert found.get("api.py", set()) == set()
     assert found["mistakes.py"] == marked
+
+
+def test_the_keywords_of_a_tracker_are_its_parameters():
+    """What a checker accepts of `init` and `worker_initializer` is what `Tracker` has."""
+    parameters = inspect.signature(Tracker.__init__).parameters.values()
+    given = {one.name: one.annotation for one in parameters if one.kind is one.KEYWORD_ONLY}
+    assert {
+        name: hint.__forward_arg__ for name, hint in TrackerKeywords.__annotations__.items()
+    } == given
 
 
 @pytest.mark.parametrize("kind", [AttemptFilter, ErrorFilter, JobFilter, LogFilter, StatsFilter])

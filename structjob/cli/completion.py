@@ -44,4 +44,4 @@ async def _newest(db: Database, prefix: str) -> list[tuple[str, str]]:
     from structjob.reader import Reader
 
     async with Reader(db.url) as reader:
-        return await reader.jobs.beginning(prefix, limit=OFFERED)
+        return await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)

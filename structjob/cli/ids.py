@@ -31,7 +31,7 @@ async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobReco
         InvalidArgument: if several jobs match.
     """
     try:
-        return await reader.jobs.resolve(given)
+        return await reader.jobs.find_by_prefix(given)
     except JobNotFound:
         found = await _ending(reader, given) if _HEX.fullmatch(given) or not names else None
         found = (
@@ -58,7 +58,7 @@ async def _refuse_correlation_id(reader: Reader, given: str) -> None:
 
 async def _ending(reader: Reader, given: str) -> JobRecord | None:
     """Return the job whose id ends with *given*; ``None`` if *given* is too short."""
-    return await reader.jobs.ending(given) if len(given) >= _LEAST_TYPED else None
+    return await reader.jobs.find_by_suffix(given) if len(given) >= _LEAST_TYPED else None
 
 
 async def _newest(reader: Reader, operation: str) -> JobRecord | None:

@@ -7,11 +7,11 @@ each call to the worker.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Unpack
 
 from structjob.capture.configure import configure
 from structjob.capture.setup import SETUP
-from structjob.tracker import Tracker
+from structjob.tracker import Tracker, TrackerKeywords
 from structjob.urls.url import parse
 
 _CLOSES = 5
@@ -20,7 +20,9 @@ program's own handlers may still use.
 """
 
 
-def worker_initializer(url: str | None = None, **options: Any) -> WorkerInitializer:
+def worker_initializer(
+    url: str | None = None, **options: Unpack[TrackerKeywords]
+) -> WorkerInitializer:
     """Return an initializer for worker processes, which opens a tracker.
 
     The tracker is closed when the worker ends. Use it as
@@ -45,7 +47,7 @@ def worker_initializer(url: str | None = None, **options: Any) -> WorkerInitiali
 class WorkerInitializer:
     """The initializer that `worker_initializer` returns."""
 
-    def __init__(self, url: str | None, options: dict[str, Any]) -> None:
+    def __init__(self, url: str | None, options: TrackerKeywords) -> None:
         self._url = url
         self._options = options
 

@@ -118,7 +118,7 @@ class Jobs:
         await self._flush()
         return await self._find(any_id)
 
-    async def resolve(self, prefix: str) -> JobRecord:
+    async def find_by_prefix(self, prefix: str) -> JobRecord:
         """Return the job that *prefix* identifies, as typed by a person.
 
         This is any id that `find` accepts, or the beginning of exactly one job's id.
@@ -147,7 +147,7 @@ class Jobs:
             )
         return await self._legacy(prefix)
 
-    async def ending(self, suffix: str) -> JobRecord | None:
+    async def find_by_suffix(self, suffix: str) -> JobRecord | None:
         """Return the job whose id ends with *suffix*, as ids are shown where space is short.
 
         Return None if there is no such job. All ids are examined.
@@ -169,7 +169,7 @@ class Jobs:
             )
         return rows.job(found[0]) if found else None
 
-    async def beginning(self, prefix: str, *, limit: int) -> builtins.list[tuple[str, str]]:
+    async def ids_by_prefix(self, prefix: str, *, limit: int) -> builtins.list[tuple[str, str]]:
         """Return the ids and operations of the newest jobs whose ids begin with *prefix*.
 
         Args:

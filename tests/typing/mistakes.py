@@ -29,6 +29,7 @@ structjob.configure(level="eror")  # mistake
 structjob.configure(sinks=[7])  # mistake
 structjob.configure(sinks=[AsyncSink()])  # mistake
 Tracker(levl="info")  # mistake
+structjob.init(levl="info")  # mistake
 Tracker(level="verbose")  # mistake
 Tracker(overflow="drop")  # mistake
 Tracker(resolve_id=seven)  # mistake
