@@ -67,6 +67,7 @@ async def test_a_job_of_another_process(db_path, tracker, other, by):
         if event.kind == "cancel_requested"
     ]
     assert event.attrs == {"reason": "the disk is needed", **({"requested_by": by} if by else {})}
+    assert event.message == f"cancellation of {event.operation} requested"
     await tracker._engine._keeper._canceller.look()
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
 
@@ -165,7 +166,7 @@ async def test_a_job_that_has_ended(tracker, other):
         pass
     await tracker.flush()
     for one in (tracker, other):
-        with pytest.raises(InvalidState, match=r"job quick \(quick\) is completed already"):
+        with pytest.raises(InvalidState, match=r"job quick \(quick\) has already ended: completed"):
             await one.cancel("quick", "too late")
         with pytest.raises(JobNotFound, match="job not found: nobody"):
             await one.cancel("nobody")

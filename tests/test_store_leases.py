@@ -193,7 +193,7 @@ async def test_a_pending_job_is_cancelled_where_it_is_asked_for(stores, stranger
     assert ("pending", "cancelled", "not wanted") in await rows(
         store, tables.jobs, "id", "status", "error_message"
     )
-    with pytest.raises(InvalidState, match="is cancelled already"):
+    with pytest.raises(InvalidState, match="has already ended: cancelled"):
         await store.transact(ask)
     with pytest.raises(JobNotFound):
         await store.transact(

@@ -268,6 +268,8 @@ def words_of(
         case "operation_crashed":
             why = attrs.get("error_message") or "its process ended without finishing it"
             return "crashed", f"{operation} crashed: {why}"
+        case "cancel_requested":
+            return "cancelled", f"cancellation of {operation} requested"
         case "operation_crash_withdrawn":
             return "running", f"{operation} has not crashed"
         case "step_start":
