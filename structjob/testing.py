@@ -439,7 +439,15 @@ def _left(tracked: Tracked) -> str:
     running = [job.operation for job in tracked.jobs if job.status == "running"]
     if running:
         names = ", ".join(map(repr, running))
-        return f"left running by the test: {names}\n\n{tracked.report()}"
+        hint = ""
+        if any(
+            isinstance(job.metadata, Mapping) and "path" in job.metadata for job in tracked.jobs
+        ):
+            hint = (
+                "\na request ends when its response is closed; with Flask's client: "
+                "client.get(path, buffered=True)"
+            )
+        return f"left running by the test: {names}{hint}\n\n{tracked.report()}"
     if len(open_hosts()) > 1:
         return "a tracker was left open by the test: close it, or open it with a with block"
     return ""

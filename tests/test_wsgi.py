@@ -138,6 +138,18 @@ def test_flask(tracker, serve):
         assert (job.operation, job.status) == ("GET <unmatched>", "completed")
 
 
+def test_the_client_of_flask(tracker):
+    """R50: a test of a Flask application asks without a server; buffered, the request ends at once,
+    as the page says.
+    """
+    client = flask_app(tracker).test_client()
+    for _ in range(2):
+        response = client.get("/items/7", buffered=True)
+        assert structjob.current_job() is None
+        job = tracker.run(tracker.jobs.get(response.headers["x-job-id"]))
+        assert (job.status, job.parent_job_id, job.result["bytes"]) == ("completed", None, len(response.data))  # fmt: skip
+
+
 def test_a_streamed_response(tracker, serve):
     """R48: what is logged while the server iterates belongs to the job, which ends after it."""
     response = serve(flask_app(tracker))("/stream")
