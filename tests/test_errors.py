@@ -719,3 +719,21 @@ async def test_the_sample_of_an_error_is_one_that_ended_a_job(any_tracker):
     )
     assert group.job_id == (await any_tracker.jobs.find("sftp-1")).id
     assert group.last_seen == (await any_tracker.logs.list(fingerprint=group.fingerprint))[-1].ts
+
+
+async def test_only_the_innermost_step_reports_the_traceback(tracker):
+    """An exception that leaves a hundred steps is not written a hundred times; each step's row has
+    it.
+    """
+    with pytest.raises(ValueError, match="deep"):
+        async with tracker.job("deep") as job:
+            async with job.step("outer"), job.step("middle"), job.step("inner"):
+                raise ValueError("deep")
+    found = await tracker.logs.list(job=job, kind="step_error")
+    assert [(one.step, "exception" in one.attrs) for one in found] == [
+        ("inner", True),
+        ("middle", False),
+        ("outer", False),
+    ]
+    assert {one.attrs["error_message"] for one in found} == {"deep"}
+    assert all("deep" in step.error.traceback for step in await tracker.jobs.steps(job))

@@ -11,7 +11,14 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
-from structjob.context.errors import annotate, describe, exception_attrs, is_noted
+from structjob.context.errors import (
+    annotate,
+    describe,
+    error_fields,
+    exception_attrs,
+    is_noted,
+    is_recorded,
+)
 from structjob.context.scope import current_scope, new_id
 from structjob.context.tracing import begin_span, end_span
 from structjob.exceptions import InvalidArgument, InvalidState
@@ -310,15 +317,17 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         self._error = describe(exc)
         if not is_noted(exc, self._id, job.id):
             annotate(exc, job_id=job.id, step_id=self._id, operation=job.operation)
+        if self._status not in (StepStatus.FAILED, StepStatus.RETRYING):
+            return
+        # The first report of the exception, by the innermost step, contains its traceback.
+        if is_recorded(exc, self._scope):
+            described = error_fields(exc, job.classifier)
+        else:
+            described = exception_attrs(exc, job.classifier, self._scope)
         if self._status is StepStatus.FAILED:
             job.shared.failed = job.shared.failed or self._failed_name()
-            self._event(
-                "error",
-                "step_error",
-                {**fields, **exception_attrs(exc, job.classifier, self._scope)},
-            )
-        elif self._status is StepStatus.RETRYING:
-            described = exception_attrs(exc, job.classifier, self._scope)
+            self._event("error", "step_error", {**fields, **described})
+        else:
             self._event("warning", "step_error", {**fields, **described, "retry_possible": True})
 
     def _failed_name(self) -> str:
