@@ -50,7 +50,7 @@ MODULES = {
     "recorder": ("spool/recorder.py", "test_recorder test_overflow test_capture"),
     "line": ("spool/line.py", "test_spool"),
     "directory": ("spool/directory.py", "test_session test_orphans test_set_aside test_places"),
-    "ingest": ("store/ingest.py", "test_fold test_settling test_store_contract"),
+    "ingest": ("store/ingest.py", "test_fold test_provisional test_store_contract"),
     "sessions": (
         "store/sessions.py",
         "test_session_rows test_orphans test_store_contract test_reaping",

@@ -188,4 +188,4 @@ def _begun(connection: Connection, job_id: str, began: str) -> list[RowMapping]:
 
 def _lock(connection: Connection, session_id: int) -> None:
     """Make the transactions that store such attempts of one session run one after the other."""
-    in_turn(connection, f"settling {session_id}")
+    in_turn(connection, f"provisional {session_id}")
