@@ -69,7 +69,7 @@ GIB = 1024**3
 _CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""
 
-_PATIENCE = 30.0
+_PRUNE_TIMEOUT = 30.0
 """Default maximum of seconds to wait while another process prunes."""
 
 _CLOSING_MARGIN = 1.0
@@ -886,7 +886,7 @@ class Tracker:
         retention: Retention | timedelta | None = None,
         *,
         dry_run: bool = False,
-        patience: float = _PATIENCE,
+        patience: float = _PRUNE_TIMEOUT,
     ) -> PruneResult:
         """Permanently delete jobs and events that are past their retention.
 
@@ -928,7 +928,7 @@ class Tracker:
 
     async def _delete(self, job_id: str) -> PruneResult:
         pruner = self._engine.pruner
-        return await self._host.on_own_loop(pruner.delete(job_id, patience=_PATIENCE))
+        return await self._host.on_own_loop(pruner.delete(job_id, patience=_PRUNE_TIMEOUT))
 
     # -- state
     # --------------------------------------------------------------------------

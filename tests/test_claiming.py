@@ -88,7 +88,7 @@ async def test_what_is_carried_out_late_is_taken_back(
         await unanswered.job("pay", job_id="j").__aenter__()
     await unanswered._engine.claiming.withdraw()
     assert await faulty.carry_out() == [(None, 1)]
-    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
+    monkeypatch.setattr("structjob.engine.claiming._ANSWER_TIMEOUT", 0.0)
 
     async def gone():
         return not await unanswered.jobs.list()
@@ -136,7 +136,7 @@ async def test_what_did_not_come_is_forgotten(unanswered, faulty: FaultyStore, m
     await claiming.withdraw()
     assert faulty.calls["transact"] == asked
     assert claiming._unanswered
-    monkeypatch.setattr("structjob.engine.claiming._LATE", 0.0)
+    monkeypatch.setattr("structjob.engine.claiming._ANSWER_TIMEOUT", 0.0)
     await claiming.withdraw()
     assert not claiming._unanswered
 

@@ -47,7 +47,7 @@ async def sqlite(tmp_path):
 @pytest.fixture
 def patience(monkeypatch):
     """Sets how long a missing number is waited for."""
-    return lambda seconds: monkeypatch.setattr(tailing, "PATIENCE", seconds)
+    return lambda seconds: monkeypatch.setattr(tailing, "MISSING_TIMEOUT", seconds)
 
 
 async def come(tail):

@@ -11,7 +11,7 @@ from pathlib import Path
 from sqlalchemy import URL, Connection, func, inspect, select, text
 
 from structjob.checkup import trial
-from structjob.checkup.finding import Finding, Verdict, in_bytes
+from structjob.checkup.finding import Finding, Verdict, in_bytes, ok, problem, warning
 from structjob.checkup.spools import Waiting
 from structjob.exceptions import StructjobError
 from structjob.queries.verify import STALE_AFTER
@@ -42,9 +42,8 @@ def in_database(
         yield from _undelivered(spools)
         return
     if path is None and url.get_backend_name() == "sqlite":
-        yield Finding(
+        yield problem(
             "database",
-            "problem",
             "a database in memory is seen by its own program only",
             "name a file, such as sqlite:///jobs.db",
         )
@@ -60,16 +59,15 @@ def in_database(
     except ModuleNotFoundError:
         findings = [*_undelivered(spools)]  # the driver's fault is reported already
     except StructjobError as exc:
-        findings = [Finding("database", "problem", str(exc)), *_undelivered(spools)]
+        findings = [problem("database", str(exc)), *_undelivered(spools)]
     yield from findings
 
 
 def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
     """Report the spools that wait for a database which cannot be asked how much is stored."""
     if size := sum(spool.size for spool in spools):
-        yield Finding(
+        yield warning(
             "lag",
-            "warning",
             f"{in_bytes(size)} wait in {count_of(len(spools), 'spool')} for the database",
             "leave the spool where it is: it is delivered as soon as a tracker, or a command that reads, reaches the database",
             {"sessions": [spool.session_id for spool in spools], "bytes": size},
@@ -84,9 +82,8 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
     now = _clock(connection)
     answered = time.monotonic() - began
     number = ".".join(map(str, connection.dialect.server_version_info or ()))
-    yield Finding(
+    yield ok(
         "database",
-        "ok",
         f"{shown} answers in {answered * 1000:.1f} ms ({connection.dialect.name} {number})",
         details={"milliseconds": round(answered * 1000, 3), "version": number},
     )
@@ -95,12 +92,10 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
     try:
         found = migrations.current(connection)
     except StructjobError as exc:
-        yield Finding("tables", "problem", str(exc))
+        yield problem("tables", str(exc))
         return
     if found is None:
-        yield Finding(
-            "tables", "ok", "none yet; the first tracker creates them, or `structjob migrate`"
-        )
+        yield ok("tables", "none yet; the first tracker creates them, or `structjob migrate`")
         return
     if found != migrations.head():
         advice = (
@@ -118,9 +113,9 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
         return
     if absent := _absent(connection):
         lacking = f"at revision {found}, yet there is no {', no '.join(absent)}"
-        yield Finding("tables", "problem", lacking, "restore the database from a backup")
+        yield problem("tables", lacking, "restore the database from a backup")
         return
-    yield Finding("tables", "ok", f"at revision {found}")
+    yield ok("tables", f"at revision {found}")
     if on_server:
         yield from _characters(connection)
         yield from _rights(connection)
@@ -137,9 +132,8 @@ def _rights(connection: Connection) -> Iterator[Finding]:
             "UPDATE",
             "DELETE",
         } and "denied" not in error:
-            yield Finding(
+            yield problem(
                 "write",
-                "problem",
                 f"the server takes no writes: {error}",
                 "name the primary server in the URL",
             )
@@ -150,16 +144,15 @@ def _rights(connection: Connection) -> Iterator[Finding]:
         (table, rights), *more = lacking.items()
         others = f", and on {count_of(len(more), 'more table')}" if more else ""
         found = f"this user lacks {', '.join(rights)} on {table}{others}: {error}"
-        yield Finding("rights", "problem", found, _grants(connection))
+        yield problem("rights", found, _grants(connection))
         return
-    yield Finding("rights", "ok", "SELECT, INSERT, UPDATE and DELETE on each table")
+    yield ok("rights", "SELECT, INSERT, UPDATE and DELETE on each table")
     failed = trial.write_and_roll_back(connection)
     if failed is None:
-        yield Finding("write", "ok", "a large event was inserted and rolled back")
+        yield ok("write", "a large event was inserted and rolled back")
     else:
-        yield Finding(
+        yield problem(
             "write",
-            "problem",
             f"the server takes no writes: {failed.error}",
             "check its disk, its quota and its log",
         )
@@ -194,7 +187,7 @@ def _absent(connection: Connection) -> list[str]:
 
 def _characters(connection: Connection) -> Iterator[Finding]:
     for found, advice in charset.advice(connection):
-        yield Finding("characters", "warning", found, advice)
+        yield warning("characters", found, advice)
 
 
 def _clock(connection: Connection) -> datetime:
@@ -207,16 +200,13 @@ def _skew(now: datetime, answered: float) -> Finding:
     details = {"seconds": round(skew.total_seconds(), 3)}
     if abs(skew) - timedelta(seconds=answered / 2) > SKEW:
         ahead = "ahead of" if skew > timedelta() else "behind"
-        return Finding(
+        return warning(
             "clock",
-            "warning",
             f"this machine's clock is {abs(skew.total_seconds()):.1f} s {ahead} the database's",
             "synchronise both (NTP): events are dated by the machine that logs them",
             details,
         )
-    return Finding(
-        "clock", "ok", f"{abs(skew.total_seconds()):.3f} s from the database's", details=details
-    )
+    return ok("clock", f"{abs(skew.total_seconds()):.3f} s from the database's", details=details)
 
 
 def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding]:
@@ -231,9 +221,8 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
     yield _lag(spools, stored)
     orphaned = [spool for spool in spools if not spool.alive]
     if orphaned:
-        yield Finding(
+        yield warning(
             "orphans",
-            "warning",
             f"{in_bytes(sum(spool.size for spool in orphaned))} of programs that died wait in {count_of(len(orphaned), 'spool')}",
             "the next tracker delivers them, or any reading command, such as `structjob jobs`",
             {"sessions": [spool.session_id for spool in orphaned]},
@@ -249,26 +238,24 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
         if row.now - row.seen > STALE_AFTER and row.session_id not in here
     ]
     if silent:
-        yield Finding(
+        yield warning(
             "sessions",
-            "warning",
             f"{count_of(len(silent), 'session', 'gives', 'give')} no sign of life, of {len(rows):,} that have not ended: {silent[0]}",
             "a tracker that is open for a while marks what they left running as crashed",
             {"sessions": silent},
         )
     else:
-        yield Finding("sessions", "ok", f"{len(rows)} open", details={"open": len(rows)})
+        yield ok("sessions", f"{len(rows)} open", details={"open": len(rows)})
     dead = connection.execute(select(func.count()).select_from(tables.dead_letters)).scalar_one()
     if dead:
-        yield Finding(
+        yield warning(
             "dead letters",
-            "warning",
             f"{count_of(dead, 'record')} could not be stored, and {'was' if dead == 1 else 'were'} put aside with the reason",
             "SELECT reason, error, payload FROM structjob_dead_letters",
             {"count": dead},
         )
     else:
-        yield Finding("dead letters", "ok", "none", details={"count": 0})
+        yield ok("dead letters", "none", details={"count": 0})
 
 
 def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
@@ -277,13 +264,12 @@ def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
     }
     details = {"sessions": behind, "events": sum(behind.values())}
     if not any(behind.values()):
-        return Finding(
+        return ok(
             "lag",
-            "ok",
             f"nothing waits in {count_of(len(spools), 'spool')}" if spools else "nothing waits",
             details=details,
         )
     worst = max(behind, key=lambda session: behind[session])
     many = count_of(sum(map(bool, behind.values())), "spool")
     found = f"{count_of(sum(behind.values()), 'event', 'waits', 'wait')} in {many}, {behind[worst]:,} of session {worst}"
-    return Finding("lag", "ok", found, details=details)
+    return ok("lag", found, details=details)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from structjob.checkup import trial
-from structjob.checkup.finding import Finding, Verdict, in_bytes
+from structjob.checkup.finding import Finding, Verdict, in_bytes, ok, problem, warning
 from structjob.machine.host import is_network
 from structjob.store.database_file import has_temporary_directory
 
@@ -26,52 +26,43 @@ def file(path: Path, shown: str) -> Iterator[Finding]:
     try:
         info = path.stat()
     except PermissionError as exc:
-        yield Finding("file", "problem", f"{shown} cannot be looked at: {exc.strerror}", OTHER_USER)
+        yield problem("file", f"{shown} cannot be looked at: {exc.strerror}", OTHER_USER)
         return
     except OSError:
         if not path.parent.is_dir():
-            yield Finding(
+            yield problem(
                 "file",
-                "problem",
                 f"{shown} cannot be created: its directory does not exist",
                 f"mkdir -p {path.parent}",
             )
         elif not os.access(path.parent, os.W_OK):
-            yield Finding(
-                "file",
-                "problem",
-                f"{shown} cannot be created: {forbidden(path.parent)}",
-                OTHER_USER,
+            yield problem(
+                "file", f"{shown} cannot be created: {forbidden(path.parent)}", OTHER_USER
             )
         else:
             advice = "check the path; if it is right, the first tracker creates the file, or `structjob migrate` does"
-            yield Finding("file", "problem", f"there is no database {shown}", advice)
+            yield problem("file", f"there is no database {shown}", advice)
         yield from space(path.parent, "disk")
         return
     refused = next((one for one in (path, path.parent) if not os.access(one, os.W_OK)), None)
     if refused is not None:
-        yield Finding(
-            "file", "problem", f"{shown} cannot be written to: {forbidden(refused)}", OTHER_USER
-        )
+        yield problem("file", f"{shown} cannot be written to: {forbidden(refused)}", OTHER_USER)
     elif info.st_mode & 0o077:
-        yield Finding(
+        yield warning(
             "file",
-            "warning",
             f"others may read or write {shown} ({stat.filemode(info.st_mode)})",
             f"chmod 600 {path}",
         )
     else:
-        yield Finding(
+        yield ok(
             "file",
-            "ok",
             f"{shown}, {in_bytes(info.st_size)}, {stat.filemode(info.st_mode)}",
             details={"bytes": info.st_size},
         )
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and (size := wal.stat().st_size) > LARGE_WAL:
-        yield Finding(
+        yield warning(
             "wal",
-            "warning",
             f"{wal.name} has {in_bytes(size)}: a reader keeps SQLite from copying it back",
             "end what reads for hours",
         )
@@ -80,11 +71,8 @@ def file(path: Path, shown: str) -> Iterator[Finding]:
     yield from _damage(path)
     if not has_temporary_directory():
         found = "SQLite finds no directory for temporary files that can be written to: large queries sort in memory"
-        yield Finding(
-            "temporary files",
-            "warning",
-            found,
-            "set SQLITE_TMPDIR to a directory that can be written to",
+        yield warning(
+            "temporary files", found, "set SQLITE_TMPDIR to a directory that can be written to"
         )
     yield from network(path.parent, "the database")
     yield from space(path.parent, "disk")
@@ -96,19 +84,15 @@ def _writing(path: Path) -> Iterator[Finding]:
         refused = trial.write_to_file(path)
     except trial.Locked:
         found = f"another program has held the write lock for {trial.LONG_LOCK:g} s; no other program can write"
-        yield Finding(
-            "lock",
-            "problem",
-            found,
-            f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}",
+        yield problem(
+            "lock", found, f"find it, and end its transaction: fuser -v {shlex.quote(str(path))}"
         )
         return
     if refused is None:
-        yield Finding("write", "ok", "a large event was inserted and rolled back")
+        yield ok("write", "a large event was inserted and rolled back")
     elif "not a database" not in refused:  # reported below
-        yield Finding(
+        yield problem(
             "write",
-            "problem",
             f"{path} takes no writes: {refused}",
             "check the disk, its quota and how it is mounted",
         )
@@ -118,9 +102,8 @@ def _damage(path: Path) -> Iterator[Finding]:
     try:
         found, whole = trial.damage(path)
     except trial.Unreadable as exc:
-        yield Finding(
+        yield warning(
             "damage",
-            "warning",
             f"{path} cannot be read to look for damage: {exc}",
             "run this as the user that owns the file",
         )
@@ -129,13 +112,12 @@ def _damage(path: Path) -> Iterator[Finding]:
         if "not a database" in found:  # reported below
             return
         restore = f"restore it from a backup, or save what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 new.db"
-        yield Finding("damage", "problem", f"the file is damaged: {found}", restore)
+        yield problem("damage", f"the file is damaged: {found}", restore)
     elif whole:
-        yield Finding("damage", "ok", "none found by SQLite's quick check")
+        yield ok("damage", "none found by SQLite's quick check")
     else:
-        yield Finding(
+        yield ok(
             "damage",
-            "ok",
             f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not looked at",
         )
 
@@ -162,9 +144,8 @@ def _user(number: int) -> str:
 
 def network(path: Path, what: str) -> Iterator[Finding]:
     if is_network(path):
-        yield Finding(
+        yield warning(
             "network",
-            "warning",
             f"{what} is on a network file system, where locks prove little",
             "keep it on a disk of this machine",
         )
@@ -183,4 +164,4 @@ def space(path: Path, check: str) -> Iterator[Finding]:
             "free disk space: events are dropped when the disk is full",
         )
     else:
-        yield Finding(check, "ok", f"{in_bytes(free)} free", details={"free": free})
+        yield ok(check, f"{in_bytes(free)} free", details={"free": free})

@@ -27,6 +27,25 @@ class Finding:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+def ok(check: str, found: str, details: dict[str, Any] | None = None) -> Finding:
+    """Return a finding that nothing is wrong; the arguments are those of `Finding`."""
+    return Finding(check, "ok", found, None, details or {})
+
+
+def warning(
+    check: str, found: str, advice: str | None = None, details: dict[str, Any] | None = None
+) -> Finding:
+    """Return a finding that something may soon fail; the arguments are those of `Finding`."""
+    return Finding(check, "warning", found, advice, details or {})
+
+
+def problem(
+    check: str, found: str, advice: str | None = None, details: dict[str, Any] | None = None
+) -> Finding:
+    """Return a finding that something fails; the arguments are those of `Finding`."""
+    return Finding(check, "problem", found, advice, details or {})
+
+
 def in_bytes(number: float) -> str:
     """Return a number of bytes with its unit."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):

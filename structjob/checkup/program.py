@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sqlalchemy import URL
 
-from structjob.checkup.finding import Finding
+from structjob.checkup.finding import Finding, ok, problem, warning
 
 DRIVERS = {
     "mysql": ("asyncmy", "mysql"),
@@ -30,32 +30,25 @@ def program() -> Finding:
         "structlog": version("structlog"),
     }
     found = [*(f"{name} {number}" for name, number in about.items()), platform.platform()]
-    return Finding("version", "ok", ", ".join(found), details=about)
+    return ok("version", ", ".join(found), details=about)
 
 
 def driver(url: URL) -> Finding:
     name = url.get_backend_name()
     if name not in DRIVERS:
-        return Finding(
-            "driver", "ok", f"sqlite3 of the standard library, SQLAlchemy {version('SQLAlchemy')}"
-        )
+        return ok("driver", f"sqlite3 of the standard library, SQLAlchemy {version('SQLAlchemy')}")
     package, extra = DRIVERS[name]
     try:
-        return Finding(
-            "driver", "ok", f"{package} {version(package)}, SQLAlchemy {version('SQLAlchemy')}"
-        )
+        return ok("driver", f"{package} {version(package)}, SQLAlchemy {version('SQLAlchemy')}")
     except PackageNotFoundError:
-        return Finding(
-            "driver", "problem", f"{package} is not installed", f"pip install 'structjob[{extra}]'"
-        )
+        return problem("driver", f"{package} is not installed", f"pip install 'structjob[{extra}]'")
 
 
 def sqlite() -> Finding:
     if sqlite3.sqlite_version_info >= SAFE_WAL:
-        return Finding("sqlite", "ok", sqlite3.sqlite_version)
-    return Finding(
+        return ok("sqlite", sqlite3.sqlite_version)
+    return warning(
         "sqlite",
-        "warning",
         f"{sqlite3.sqlite_version} has a fault that may, very rarely, damage a file that several processes write to at once",
         f"use a Python with SQLite {'.'.join(map(str, SAFE_WAL))} or newer, or write to each file from one process only",
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from structjob.checkup import trial
 from structjob.checkup.files import OTHER_USER, forbidden, network, space
-from structjob.checkup.finding import Finding, in_bytes
+from structjob.checkup.finding import Finding, in_bytes, ok, problem, warning
 from structjob.spool import directory as spool_directory
 from structjob.spool.line import number_of, verify_line
 from structjob.spool.places import Places
@@ -42,7 +42,7 @@ class Waiting:
 def place(places: Places | None, path: Path | None) -> Iterator[Finding]:
     """Report the directory in which a tracker of the database at *path* would spool."""
     if places is None:
-        yield Finding("spool", "ok", "none: the database is in memory")
+        yield ok("spool", "none: the database is in memory")
         return
     # As a tracker does: use the first usable directory, or else create one.
     root = next((one for one in places.candidates if _can_be_made(one)), places.candidates[0])
@@ -52,20 +52,16 @@ def place(places: Places | None, path: Path | None) -> Iterator[Finding]:
         if _can_be_made(root):
             above = next(one for one in root.parents if os.path.isdir(one))
             if (refused := trial.write_to_directory(above)) is not None:
-                yield Finding(
+                yield problem(
                     "spool",
-                    "problem",
                     f"{above} takes no writes: {refused}",
                     "check the disk, its quota and how it is mounted",
                 )
             else:
-                yield Finding(
-                    "spool", "ok", f"{root} does not exist yet; the first tracker creates it"
-                )
+                yield ok("spool", f"{root} does not exist yet; the first tracker creates it")
         else:
-            yield Finding(
+            yield problem(
                 "spool",
-                "problem",
                 f"{root} cannot be created",
                 f"{OTHER_USER}; or name another with $STRUCTJOB_SPOOL",
             )
@@ -73,25 +69,21 @@ def place(places: Places | None, path: Path | None) -> Iterator[Finding]:
     info = os.lstat(root)
     if not stat.S_ISDIR(info.st_mode) or info.st_uid != os.geteuid():
         what = forbidden(root) if stat.S_ISDIR(info.st_mode) else f"{root} is not a directory"
-        yield Finding(
-            "spool", "problem", what, f"{OTHER_USER}; or name another with Tracker(spool=PATH)"
-        )
+        yield problem("spool", what, f"{OTHER_USER}; or name another with Tracker(spool=PATH)")
     elif (refused := trial.write_to_directory(root)) is not None:
-        yield Finding(
+        yield problem(
             "spool",
-            "problem",
             f"{root} takes no writes: {refused}",
             "check the disk, its quota and how it is mounted",
         )
     elif info.st_mode & 0o077:
-        yield Finding(
+        yield warning(
             "spool",
-            "warning",
             f"others may look into {root} ({stat.filemode(info.st_mode)})",
             f"chmod 700 {root}",
         )
     else:
-        yield Finding("spool", "ok", f"{root}, {stat.filemode(info.st_mode)}")
+        yield ok("spool", f"{root}, {stat.filemode(info.st_mode)}")
     yield from network(root, "the spool")
     if path is None or root.parent.stat().st_dev != path.parent.stat().st_dev:
         yield from space(root, "spool's disk")
@@ -111,12 +103,8 @@ def set_aside(spools: list[Waiting]) -> Iterator[Finding]:
             found = f"{in_bytes(spool.size)} in {spool.directory} were set aside: {left.reason}"
             later = f"{spool_directory.RETRY_AFTER / 60:.0f} minutes later"
             advice = f"a tracker tries it again {later}, or at once without its note: rm {shlex.quote(str(left.note))}"
-            yield Finding(
-                "set aside",
-                "warning",
-                found,
-                advice,
-                {"session": spool.session_id, "reason": left.reason},
+            yield warning(
+                "set aside", found, advice, {"session": spool.session_id, "reason": left.reason}
             )
 
 
@@ -146,7 +134,7 @@ def _neighbours(places: Places) -> Iterator[Finding]:
                 "directory": str(beside),
                 "sessions": {directory.name: size for directory, size in left.items()},
             }
-            yield Finding("spools of other URLs", "warning", found, advice, details)
+            yield warning("spools of other URLs", found, advice, details)
 
 
 def waiting_spools(places: Places | None) -> Iterator[Waiting]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
     from structjob.models import JobStatus
 
-PATIENCE = 5.0
+STOP_TIMEOUT = 5.0
 """Seconds to wait for the job to end; its cleanup may take longer."""
 
 _LOOK_EVERY = 0.1
@@ -82,10 +82,10 @@ async def _cancel(
 
 
 async def _outcome(reader: Reader, job_id: str) -> JobStatus:
-    """Return the job's status when it has ended, or after `PATIENCE` seconds."""
+    """Return the job's status when it has ended, or after `STOP_TIMEOUT` seconds."""
     import asyncio
 
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + STOP_TIMEOUT
     status = (await reader.jobs.get(job_id)).status
     while status == "running" and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK_EVERY)

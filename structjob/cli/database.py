@@ -34,7 +34,7 @@ LOOK_EVERY = 2.0
 """Seconds between two searches for spools of dead processes, while a command keeps reading."""
 
 _MUCH = 16 * 1024 * 1024
-_PATIENCE = 10.0
+_DELIVERY_TIMEOUT = 10.0
 
 
 def execute(work: Coroutine[Any, Any, T]) -> T:
@@ -278,7 +278,7 @@ async def deliver_from(
         return not_delivered(exc)
     try:
         await tracker.flush()
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + _DELIVERY_TIMEOUT
         # A directory is removed when its jobs are marked, shortly after its last line is stored.
         while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another task changes it
             directory.exists() and spool_directory.set_aside(directory) is None

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FOREVER = "forever"
 
-_PATIENCE = 30.0
+_PRUNE_TIMEOUT = 30.0
 """Seconds to wait while another process prunes."""
 
 
@@ -157,7 +157,7 @@ async def _prune(
             click.confirm(question, abort=True, err=True)
         async with Tracker(db.url, service="structjob-cli") as tracker:
             try:
-                return await tracker.prune(retention, patience=_PATIENCE)
+                return await tracker.prune(retention, patience=_PRUNE_TIMEOUT)
             except OSError as exc:
                 raise Failure(
                     f"cannot write the archive {retention.archive}: {exc.strerror or exc}; nothing was deleted that is not in the archive"

@@ -14,7 +14,7 @@ from structjob.store import claims
 _KNOWN = 10_000
 """Maximum number of jobs whose last attempt is remembered."""
 
-_LATE = 60.0
+_ANSWER_TIMEOUT = 60.0
 """Seconds during which a claim whose answer was lost may still be executed. It may have been sent
 already when the database became unavailable.
 """
@@ -45,7 +45,7 @@ class _Unanswered:
         The first look is due as soon as the database answers; the second when a claim that was sent
         can no longer arrive.
         """
-        return self.missed is None or time.monotonic() - self.missed >= _LATE
+        return self.missed is None or time.monotonic() - self.missed >= _ANSWER_TIMEOUT
 
 
 class Claiming:

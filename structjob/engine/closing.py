@@ -22,7 +22,7 @@ CONNECTIONS_SHARE = 0.1
 It is one second at most.
 """
 
-_LATE = 0.1
+_CLEANUP_TIMEOUT = 0.1
 """Seconds that an engine may exceed its time for closing."""
 
 
@@ -69,7 +69,7 @@ async def _close_engine(host: Host, deadline: float) -> bool:
         return await asyncio.to_thread(engine.close_without_loop, deadline - time.monotonic())
     with suppress(TimeoutError):
         # The engine's own loop may no longer run.
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _LATE):
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _CLEANUP_TIMEOUT):
             return await host.on_own_loop(engine.close(max(0.0, deadline - time.monotonic())))
     return False
 

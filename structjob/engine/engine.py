@@ -48,7 +48,7 @@ _LAST_TRY = 2.0
 _LAST_WAIT = 1.0
 """Seconds that the exit of the interpreter waits for another program's transaction."""
 
-_PARTING = 0.1
+_LOCK_TIMEOUT = 0.1
 """Maximum seconds that closing waits for threads that are recording."""
 
 _STILL_RUNNING = (
@@ -175,13 +175,13 @@ class Engine:
         Returns:
             Whether everything is stored.
         """
-        complete, parting, began = False, min(timeout / 10, 1.0), time.monotonic()
+        complete, reserve, began = False, min(timeout / 10, 1.0), time.monotonic()
         left = count_of(self._accounts.waiting(), "event", "waits", "wait")
         diagnostics.debug("closing session %d; %s", self.recorder.session.session_id, left)
         try:
             self._revive(closing=True)
             with contextlib.suppress(TimeoutError, StoreUnavailable):
-                async with asyncio.timeout(timeout - parting):
+                async with asyncio.timeout(timeout - reserve):
                     await self.link.opening()
                     await self._deliver_most()
                     await self.link.once(self._keeper.take_back_own)
@@ -191,16 +191,16 @@ class Engine:
                     with contextlib.suppress(StoreUnavailable):
                         await self.claiming.withdraw()
                     # a heartbeat after its end would make the session look alive
-                    await self._cancel_tasks(parting)
+                    await self._cancel_tasks(reserve)
                     await self._end_own()
                     complete = True
         finally:
             self.end_recording()
             self.recorder.wake = _nothing
             try:
-                await self._stop(parting)
+                await self._stop(reserve)
             finally:  # cancelled once more
-                self._let_go(complete)
+                self._release(complete)
         diagnostics.debug(
             "closed session %d in %.1f ms, %s stored",
             self.recorder.session.session_id, (time.monotonic() - began) * 1000, "everything" if complete else "not everything",
@@ -221,7 +221,7 @@ class Engine:
         self.recorder.wake = _nothing
         self.drain(seconds)
         self._waiters.fail(StoreUnavailable(_NO_LOOP))
-        self._let_go(complete=False)
+        self._release(complete=False)
         left = self.ledger()
         return not left.spilled and not left.in_memory
 
@@ -316,11 +316,11 @@ class Engine:
         # At this point every event is stored, explained by the ending, or lost.
         source.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
 
-    def _let_go(self, complete: bool) -> None:
+    def _release(self, complete: bool) -> None:
         self._adopted.close()
         for queue in self.recorder.queues():
             queue.closed = True  # a thread that waits for room must not wait longer
-        deadline = time.monotonic() + _PARTING
+        deadline = time.monotonic() + _LOCK_TIMEOUT
         while not self.recorder.quiet():
             if time.monotonic() > deadline:
                 # A thread may write its number at any time: the files stay open and locked until

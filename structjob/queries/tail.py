@@ -52,7 +52,7 @@ POLL = 1.0
 this time.
 """
 
-PATIENCE = 15.0
+MISSING_TIMEOUT = 15.0
 """Seconds to wait for a missing number before the numbers after it are returned."""
 
 CHUNK = 100
@@ -422,7 +422,7 @@ class Tail(Generic[T_co]):
         ones.
         """
         now = asyncio.get_running_loop().time()
-        if self._all_looked_at is not None and now - self._all_looked_at < PATIENCE:
+        if self._all_looked_at is not None and now - self._all_looked_at < MISSING_TIMEOUT:
             return False
         self._all_looked_at = now
         return True
@@ -493,7 +493,7 @@ class Tail(Generic[T_co]):
             explained = await self._sessions.explanations(holes) if holes else {}
             for session_id, found in numbers.items():
                 since, highest = self._blocked.get(session_id, (now, 0))
-                gave_up = highest if now - since >= PATIENCE else 0
+                gave_up = highest if now - since >= MISSING_TIMEOUT else 0
                 before = self._read.sessions[session_id]
                 explanations = explained.get(session_id, ())
                 items, reached = advance(session_id, before, found, explanations, gave_up)

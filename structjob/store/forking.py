@@ -10,7 +10,7 @@ from types import TracebackType
 
 from structjob.process import at_fork
 
-_PATIENCE = 1.0
+_FORK_TIMEOUT = 1.0
 """Maximum time that a fork waits, in seconds. Longer queries do not delay the fork further."""
 
 
@@ -45,7 +45,7 @@ class _Gate:
         """Block new calls, and return when no call is inside or the timeout is over."""
         with self._condition:
             self._shut = True
-            self._condition.wait_for(lambda: not self._inside, _PATIENCE)
+            self._condition.wait_for(lambda: not self._inside, _FORK_TIMEOUT)
 
     def open(self) -> None:
         """Admit calls again."""

@@ -54,7 +54,7 @@ query.
 
 _TRIES = 6
 """Maximum number of tries for a transaction that conflicts with another one."""
-_PARTING = 1.0
+_CLOSE_TIMEOUT = 1.0
 """Seconds to wait for the server when connections are closed."""
 
 _unasked: contextvars.ContextVar[bool] = contextvars.ContextVar("structjob_unasked", default=False)
@@ -110,7 +110,7 @@ class ServerStore:
         self._connections: dict[int, Any] = {}
         """The driver's connections, by `id`."""
         self.in_use: set[int] = set()
-        self._parting: set[asyncio.Task[Any]] = set()
+        self._ending: set[asyncio.Task[Any]] = set()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.masked_url}>"
@@ -222,13 +222,13 @@ class ServerStore:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        parting = {*self._parting, self._spawn(engine.dispose())}
+        ending = {*self._ending, self._spawn(engine.dispose())}
         try:
-            await asyncio.wait(parting, timeout=_PARTING)
+            await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
         finally:
             for connection in list(self._connections.values()):
                 self.cut(connection)
-        await asyncio.wait(parting, timeout=_PARTING)
+        await asyncio.wait(ending, timeout=_CLOSE_TIMEOUT)
 
     # -- writing
     # --------------------------------------------------------------------------
@@ -427,12 +427,12 @@ class ServerStore:
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         # An empty context: context variables of the caller must not live as long as the connection.
         task: asyncio.Task[T] = contextvars.Context().run(asyncio.create_task, work)
-        self._parting.add(task)
-        task.add_done_callback(self._parted)
+        self._ending.add(task)
+        task.add_done_callback(self._ended)
         return task
 
-    def _parted(self, task: asyncio.Task[Any]) -> None:
-        self._parting.discard(task)
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._ending.discard(task)
         if not task.cancelled():
             task.exception()  # mark the exception as retrieved, because the caller may be gone
 

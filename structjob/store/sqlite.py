@@ -65,7 +65,7 @@ interrupted there.
 _STOP_EVERY = 0.05
 """Seconds between two interruptions of a query that must stop."""
 
-_PARTING = 1.0
+_CLOSE_TIMEOUT = 1.0
 """Seconds that the writing connection waits, on closing, for the reading connection."""
 
 
@@ -207,10 +207,10 @@ class SQLiteStore:
             )
         with self._busy:
             if self._writing is not None:
-                _let_go(self._writing)
+                _close_connection(self._writing)
                 self._connection = self._writing = None
         if self._reading is not None:
-            _let_go(self._reading)
+            _close_connection(self._reading)
             self._reading = self._file = None
         file = DatabaseFile.at(self.path, existing(self.path))
         reading = _core(self._connect(for_reading=True), "PRAGMA query_only=1")
@@ -219,7 +219,7 @@ class SQLiteStore:
             self._file = self._reading_file = file.with_logs()
             self._check_file()
         except BaseException:
-            _let_go(reading)
+            _close_connection(reading)
             self._file = None
             raise
         self._reading = reading
@@ -231,7 +231,7 @@ class SQLiteStore:
             # The data stored so far must be in the file, wherever the file was moved to.
             with contextlib.suppress(sqlite3.Error, DBAPIError):
                 self._writing.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            _let_go(self._writing)
+            _close_connection(self._writing)
             self._connection = self._writing = None
         if file.replaced():
             file.remove_logs()
@@ -313,27 +313,27 @@ class SQLiteStore:
     async def close(self) -> None:
         self._closing = True
         # Both close calls run even if this coroutine is cancelled.
-        parting = [self._reader.submit(self._close_reading), self._writer.submit(self._close)]
+        closing = [self._reader.submit(self._close_reading), self._writer.submit(self._close)]
         self._reader.close()
         self._writer.close()
-        await asyncio.wait(parting)
-        for closed in parting:
+        await asyncio.wait(closing)
+        for closed in closing:
             closed.result()
 
     def _close_reading(self) -> None:
         try:
             if self._reading is not None and self.path is not None:
-                _let_go(self._reading)
+                _close_connection(self._reading)
             self._reading = None
         finally:
             self._read.set()
 
     def _close(self) -> None:
         # If two connections close at the same moment, the write-ahead log may remain on disk.
-        self._read.wait(_PARTING)
+        self._read.wait(_CLOSE_TIMEOUT)
         with self._busy:
             if self._writing is not None:
-                _let_go(self._writing)
+                _close_connection(self._writing)
                 self._connection = self._writing = None
 
     # -- writing
@@ -464,7 +464,7 @@ class SQLiteStore:
         changes = self._unchanging and self.path is not None and not is_unchanging(self.path)
         if self._reading is not None and (changes or self._reading_file is not self._file):
             if self.path is not None:
-                _let_go(self._reading)
+                _close_connection(self._reading)
             self._reading = None
         if self._reading is None:
             self._reading, self._reading_file = self._connect_to_read(), self._file
@@ -651,7 +651,7 @@ def _undisguised() -> Iterator[None]:
         raise (exc.orig or exc) from None
 
 
-def _let_go(connection: Connection) -> None:
+def _close_connection(connection: Connection) -> None:
     raw = connection.connection.dbapi_connection
     connection.invalidate()
     connection.close()

@@ -323,9 +323,9 @@ class Child:
         more.
         """
         if all(other.done.done() for other in self._streams if other.target == stream.target):
-            self._loop.call_later(RELEASE, self._let_go, stream.target)
+            self._loop.call_later(RELEASE, self._close_stdout, stream.target)
 
-    def _let_go(self, target: int) -> None:
+    def _close_stdout(self, target: int) -> None:
         if not self._ended.done() and not os.isatty(target):
             replace_with_null(target)
 
