@@ -180,6 +180,10 @@ def test_a_crash_says_why_the_process_died(tmp_path, db_url, how, reason):
         else:
             assert text.startswith(f"Fatal Python error: {reason}\n")
             assert "in died_here" in text
+            # the other threads are in the event only
+            assert ("most recent call first" in text.partition("Current thread")[0]) == (
+                text is not record.error.traceback
+            )
     assert done.stderr.count("Fatal Python error") == 0
 
 

@@ -59,6 +59,7 @@ class CrashNotices:
         redactor = SETUP.redactor
         self._reason: str = "" if fault is None else fault.reason
         self._stack: str | None = None if fault is None else fault.stack
+        self._log: str | None = None if fault is None else fault.log
         if redactor is not None and self._stack is not None:
             self._reason, self._stack = redactor.text(self._reason), redactor.text(self._stack)
         self._made: dict[str, _Notice] = {}
@@ -84,8 +85,8 @@ class CrashNotices:
             "error_message": f"its process ended without finishing it{self._reason and f': {self._reason}'}",
             "error_fingerprint": of_words("Crashed", self._reason, job["operation"]),
         }  # fmt: skip
-        if self._stack is not None:
-            attrs["fault_log"] = self._stack
+        if self._log is not None:
+            attrs["fault_log"] = self._log
         body = body_of(scope, _LEVEL, dict(attrs), kind=_KIND, ns=ns)
         number = self._recorder.take_number()
         return _Notice(scope, attrs, ns, number, seal_event(body, number))

@@ -19,7 +19,7 @@ from structjob.process import on_reset
 _NAME = "fault.log"
 _MOST = 16 * 1024
 """Maximum bytes that are read of it, the last ones."""
-_TITLE = "Fatal Python error: "
+_TITLE, _THREAD = "Fatal Python error: ", "Current thread "
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +28,13 @@ class Fault:
 
     Attributes:
         reason: Why it died, such as ``Segmentation fault``.
-        stack: The stacks of its threads.
+        stack: The reason, and the stack of the thread in which it happened.
+        log: Everything, with the stacks of the other threads.
     """
 
     reason: str
     stack: str
+    log: str
 
 
 class FaultLog:
@@ -130,7 +132,11 @@ def read_fault(directory: Path) -> Fault | None:
             text = file.read(_MOST).decode("utf-8", "replace").strip()
     except OSError:
         return None
-    lines = [line for line in text.splitlines() if line.startswith(_TITLE)]
     if not text:
         return None
-    return Fault(lines[-1].removeprefix(_TITLE) if lines else "", text)
+    # The last dump counts, if there are several.
+    title = next((line for line in reversed(text.splitlines()) if line.startswith(_TITLE)), "")
+    at = text.rfind(_THREAD)
+    thread = text[at:].partition("\n\n")[0]
+    stack = f"{title}\n\n{thread}".lstrip() if at >= 0 else text
+    return Fault(title.removeprefix(_TITLE), stack, text)

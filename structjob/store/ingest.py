@@ -255,7 +255,7 @@ class Notices:
         session_id: The session that the events belong to: the one that ends the dead session.
         lines: Job id → the event's line.
         reason: Why the process of the dead session died; empty if it is not known.
-        stack: The stacks of its threads at that moment.
+        stack: The stack of the thread in which it died.
     """
 
     session_id: int
