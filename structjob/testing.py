@@ -436,13 +436,11 @@ def _left(tracked: Tracked) -> str:
     """Return a message about jobs or trackers that the test left open, or an empty text."""
     from structjob.engine.shutdown import open_hosts
 
-    running = [job.operation for job in tracked.jobs if job.status == "running"]
+    running = [job for job in tracked.jobs if job.status == "running"]
     if running:
-        names = ", ".join(map(repr, running))
+        names = ", ".join(repr(job.operation) for job in running)
         hint = ""
-        if any(
-            isinstance(job.metadata, Mapping) and "path" in job.metadata for job in tracked.jobs
-        ):
+        if any("path" in job.metadata for job in running):
             hint = (
                 "\na request ends when its response is closed; with Flask's client: "
                 "client.get(path, buffered=True)"
