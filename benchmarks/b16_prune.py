@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from contextlib import closing
+from datetime import timedelta
 from time import perf_counter
 from typing import Any
 
@@ -63,7 +64,7 @@ async def _written(tracker: Any, log: Any, seconds: float) -> float:
 async def _prune_on(tracker: Tracker) -> None:
     """Prune until cancelled: a fast machine is done before the writer has been measured."""
     while True:
-        await tracker.prune(30)
+        await tracker.prune(timedelta(days=30))
 
 
 def prune(*, events: int, seconds: float, name: str) -> dict[str, float]:
@@ -75,7 +76,7 @@ def prune(*, events: int, seconds: float, name: str) -> dict[str, float]:
             await tracker.flush()
             await _fill(name, url, events)
             began = perf_counter()
-            pruned = await tracker.prune(30)
+            pruned = await tracker.prune(timedelta(days=30))
             rate = events / (perf_counter() - began)
             assert pruned.events == events
 
