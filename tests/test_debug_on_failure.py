@@ -92,7 +92,8 @@ def test_a_job_that_ran_tells_nothing_afterwards(opened):
     """R33: what is logged into an ended job is dropped as before; so are events outside jobs."""
     log.debug("outside")
     job = opened.job("nightly").begin()
-    job.log.debug("within")
+    job.log.debug("within", job_id="other", text=',"job_id":"another"')
+    log.debug("outside", job_id=job.id)
     job.end(error=ValueError("broken"))
     job.log.debug("later")
     log.debug("outside")
