@@ -10,7 +10,7 @@ import threading
 from collections import deque
 
 from structjob.process import at_fork
-from structjob.spool.line import guessed_job_of, job_of
+from structjob.spool.line import job_of
 
 KEPT_BYTES = 512 * 1024
 """Maximum bytes of the events that are kept for one job."""
@@ -46,7 +46,7 @@ class KeptEvents:
 
     def keep(self, body: bytes) -> None:
         """Keep an event, if it belongs to a job that runs here. The oldest ones make room."""
-        job_id = guessed_job_of(body) if self._rings else None
+        job_id = job_of(body) if self._rings else None
         if job_id is None:
             return
         with _lock:
@@ -62,7 +62,7 @@ class KeptEvents:
         """Keep nothing more of a job. Return the events that were kept."""
         with _lock:
             ring = self._rings.pop(job_id, None)
-        return [] if ring is None else [body for body in ring.bodies if job_of(body) == job_id]
+        return [] if ring is None else list(ring.bodies)
 
 
 def _after_fork() -> None:
