@@ -5,11 +5,14 @@ recorded.
 import copy
 import dataclasses
 import pickle
+import re
+import traceback
 
 import pytest
 import structlog
 
 import structjob
+from structjob.context.errors import describe, format_traceback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,3 +272,68 @@ async def test_parts_of_a_group_that_are_left_out_are_counted(any_tracker):
     while isinstance(deepest["exceptions"][0], dict):
         deepest = deepest["exceptions"][0]
     assert deepest["exceptions"] == ["…[cut: 1 more of 1 exception]"]
+
+
+def _raise_from(depth, kind=ValueError):
+    # two functions in turn: Python shows a function that only calls itself as one line
+    if depth:
+        _raise_below(depth - 1, kind)
+    raise kind("deep")
+
+
+def _raise_below(depth, kind):
+    if depth:
+        _raise_from(depth - 1, kind)
+    raise kind("deep")
+
+
+def _raised(depth, cause=None):
+    try:
+        try:
+            _raise_from(depth)
+        except ValueError as exc:
+            raise exc from cause
+    except ValueError as exc:
+        return exc
+
+
+def test_a_traceback_is_as_python_prints_it():
+    one = _raised(20, cause=_raised(10))
+    for exc in (one, ExceptionGroup("several", [one, _raised(3), OSError("not raised")])):
+        assert format_traceback(exc) == "".join(traceback.format_exception(exc))
+
+
+def test_of_a_long_traceback_only_the_ends_are_formatted(monkeypatch):
+    monkeypatch.setattr("structjob.context.errors.MAX_TRACEBACK", 1_000_000)
+    exc = _raised(800, cause=_raised(450))
+    more = [len(traceback.extract_tb(one.__traceback__)) - 400 for one in (exc, exc.__cause__)]
+    text = format_traceback(exc)
+    cause, _, last = text.partition("\nThe above exception was the direct cause")
+    assert last.count("  File ") == 400
+    assert f"\n  [{more[0]} frames left out]\n" in last
+    assert f"\n  [{more[1]} frames left out]\n" in cause
+    everything = "".join(traceback.format_exception(exc))
+    assert everything.startswith(text[: text.index(f"  [{more[1]} frames")])
+    assert everything.endswith(text[text.rindex(" left out]\n") + 11 :])
+
+
+def test_a_cut_traceback_tells_how_many_frames_were_left_out():
+    exc = _raised(800)
+    text = format_traceback(exc)
+    more = len(traceback.extract_tb(exc.__traceback__)) - 400
+    assert re.search(rf"\n…\[cut: [\d,]+ characters and {more} more frames\]\n", text)
+    assert text.endswith("ValueError: deep\n")
+
+
+def test_a_frame_is_formatted_once_however_many_steps_its_exception_leaves(monkeypatch):
+    format_frame, formatted = traceback.StackSummary.format_frame_summary, []
+
+    def count(self, frame, **how):
+        formatted.append(frame)
+        return format_frame(self, frame, **how)
+
+    monkeypatch.setattr(traceback.StackSummary, "format_frame_summary", count)
+    exc = _raised(60)
+    for _ in range(50):
+        describe(exc)
+    assert len(formatted) < 70

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from structjob.context.scope import Scope, current_scope
 from structjob.exceptions import InvalidArgument
@@ -26,6 +28,13 @@ MAX_TRACEBACK = 32 * 1024
 """Maximum characters of a traceback. The middle is cut, because the ends show where it began and
 what the error was.
 """
+
+_FIRST_FRAMES, _LAST_FRAMES = 100, 300
+"""Maximum numbers of frames of one traceback that are formatted: at its start and at its end. Their
+text is about as long as `MAX_TRACEBACK`.
+"""
+_REMEMBERED_FRAMES = 1000
+"""Maximum number of frames whose text is remembered."""
 
 MAX_PARTS = 32
 """Maximum number of exceptions of a group that are recorded at each level."""
@@ -130,20 +139,96 @@ def format_traceback(exc: BaseException) -> str:
     """
     trace = traceback_of(exc)
     try:
-        text = "".join(traceback.format_exception(type(exc), exc, trace))
+        text = _formatted(exc, trace)
     except Exception:  # noqa: BLE001 -- see message_of
         # The causes, the notes or the text raised an error. The place of the exception is still
         # known.
         lines = (
-            ["Traceback (most recent call last):\n", *traceback.format_tb(trace)]
+            ["Traceback (most recent call last):\n", *_Frames.of(trace).format()]
             if trace is not None
             else []
         )
         text = f"{''.join(lines)}{type_name(exc)}: {message_of(exc)}\n"
     if len(text) > MAX_TRACEBACK:
-        cut = len(text) - MAX_TRACEBACK
-        text = f"{text[: MAX_TRACEBACK // 4]}\n…[cut: {count_of(cut, 'character')}]\n{text[-MAX_TRACEBACK * 3 // 4 :]}"
+        start, end = MAX_TRACEBACK // 4, len(text) - MAX_TRACEBACK * 3 // 4
+        left_out = count_of(end - start, "character")
+        # the lines that say how many frames are missing are cut, too
+        frames = [int(one[1].replace(",", "")) for one in _LEFT_OUT.finditer(text, start, end)]
+        if frames:
+            left_out += f" and {count_of(sum(frames), 'more frame')}"
+        text = f"{text[:start]}\n…[cut: {left_out}]\n{text[end:]}"
     return text
+
+
+def _formatted(exc: BaseException, trace: TracebackType | None) -> str:
+    """Return the text of `traceback.format_exception`, except for the middle of long tracebacks."""
+    shown = traceback.TracebackException(type(exc), exc, trace, limit=0, compact=True)
+    pending = [(shown, exc)]
+    while pending:
+        part, of = pending.pop()
+        part.stack = _Frames.of(traceback_of(of))
+        if part.__cause__ is not None:
+            pending.append((part.__cause__, _cause.__get__(of)))
+        if part.__context__ is not None:
+            pending.append((part.__context__, _context.__get__(of)))
+        if parts := getattr(part, "exceptions", None):
+            pending.extend(zip(parts, _parts.__get__(of), strict=True))
+    return "".join(shown.format())
+
+
+_LEFT_OUT = re.compile(r"^[ |]*\[([\d,]+) frames? left out\]$", re.MULTILINE)
+
+
+class _Frames(traceback.StackSummary):
+    """The frames of one traceback, of which the middle is left out if there are many.
+
+    Every step that an exception leaves formats almost the same frames. Their texts are remembered,
+    because Python parses the source of each frame to mark the place in the line.
+    """
+
+    left_out = 0
+    """Number of frames that are left out after the first ones."""
+    _texts: ClassVar[dict[tuple[Any, ...], str]] = {}
+
+    @classmethod
+    def of(cls, trace: TracebackType | None) -> _Frames:
+        """Return the frames of *trace*."""
+        count, one = 0, trace
+        while one is not None:
+            count, one = count + 1, one.tb_next
+        left_out = count - _FIRST_FRAMES - _LAST_FRAMES
+        if left_out <= 0 or hasattr(sys, "tracebacklimit"):
+            return cls(traceback.extract_tb(trace))
+        last = trace
+        for _ in range(count - _LAST_FRAMES):
+            assert last is not None  # noqa: S101 -- there are more frames
+            last = last.tb_next
+        found = cls(traceback.extract_tb(trace, _FIRST_FRAMES) + traceback.extract_tb(last))
+        found.left_out = left_out
+        return found
+
+    def format(self, **how: Any) -> list[str]:
+        if not self.left_out:
+            return super().format(**how)
+        return [
+            *_Frames(self[:_FIRST_FRAMES]).format(**how),
+            f"  [{count_of(self.left_out, 'frame')} left out]\n",
+            *_Frames(self[_FIRST_FRAMES:]).format(**how),
+        ]
+
+    def format_frame_summary(self, frame_summary: traceback.FrameSummary, **how: Any) -> str:
+        one = frame_summary
+        key = (
+            *(one.filename, one.lineno, one.name, one.line),
+            *(one.end_lineno, one.colno, one.end_colno, *how.items()),
+        )
+        text = self._texts.get(key)
+        if text is None:
+            text = super().format_frame_summary(one, **how)
+            if len(self._texts) >= _REMEMBERED_FRAMES:
+                self._texts.clear()
+            self._texts[key] = text
+        return text
 
 
 def traceback_of(exc: BaseException) -> TracebackType | None:
