@@ -90,6 +90,7 @@ def test_jobs_as_json_is_an_array(shell: Shell) -> None:
     [
         (("--status", "failed"), ["nightly"]),
         (("--status", "failed", "--status", "running"), ["nightly"]),
+        (("--status", "failed,crashed"), ["nightly"]),
         (("--type", "migration"), ["vm-migrate"]),
         (("--owner", "bob"), ["import"]),
         (("--category", "batch"), ["nightly"]),

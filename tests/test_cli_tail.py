@@ -115,7 +115,12 @@ def test_the_lines_around_one(shell: Shell) -> None:
         in shell.run("logs", "--around", f"{event['session_id']}:9999").stderr.decode()
     )
     shell.ok("logs", "--around", "1:1", code=3)
-    for wrong in (("--around", "x"), ("--around", "1:1", "-l", "error"), ("--exact",)):
+    for wrong in (
+        ("--around", "x"),
+        ("--around", "1:1", "-l", "error"),
+        ("--exact",),
+        ("-l", "info,error"),
+    ):
         shell.ok("logs", *wrong, code=2)
 
 
@@ -125,6 +130,9 @@ def test_every_filter_has_an_option(shell: Shell) -> None:
     """
     for options, expected in (
         (("-l", "success", "--exact"), {"checksums match"}),
+        (("-l", "success,warning", "--exact"), {"checksums match", "disk is slow"}),
+        (("--category", "batch", "--kind", "step_start,retry"), {"load"}),
+        (("--category", "batch", "--stream", "stdout,stderr"), set()),
         (("--scope", "task", "--kind", "log"), {"chunk copied"}),
         (("--category", "batch", "--kind", "step_start"), {"load"}),
         (

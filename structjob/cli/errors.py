@@ -68,12 +68,7 @@ def errors() -> None:
 
 
 @errors.command("list")
-@click.option(
-    "--status",
-    multiple=True,
-    type=click.Choice(tuple(_LOOKS)),
-    help="Only errors of this status; may be repeated.",
-)
+@options.several("--status", choices=tuple(_LOOKS), help="Only errors of this status")
 @click.option("--all", "every", is_flag=True, help="Include resolved errors.")
 @click.option(
     "--final",

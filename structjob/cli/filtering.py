@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from structjob.cli import options
 from structjob.cli.times import moment
 from structjob.models import STREAMS
 
@@ -54,11 +55,15 @@ _OPTIONS = (
     click.option(
         "-l",
         "--level",
-        type=click.Choice(LEVELS, case_sensitive=False),
+        type=options.OneOrMore(LEVELS, case_sensitive=False),
         metavar="LEVEL",
         help="Only lines of this level and above: debug, info, success, warning, error, critical.",
     ),
-    click.option("--exact", is_flag=True, help="With --level: only lines of exactly this level."),
+    click.option(
+        "--exact",
+        is_flag=True,
+        help="With --level: only lines of exactly this level, or of several: -l info,error.",
+    ),
     click.option(
         "-w",
         "--where",
@@ -76,22 +81,24 @@ _OPTIONS = (
     click.option(
         "--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."
     ),
-    click.option(
+    options.several(
         "--stream",
-        type=click.Choice(STREAMS),
-        help="Only lines of this stream: output of a program (stdout, stderr), or log calls (system).",
+        choices=STREAMS,
+        help="Only lines of this stream: output of a program (stdout, stderr), or log calls (system)",
     ),
-    click.option(
+    options.several(
         "--scope",
         "type",
-        type=click.Choice(("system", "job", "task")),
-        help="Only lines outside jobs (system), of a job but no step (job), or of a step (task).",
+        choices=("system", "job", "task"),
+        help="Only lines outside jobs (system), of a job but no step (job), or of a step (task)",
     ),
     click.option("--system", is_flag=True, hidden=True),
     click.option(
         "--kind",
         metavar="NAME",
-        help="Only lines of this kind: log, output, step_start, step_end, operation_end, progress and others.",
+        multiple=True,
+        callback=options.separated,
+        help="Only lines of this kind: log, output, step_start, step_end, operation_end, progress and others; may be repeated, or take several with commas.",
     ),
     click.option("--logger", metavar="NAME", help="Only lines of this logger."),
     click.option("--source", hidden=True),
@@ -149,7 +156,11 @@ def chosen(given: dict[str, Any], id_: str | None) -> dict[str, Any]:
     if given["exact"]:
         if given["level"] is None:
             raise click.UsageError("--exact needs --level.")
-        given = {**given, "level": None, "levels": given["level"]}
+        given = {**given, "level": None, "levels": options.parts([given["level"]])}
+    elif given["level"] is not None and "," in given["level"]:
+        raise click.UsageError(
+            f"--level means this level and above: give one, or add --exact for {given['level']}."
+        )
     found = {
         name: given[name]
         for name in _NAMES

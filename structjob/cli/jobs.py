@@ -29,19 +29,14 @@ STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
     epilog="""\b
 Examples:
   structjob jobs                       the newest jobs, each with its child jobs that failed or run
-  structjob jobs --status failed --since 8h --by ended    jobs that failed in the last 8 hours, whenever they began
+  structjob jobs --status failed,crashed --since 8h --by ended    jobs that failed in the last 8 hours, whenever they began
   structjob jobs --slower              jobs that take, or took, longer than usual
   structjob jobs --sort duration --operation nightly
   structjob jobs --attempts -n 50      the newest 50 attempts of all jobs
   structjob jobs --watch               running jobs with progress and time left
   structjob jobs --json | jq -r '.[].id'"""
 )
-@click.option(
-    "--status",
-    multiple=True,
-    type=click.Choice(STATUSES),
-    help="Only jobs with this status; may be repeated.",
-)
+@options.several("--status", choices=STATUSES, help="Only jobs with this status")
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
 @click.option(
     "--operation", metavar="TEXT", help="Only jobs with this operation (the name of the job)."

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from structjob.cli.database import Database
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,6 +73,46 @@ def json_forms(function: F) -> F:
         help="Write JSON lines to stdout; --json=array: one JSON array.",
     )
     return lines(click.option(_ARRAY, "json_form", flag_value="array", hidden=True)(function))
+
+
+def parts(values: Iterable[str]) -> tuple[str, ...]:
+    """Return the values of an option that takes several, repeated or separated by commas."""
+    return tuple(part.strip() for value in values for part in value.split(","))
+
+
+def separated(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[str, ...]:
+    """Split the values of an option at commas, as its callback."""
+    return parts(values)
+
+
+class OneOrMore(click.Choice[str]):
+    """One of the choices, or several separated by commas; its value is still one text."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        one = super().convert
+        return ",".join(one(part, param, ctx) for part in parts([value]))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        before, comma, last = incomplete.rpartition(",")
+        found = super().shell_complete(ctx, param, last)
+        for item in found:
+            item.value = f"{before}{comma}{item.value}"
+        return found
+
+
+def several(*names: str, choices: Sequence[str], help: str) -> Callable[[F], F]:
+    """Add an option that takes some of *choices*: repeated, or separated by commas."""
+    return click.option(
+        *names,
+        multiple=True,
+        type=OneOrMore(choices),
+        callback=separated,
+        help=f"{help}; may be repeated, or take several: {choices[0]},{choices[1]}.",
+    )
 
 
 def limit(help: str) -> Callable[[F], F]:

@@ -34,7 +34,7 @@ def _ages(
 ) -> dict[str, timedelta | None]:
     """Parse options such as ``debug=2d`` or ``failed=forever``."""
     found: dict[str, timedelta | None] = {}
-    for text in given:
+    for text in options.parts(given):
         name, equals, age = text.partition("=")
         if not equals or not name or not age:
             raise click.BadParameter(
@@ -70,7 +70,7 @@ files of an archive. The freed space is used for new rows; the database file doe
     metavar="LEVEL=AGE",
     multiple=True,
     callback=_ages,
-    help=f"Age for lines of this level, or {FOREVER} to keep them; may be repeated.",
+    help=f"Age for lines of this level, or {FOREVER} to keep them; may be repeated, or take several with commas.",
 )
 @click.option(
     "--status",
@@ -78,7 +78,7 @@ files of an archive. The freed space is used for new rows; the database file doe
     metavar="STATUS=AGE",
     multiple=True,
     callback=_ages,
-    help=f"Age for jobs of this status, or {FOREVER} to keep them; may be repeated.",
+    help=f"Age for jobs of this status, or {FOREVER} to keep them; may be repeated, or take several with commas.",
 )
 @click.option(
     "--archive",

@@ -35,10 +35,10 @@ token. For operation behind a proxy, see docs/http.md."""
     help="File with the tokens; create them with `structjob token create`.",
 )
 @click.option("--read-only", is_flag=True, help="Refuse requests to cancel, resolve and prune.")
-@click.option("--allowed-host", multiple=True, metavar="NAME", help="Host name under which browsers reach this server; may be repeated.")  # fmt: skip
-@click.option("--proxy", multiple=True, metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-* headers are trusted; may be repeated.")  # fmt: skip
-@click.option("--cors", multiple=True, metavar="ORIGIN", help="Origin, such as https://ops.example, whose scripts may read the API with a token; may be repeated.")  # fmt: skip
-@click.option("--frame-ancestor", multiple=True, metavar="ORIGIN", help="Origin that may show these pages in a frame; may be repeated.")  # fmt: skip
+@click.option("--allowed-host", multiple=True, callback=options.separated, metavar="NAME", help="Host name under which browsers reach this server; may be repeated.")  # fmt: skip
+@click.option("--proxy", multiple=True, callback=options.separated, metavar="ADDRESS", help="Address of a proxy whose X-Forwarded-* headers are trusted; may be repeated.")  # fmt: skip
+@click.option("--cors", multiple=True, callback=options.separated, metavar="ORIGIN", help="Origin, such as https://ops.example, whose scripts may read the API with a token; may be repeated.")  # fmt: skip
+@click.option("--frame-ancestor", multiple=True, callback=options.separated, metavar="ORIGIN", help="Origin that may show these pages in a frame; may be repeated.")  # fmt: skip
 @click.option("--open", "browser", is_flag=True, help="Open the pages in a browser.")
 @options.database
 def serve(
