@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 from cli_support import SAMPLE, Shell
+from click.testing import CliRunner
 
+from structjob.cli.app import cli
 from structjob.cli.stats import percentage, size
 
 
@@ -239,7 +241,7 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
             "error: no error has the fingerprint zzz\nnext:  structjob errors --all\n",
         ),
         (("errors", "resolve", "'; DROP"), 3, "no error has the fingerprint '; DROP"),
-        (("errors", "lst"), 2, "No such command 'lst'"),
+        (("errors", "lst"), 2, "Unknown command 'lst'; did you mean 'list'?"),
         (("errors", "--all", "--status", "open"), 2, "--all shows every status"),
         (("errors", "--since", "1h", "--until", "2h"), 2, "is after until"),
         (("errors", "--step", "nothing"), 0, "no errors match (step)"),
@@ -366,3 +368,22 @@ def test_errors_per_hour(tmp_path: Path) -> None:
     assert "CommandFailed 1" in printed
     found = shell.json("stats", "errors", "--bucket", "1h")
     assert sum(sum(one["counts"].values()) for one in found) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("jobs nightly", "structjob show nightly (one job, or the newest of this name), or structjob jobs --operation nightly"),
+        ("errors nightly", "structjob errors --operation nightly"),
+        ("errors list nightly", "structjob errors show nightly"),
+        ("stats nightly", "structjob stats --operation nightly"),
+        ("stats steps nightly", "structjob stats steps --operation nightly"),
+        ("stats storage nightly", "stats does not take 'nightly'"),
+        ("sessions nightly", "structjob sessions"),
+    ],
+)  # fmt: skip
+def test_a_name_where_none_is_taken_gets_what_to_type(words: str, said: str) -> None:
+    """A job's or an operation's name after a command that takes only options (R49)."""
+    done = CliRunner().invoke(cli, words.split(), prog_name="structjob")
+    assert done.exit_code == 2
+    assert said in done.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -39,6 +40,13 @@ _OUTCOMES = {
 _WHERE = 40
 
 
+_INSTEAD = [
+    (("errors", "show", "{}"), "one error, by the beginning of its id"),
+    (("errors", "--operation", "{}"), "the errors of this operation"),
+]
+"""What to type for an argument of ``errors``; see `options.WithoutArguments`."""
+
+
 class _Default(click.Group):
     """A group that runs its command ``list`` if it is given only options."""
 
@@ -46,6 +54,18 @@ class _Default(click.Group):
         if not args or (args[0].startswith("-") and args[0] not in ctx.help_option_names):
             args = ["list", *args]
         return super().parse_args(ctx, args)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if self.get_command(ctx, args[0]) is None:
+            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            ctx.fail(
+                f"Unknown command {args[0]!r}; did you mean {close[0]!r}?"
+                if close
+                else options.misplaced(ctx, args[0], _INSTEAD)
+            )
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
@@ -67,7 +87,7 @@ def errors() -> None:
     """List errors, show one, or mark one as resolved."""
 
 
-@errors.command("list")
+@errors.command("list", cls=options.WithoutArguments, instead=_INSTEAD)
 @options.several("--status", choices=tuple(_LOOKS), help="Only errors of this status")
 @click.option("--all", "every", is_flag=True, help="Include resolved errors.")
 @click.option(

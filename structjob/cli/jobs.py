@@ -26,6 +26,11 @@ STATUSES = ("pending", "running", "completed", "failed", "cancelled", "crashed")
 
 
 @click.command(
+    cls=options.WithoutArguments,
+    instead=[
+        (("show", "{}"), "one job, or the newest of this name"),
+        (("jobs", "--operation", "{}"), "all of this name"),
+    ],
     epilog="""\b
 Examples:
   structjob jobs                       the newest jobs, each with its child jobs that failed or run
@@ -34,7 +39,7 @@ Examples:
   structjob jobs --sort duration --operation nightly
   structjob jobs --attempts -n 50      the newest 50 attempts of all jobs
   structjob jobs --watch               running jobs with progress and time left
-  structjob jobs --json | jq -r '.[].id'"""
+  structjob jobs --json | jq -r '.[].id'""",
 )
 @options.several("--status", choices=STATUSES, help="Only jobs with this status")
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from structjob.cli.database import Database
+from structjob.cli.screen import command_line
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -36,6 +37,50 @@ def database(function: F) -> F:
 def json_output(function: F) -> F:
     """Add ``--json``; the command receives it as *as_json*."""
     return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
+
+
+def db_option(ctx: click.Context) -> str:
+    """Return what ``--db`` needs in a command to type."""
+    given = ctx.find_root().obj
+    return given.option if isinstance(given, Database) else ""
+
+
+class WithoutArguments(click.Command):
+    """A command that takes only options. An argument gets the commands that take it.
+
+    Args:
+        instead: What to type for an argument: the words of a command, and what it shows. ``{}`` is
+            the argument.
+    """
+
+    def __init__(self, *args: Any, instead: Sequence[tuple[tuple[str, ...], str]], **extra: Any):
+        super().__init__(*args, **extra)
+        self._instead = instead
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(misplaced(ctx, rest[0], self._instead))
+        return rest
+
+
+def misplaced(
+    ctx: click.Context, given: str, instead: Sequence[tuple[tuple[str, ...], str]]
+) -> str:
+    """Return the message for the argument *given* of a command that does not take it.
+
+    Args:
+        ctx: The context of the command.
+        given: The argument.
+        instead: See `WithoutArguments`.
+    """
+    typed = [
+        f"{command_line(*(given if word == '{}' else word for word in words), db=db_option(ctx))} ({what})"
+        for words, what in instead
+    ]
+    advice = f"; type {', or '.join(typed)}" if typed else ""
+    return f"{ctx.command_path} does not take {given!r}{advice}"
 
 
 class JsonForms(click.Command):

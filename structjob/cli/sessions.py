@@ -28,13 +28,18 @@ _LOOKS = {
 
 
 @click.command(
+    cls=options.WithoutArguments,
+    instead=[
+        (("sessions",), "all sessions, with their programs"),
+        (("jobs", "--operation", "{}"), "the jobs of this name"),
+    ],
     epilog="""\b
 Examples:
   structjob sessions
   structjob sessions --live
   structjob sessions --json | jq '.[] | select(.status == "died")'
 
-A session is one tracker in one process. `structjob verify` tells whether all of its lines are stored."""
+A session is one tracker in one process. `structjob verify` tells whether all of its lines are stored.""",
 )
 @click.option("--live", is_flag=True, help="Only sessions that have not ended.")
 @options.limit("Maximum number of sessions.")

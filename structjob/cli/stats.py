@@ -41,7 +41,48 @@ _ROWS = 48
 """Number of time intervals that a person can take in at once."""
 
 
+_WHAT = (
+    "operations",
+    "steps",
+    "projects",
+    "throughput",
+    "errors",
+    "errors-by-job",
+    "volume",
+    "storage",
+)
+
+
+class _Stats(click.Command):
+    """The command. A name in place of a statistic, or after it, gets what to type."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, args)
+        what = ctx.params.get("what")
+        if what in _WHAT and rest and not ctx.resilient_parsing:
+            ctx.fail(options.misplaced(ctx, rest[0], _instead(what)))
+        return rest
+
+
+def _instead(what: str) -> Sequence[tuple[tuple[str, ...], str]]:
+    words = () if what == "operations" else (what,)
+    if "operation" not in _ACCEPTED[what]:
+        return []
+    return [(("stats", *words, "--operation", "{}"), "only this operation")]
+
+
+def _statistic(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if value not in _WHAT:
+        ctx.fail(
+            f"{value!r} is not a statistic ({', '.join(_WHAT)}); for one operation, type "
+            + command_line("stats", "--operation", value, db=options.db_option(ctx))
+        )
+    return value
+
+
 @click.command(
+    cls=_Stats,
     epilog="""\b
 WHAT is one of
   operations     jobs of each operation: number by status, success rate, durations of the completed ones (the default)
@@ -60,22 +101,12 @@ Examples:
   structjob stats throughput --since 7d --bucket 1d
   structjob stats volume --json | jq .by_level
 
-P50, P95 and P99 are percentiles by nearest rank: each is one of the measured durations."""
+P50, P95 and P99 are percentiles by nearest rank: each is one of the measured durations.""",
 )
 @click.argument(
     "what",
-    type=click.Choice(
-        (
-            "operations",
-            "steps",
-            "projects",
-            "throughput",
-            "errors",
-            "errors-by-job",
-            "volume",
-            "storage",
-        )
-    ),
+    callback=_statistic,
+    shell_complete=lambda ctx, param, typed: [one for one in _WHAT if one.startswith(typed)],
     metavar="[WHAT]",
     default="operations",
 )
