@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cli_support import SAMPLE, Shell
+from cli_support import SAMPLE, Shell, typed
 from click.testing import CliRunner
 
 from structjob.cli.app import cli
@@ -387,3 +387,23 @@ def test_a_name_where_none_is_taken_gets_what_to_type(words: str, said: str) -> 
     done = CliRunner().invoke(cli, words.split(), prog_name="structjob")
     assert done.exit_code == 2
     assert said in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "following"),
+    [
+        ("stats --since 6h", "jobs --status failed --operation nightly --since 6h --by ended"),
+        (
+            "stats --since 6h --by created --category batch --utc",
+            "jobs --status failed --operation nightly --since 6h --by created --category batch --utc",
+        ),
+        ("stats errors --since today --operation nightly", "errors --since today --operation nightly"),
+        ("stats volume --until 2100-01-01", "logs -l error --last 20 --until 2100-01-01"),
+    ],
+)  # fmt: skip
+def test_the_next_command_selects_the_same_window(shell: Shell, words: str, following: str) -> None:
+    """The command below the statistics lists the jobs, errors or lines that were counted (R49)."""
+    db = f"sqlite:///{shell.directory / 'structjob.db'}"
+    said = typed(db, *words.split())
+    assert f"next:  structjob --db {db} {following}\n" in said
+    typed(db, *following.split())

@@ -81,6 +81,15 @@ def _statistic(ctx: click.Context, param: click.Parameter, value: str) -> str:
     return value
 
 
+def _window(ctx: click.Context, param: click.Parameter, value: str | None) -> datetime | None:
+    """Parse a time, and keep the text for the next command."""
+    ctx.meta[f"{_TYPED}.{param.name}"] = value
+    return moment(ctx, param, value)
+
+
+_TYPED = "structjob.stats"
+
+
 @click.command(
     cls=_Stats,
     epilog="""\b
@@ -113,10 +122,10 @@ P50, P95 and P99 are percentiles by nearest rank: each is one of the measured du
 @click.option(
     "--since",
     metavar="TIME",
-    callback=moment,
+    callback=_window,
     help="Only jobs and steps that ended (see --by), and lines that were logged, from this time on: 3h, 2d, today, 2026-05-04.",
 )
-@click.option("--until", metavar="TIME", callback=moment, help="The same, before this time.")
+@click.option("--until", metavar="TIME", callback=_window, help="The same, before this time.")
 @click.option(
     "--by",
     type=click.Choice(("created", "ended")),
@@ -153,7 +162,8 @@ def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) ->
         raise click.UsageError(f"stats {what} does not take {named}.")
     if what in _OF_WINDOWS and (what == "throughput" or not _WINDOW.isdisjoint(wanted)):
         wanted.setdefault("by", "ended")
-    execute(_stats(_Question(what, db, wanted, as_json=as_json, utc=utc)))
+    typed = {name: click.get_current_context().meta[f"{_TYPED}.{name}"] for name in sorted(_WINDOW)}
+    execute(_stats(_Question(what, db, wanted, typed, as_json=as_json, utc=utc)))
 
 
 _WINDOW = frozenset({"since", "until"})
@@ -176,8 +186,22 @@ class _Question:
     what: str
     db: Database
     filters: dict[str, Any] = field(default_factory=dict)
+    typed: Mapping[str, str | None] = field(default_factory=dict)
     as_json: bool = False
     utc: bool = False
+
+    def same(self, *names: str) -> list[str]:
+        """Return the options that select the same window, and the same values of the filters
+        *names*, in the next command.
+        """
+        kept = {**self.typed, **{name: self.filters.get(name) for name in names}}
+        words = [
+            word
+            for name, value in kept.items()
+            if value is not None
+            for word in (f"--{'type' if name == 'job_type' else name}", str(value))
+        ]
+        return [*words, "--utc"] if self.utc else words
 
 
 async def _stats(asked: _Question) -> None:
@@ -252,20 +276,30 @@ def _advise(found: Any, asked: _Question) -> None:
             f"Showing the {len(found):,} largest (more may exist): --limit {min(10 * len(found), 10_000)}"
         )
     if asked.what == "operations":
+        by = ("by",) if any(asked.typed.values()) else ()
+        same = asked.same(*by, "project", "job_type", "owner", "category")
         worst = max(found, key=lambda one: one.failed + one.crashed)
-        if worst.failed + worst.crashed:
-            status = ("--status", "failed") if worst.failed else ("--status", "crashed")
-            suggest(command_line("jobs", *status, "--operation", worst.operation, db=option))
+        status = [name for name, n in (("failed", worst.failed), ("crashed", worst.crashed)) if n]
+        if status:
+            words: tuple[str, ...] = (
+                "jobs",
+                "--status",
+                ",".join(status),
+                "--operation",
+                worst.operation,
+            )
         else:
-            suggest(command_line("stats", "steps", "--operation", found[0].operation, db=option))
+            words = ("stats", "steps", "--operation", found[0].operation)
+        suggest(command_line(*words, *same, db=option))
     elif asked.what == "errors":
-        suggest(command_line("errors", db=option))
+        suggest(command_line("errors", *asked.same("operation", "project"), db=option))
     elif asked.what == "errors-by-job":
-        suggest(command_line("logs", found[0].job_id, "-l", "error", db=option))
+        suggest(command_line("logs", found[0].job_id, "-l", "error", *asked.same(), db=option))
     elif asked.what == "volume" and any(
         found.by_level.get(level) for level in ("error", "critical")
     ):
-        suggest(command_line("logs", "-l", "error", "--last", "20", db=option))
+        same = asked.same("project")
+        suggest(command_line("logs", "-l", "error", "--last", "20", *same, db=option))
 
 
 # -- tables: headings and rows
