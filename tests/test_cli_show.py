@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from cli_support import Shell, environment, typed
 
+from structjob.cli import tables
+
 T0 = 1_767_225_600
 
 
@@ -334,3 +336,28 @@ def test_logs_without_a_pager_name_tail(tmp_path: Path, monkeypatch: pytest.Monk
         monkeypatch.setenv(name, value)
     assert typed(url, "logs", "j").endswith(" logs j --last 50\n")
     assert "next:" not in typed(url, "logs", "j", "--last", "5")
+
+
+@pytest.mark.parametrize(("unicode", "sign"), [(True, "≥"), (False, ">=")])
+def test_what_crashed_shows_at_least_how_long_it_ran(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unicode: bool, sign: str
+) -> None:
+    """When a process was killed is unknown: its duration until the last sign of life is a minimum,
+    and without a sign of life there is none (R49).
+    """
+    monkeypatch.setattr(tables, "speaks_unicode", lambda: unicode)
+    began = {"status": "running", "duration_ms": None}
+    db = imported(
+        tmp_path,
+        job("killed", parent=None, operation="killed", **began),
+        job("at-once", parent=None, operation="at-once", **began),
+        step(2, "killed", **began),
+        {"record": "event", "ts": T0 + 10.3, "message": "last", "job_id": "killed"},
+    )
+    rows = {line.split(" ", 1)[0]: line for line in typed(db, "jobs").splitlines()}
+    assert f" {sign} 10.3s " in rows["killed"]
+    assert "0ms" not in rows["at-once"]
+    for words in (("jobs", "--attempts"), ("show", "at-once")):
+        assert "0ms" not in typed(db, *words)
+    assert f"{sign} 10.3s" in typed(db, "jobs", "--attempts")
+    assert f"{sign} 8.30s" in typed(db, "show", "killed")

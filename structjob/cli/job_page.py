@@ -10,7 +10,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from structjob.cli.screen import put_rows, width_of
-from structjob.cli.tables import OURS, no_sign, took, what_failed
+from structjob.cli.tables import OURS, no_sign, spent, took, what_failed
 from structjob.cli.times import full
 from structjob.text.amounts import units, whole_percent
 from structjob.text.appearance import (
@@ -57,6 +57,9 @@ TRACEBACK = 12
 _NAME = 26
 _INTERVAL = 18
 """Columns for the time at which something ran."""
+
+_DURATION = 7
+"""Columns for a duration."""
 
 _LABEL = 14
 _LONGEST = 24
@@ -175,7 +178,7 @@ class JobPage:
             (escape(job.operation), "bold"),
             (f"  {job.status}", colour_of(job.status)),
         ]
-        if lasted is not None:
+        if lasted or (lasted is not None and job.status != "crashed"):
             # When a process was killed is unknown: its job ended after the last sign of life.
             how = {"running": " for", "crashed": ", last sign of life after"}
             row.append((f"{how.get(job.status, ' after')} {lasting(lasted)}", "dim"))
@@ -318,7 +321,7 @@ class JobPage:
         row: list[Piece] = [
             (f"  {indent}", ""),
             (f"{symbol(status)} ", colour),
-            (f"{name:<{room}} {lasting(lasted):>7}  ", ""),
+            (_beside(f"{name:<{room}} ", spent(what, self._now)) + "  ", ""),
         ]
         start = self._job.started_at
         if what.started_at is not None and start is not None and lasted is not None:
@@ -359,7 +362,7 @@ class JobPage:
     def _attempt(self, attempt: AttemptRecord, former: AttemptRecord | None) -> Iterator[Row]:
         row: list[Piece] = [
             (f"  {symbol(attempt.status)} ", colour_of(attempt.status)), (f"{attempt.attempt:<3}", ""),
-            (f"{attempt.status:<11}", colour_of(attempt.status)), (f"{lasting(took(attempt, self._now)):>8}  ", ""),
+            (f"{attempt.status:<11}", colour_of(attempt.status)), (f"{spent(attempt, self._now):>8}  ", ""),
             (full(attempt.started_at, utc=self._utc), "dim"),
         ]  # fmt: skip
         if (
@@ -434,6 +437,14 @@ class JobPage:
                 yield from wrapped(
                     [("  ", ""), (part, "red" if event.stream == "stderr" else "")], self._width, 4
                 )
+
+
+def _beside(name: str, duration: str) -> str:
+    """Return a padded name and a duration, right-aligned; a long one uses the name's padding."""
+    longer = max(len(duration) - _DURATION, 0)
+    if name.endswith(" " * (longer + 1)):
+        name = name[: len(name) - longer]
+    return f"{name}{duration:>{_DURATION}}"
 
 
 def _failure(indent: str, error: ErrorInfo, status: str) -> Row:

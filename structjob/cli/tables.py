@@ -10,7 +10,7 @@ from structjob.cli.estimates import Estimates
 from structjob.cli.screen import columns
 from structjob.cli.times import brief
 from structjob.text.amounts import units, whole_percent
-from structjob.text.appearance import bar, colour_of, counted, lasting, symbol
+from structjob.text.appearance import bar, colour_of, counted, lasting, speaks_unicode, symbol
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
 from structjob.text.wording import count_of
@@ -97,7 +97,7 @@ async def table(
             "STATUS": status_of(job.status, estimates.silent.get(job.id)),
             "DONE": Text(_done(job, estimates.underway.get(job.id))),
             "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
-            "TOOK": Text(lasting(took(job, now))),
+            "TOOK": Text(spent(job, now)),
             "LEFT": _left(expected) if expected is not None else Text(),
             "DETAIL": detail,
         })  # fmt: skip
@@ -138,6 +138,18 @@ def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float |
         if what.started_at is None or end is None
         else max(0.0, (end - what.started_at).total_seconds())
     )
+
+
+def spent(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> str:
+    """Return how long a job, an attempt or a step has taken, as text; empty if that is unknown.
+
+    When a process was killed is unknown. So of what crashed, the time until its last sign of life
+    is shown as a minimum: ``≥ 10.3s``.
+    """
+    seconds = took(what, now)
+    if what.status != "crashed":
+        return lasting(seconds)
+    return f"{'≥' if speaks_unicode() else '>='} {lasting(seconds)}" if seconds else ""
 
 
 def what_failed(error: ErrorInfo) -> str:
@@ -249,7 +261,7 @@ async def attempt_table(
             operation,
             Text(f"{symbol(attempt.status)} {attempt.status}", style=colour_of(attempt.status)),
             Text(brief(attempt.started_at, utc=utc, now=now) if attempt.started_at is not None else "", style="dim"),
-            Text(lasting(took(attempt, now))),
+            Text(spent(attempt, now)),
             Text(escape(what_failed(attempt.error)), style=colour_of(attempt.status)) if attempt.error is not None else Text(),
         ])  # fmt: skip
     return columns(_ATTEMPT_HEADINGS, rows, screen.width, right=("ATTEMPT", "TOOK"))

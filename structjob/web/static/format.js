@@ -95,6 +95,11 @@ export function duration(ms) {
   if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h " + two(Math.floor((ms % HOUR) / MINUTE)) + THIN + "m";
   return Math.floor(ms / DAY) + THIN + "d " + Math.floor((ms % DAY) / HOUR) + THIN + "h";
 }
+/** A job's or a step's duration. When a process was killed is unknown: at least until its last sign of life. */
+export function spent(ms, status) {
+  if (status !== "crashed") return duration(ms);
+  return ms ? "≥" + THIN + duration(ms) : "–";
+}
 /** One unit only: 4 m, 2 h, 38 d. */
 export function rough(ms) {
   if (ms == null) return "–";

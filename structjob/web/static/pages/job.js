@@ -1,7 +1,7 @@
 // One job: what became of it, its steps on one axis, and its log at the line that matters.
 
 import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
-import { ago, brief, bytes, clock, count, duration, full, percent, plural, when, zone } from "../format.js";
+import { ago, brief, bytes, clock, count, duration, full, percent, plural, spent, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { frames } from "../logs-text.js";
 import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
@@ -143,7 +143,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
       <div class="facts-line"><span>job <span class="mono">${job.external_job_id || job.id.slice(-8)}</span></span>${job.owner && html`<span>by <b>${job.owner}</b></span>`}
         ${data.session && html`<span>on <a href=${href("sessions", job.session_id)}><b>${data.session.host}</b> pid ${data.session.pid}</a></span>`}
         <span title=${full(job.started_at ?? job.created_at)}>${job.started_at ? "started" : "created"} <b>${when(job.started_at ?? job.created_at)}</b> ${zone(job.started_at ?? job.created_at)}, ${ago(job.started_at ?? job.created_at)}</span>
-        ${job.started_at && html`<span>${job.status === "running" ? "running" : "took"} <b>${duration(took(job))}</b></span>`}
+        ${job.started_at && html`<span>${job.status === "running" ? "running" : "took"} <b>${spent(took(job), job.status)}</b></span>`}
         ${job.parent_job_id && html`<a class="link" href=${href("jobs", job.parent_job_id)}>parent job</a>`}</div></div>
       <${Rug} data=${data} ms=${took(job)} />
       <div class="acts">${running && html`<button type="button" class="btn danger" onClick=${() => setCancelling(true)}>Cancel job…</button>`}
@@ -152,7 +152,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
         <${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("logs.txt", filter)} download>Download the lines (.txt)</a><a href=${apiUrl("logs.jsonl", filter)} download>Download the lines (.jsonl)</a><a href=${apiUrl(`jobs/${encodeURIComponent(job.id)}/export`)} download>Export the job</a><${CurlItem} path=${`jobs/${encodeURIComponent(job.id)}`} /></${Menu}></div></div>
     ${job.status === "running" && html`<${Overall} job=${job} estimate=${data.estimate} />`}
     <div class="tabs" role="group" aria-label="attempts and views">
-      ${data.attempts.length > 1 && data.attempts.map((one) => html`<button type="button" key=${one.attempt} aria-pressed=${String(one.attempt === attempt)} onClick=${() => setQuery({ attempt: one.attempt === job.attempt ? null : one.attempt, step: null, at: null })}><${Glyph} of=${one.status} /> Attempt ${one.attempt} <small>${clock(one.started_at, false)} · ${duration(one.duration_ms)}</small></button>`)}
+      ${data.attempts.length > 1 && data.attempts.map((one) => html`<button type="button" key=${one.attempt} aria-pressed=${String(one.attempt === attempt)} onClick=${() => setQuery({ attempt: one.attempt === job.attempt ? null : one.attempt, step: null, at: null })}><${Glyph} of=${one.status} /> Attempt ${one.attempt} <small>${clock(one.started_at, false)} · ${spent(one.duration_ms, one.status)}</small></button>`)}
       <button type="button" class="only-small" aria-pressed=${String(details)} onClick=${() => setDetails(!details)}>${details ? "Steps and log" : "Details"}</button>
       <span class="grow"></span><span class="bar-keys wide dim">failed <kbd>F</kbd> slowest <kbd>S</kbd></span>
       <span class="wide views"><${Segments} label="view" value=${view} onChoose=${show} items=${[["waterfall", "Waterfall"], ["tree", "Tree"], ["flat", "Flat"]]} /></span></div>

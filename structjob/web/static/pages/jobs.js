@@ -1,7 +1,7 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
 import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
-import { brief, count, dot, duration, full, percent, plural, when } from "../format.js";
+import { brief, count, dot, full, percent, plural, spent, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
@@ -68,7 +68,7 @@ function Row({ job, data, depth, open, onToggle, current, onSelect, last, unfold
     <td class="wide">${kids.length > 0 && html`<${Family}>${kids}<//>`}</td>
     <td class="wide"><${Detail} job=${job} /></td>
     <td class="r wide" title=${full(job.started_at ?? job.created_at)}>${job.started_at ? when(job.started_at) : "–"}</td>
-    <td class="r">${duration(ms)}</td>
+    <td class="r">${spent(ms, job.status)}</td>
     <td class="wide"><${Usual} ms=${ms} usual=${data.usual.get(job.operation)} status=${job.status} /></td>
     <td class="r err">${errors ? html`<a href=${href("jobs", job.id, { level: "error" })}>${dot(errors)}</a>` : html`<span class="dim">·</span>`}</td>
     <td class="wide">${job.owner ?? ""}</td><td class="wide cut">${host ?? (job.session_id ? "" : "–")}</td>
