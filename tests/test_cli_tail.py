@@ -249,9 +249,9 @@ def test_what_is_exported_cannot_steer_the_terminal(live: Shell) -> None:
     assert row["message"] == evil
 
 
-def test_job_ids_complete(shell: Shell) -> None:
-    """Behind a command that takes a job, Tab offers the newest jobs' ids; without a database it
-    offers nothing (R49).
+def test_ids_and_names_complete(shell: Shell) -> None:
+    """Tab offers the newest jobs' ids, names of operations and fingerprints, where a command takes
+    them; without a database it offers nothing (R49).
     """
 
     def offered(words: str, number: int) -> list[str]:
@@ -262,8 +262,16 @@ def test_job_ids_complete(shell: Shell) -> None:
         assert done.stderr == b""
         return [line.partition(",")[2] for line in done.stdout.decode().splitlines() if line]
 
-    assert offered("structjob show import", 2) == ["import-17"]
-    assert len(offered("structjob tail ", 2)) == len(shell.json("jobs"))
+    assert offered("structjob show import", 2) == ["import", "import-17"]
+    assert offered("structjob delete import", 2) == ["import-17"]
+    assert offered("structjob jobs --operation v", 3) == ["verify-checksums", "vm-migrate"]
+    assert offered("structjob logs --operation verify", 3) == ["verify-checksums"]
+    (error,) = shell.json("errors")
+    fingerprint = error["fingerprint"]
+    assert offered(f"structjob errors show {fingerprint[:4]}", 3) == [fingerprint]
+    assert offered("structjob errors resolve ", 3) == [fingerprint]
+    assert offered("structjob jobs --status failed,cr", 3) == ["failed,crashed"]
+    assert len(offered("structjob delete ", 2)) == len(shell.json("jobs"))
     assert offered("structjob --db none.db show ", 4) == []
 
 

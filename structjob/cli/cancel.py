@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.completion import job_ids
 from structjob.cli.database import execute, reading
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
@@ -36,7 +37,7 @@ Examples:
 A job in `async with` gets an asyncio.CancelledError in its task. A program under `structjob run` gets SIGTERM. A pending job is cancelled and
 never starts. The command waits 5 seconds at most for the job to end."""
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=job_ids)
 @click.option("--reason", metavar="TEXT", help="Reason; it becomes the job's error message.")
 @click.option(
     "--by", metavar="TEXT", help="Name of the requester, for the job's log.  [default: user@host]"

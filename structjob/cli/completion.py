@@ -1,7 +1,13 @@
-"""Shell completion of job ids, after a command that takes a job."""
+"""Shell completion of job ids, names of operations and fingerprints of errors.
+
+Every function here returns an empty list after any error, because a prompt must not show error
+messages. Words that a shell would not read as exactly one word are left out: bash inserts them
+unquoted.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,17 +16,45 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from structjob.cli.database import Database
+    from structjob.reader import Reader
 
 OFFERED = 50
-"""Maximum number of offered jobs, newest first."""
+"""Maximum number of offered words of each kind."""
+
+_ERRORS = 1000
+"""Maximum number of errors among which fingerprints are searched, latest first."""
 
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the ids of the newest jobs that begin with *incomplete*.
+    """Return the ids of the newest jobs that begin with *incomplete*."""
+    return _offered(ctx, _newest, incomplete)
 
-    Returns an empty list after any error, because a prompt must not show error messages. Ids that a
-    shell would not read as exactly one word are left out: bash inserts them unquoted.
-    """
+
+def jobs_and_operations(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return names of operations, and the ids of the newest jobs, that begin with *incomplete*."""
+    return [*operations(ctx, param, incomplete), *job_ids(ctx, param, incomplete)]
+
+
+def operations(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the names of operations that begin with *incomplete*."""
+    return _offered(ctx, _operations, incomplete)
+
+
+def fingerprints(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the fingerprints of the latest errors that begin with *incomplete*."""
+    return _offered(ctx, _fingerprints, incomplete)
+
+
+def _offered(
+    ctx: click.Context,
+    search: Callable[[Reader, str], Awaitable[Sequence[tuple[str, str]]]],
+    incomplete: str,
+) -> list[CompletionItem]:
+    """Return the words that *search* finds, each with a text about it."""
     try:
         import shlex
 
@@ -32,16 +66,38 @@ def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list
         given = ctx.params.get("db") or ctx.find_root().params.get("db")
         db = given if isinstance(given, Database) else Database()
         return [
-            CompletionItem(id_, help=escape(operation))
-            for id_, operation in execute(_newest(db, incomplete))
-            if shlex.quote(id_) == id_
+            CompletionItem(word, help=escape(about))
+            for word, about in execute(_searched(db, search, incomplete))
+            if shlex.quote(word) == word
         ]
     except Exception:  # noqa: BLE001 -- see above
         return []
 
 
-async def _newest(db: Database, prefix: str) -> list[tuple[str, str]]:
+async def _searched(
+    db: Database,
+    search: Callable[[Reader, str], Awaitable[Sequence[tuple[str, str]]]],
+    prefix: str,
+) -> Sequence[tuple[str, str]]:
     from structjob.reader import Reader
 
     async with Reader(db.url) as reader:
-        return await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)
+        return await search(reader, prefix)
+
+
+async def _newest(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
+    return await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)
+
+
+async def _operations(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
+    found = await reader.jobs.operations_by_prefix(prefix, limit=OFFERED)
+    return [(name, "operation") for name in found]
+
+
+async def _fingerprints(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
+    groups = await reader.errors.list(limit=_ERRORS)
+    found = [group for group in groups if group.fingerprint.startswith(prefix)][:OFFERED]
+    return [
+        (group.fingerprint, f"{group.error.type}: {group.error.message}".split("\n", 1)[0])
+        for group in found
+    ]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
+from structjob.cli.completion import fingerprints, operations
 from structjob.cli.database import execute, reading
 from structjob.cli.ids import LEAST
 from structjob.cli.job_page import TRACEBACK
@@ -104,7 +105,12 @@ def errors() -> None:
 @click.option(
     "--until", metavar="TIME", callback=moment, help="Only errors that occurred before this time."
 )
-@click.option("--operation", metavar="TEXT", help="Only errors that occurred in this operation.")
+@click.option(
+    "--operation",
+    shell_complete=operations,
+    metavar="TEXT",
+    help="Only errors that occurred in this operation.",
+)
 @click.option("--step", metavar="NAME", help="Only errors that occurred in a step of this name.")
 @click.option("--project", metavar="TEXT", help="Only errors that occurred in this project.")
 @options.limit("Maximum number of errors.")
@@ -203,7 +209,7 @@ def _in_short(group: ErrorGroup) -> str:
 
 
 @errors.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @options.utc
 @options.json_output
 @options.database
@@ -265,7 +271,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
 
 
 @errors.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @click.option(
     "--by",
     metavar="NAME",
@@ -280,7 +286,7 @@ def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
 
 
 @errors.command()
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @options.json_output
 @options.database
 def reopen(id_: str, db: Database, *, as_json: bool) -> None:

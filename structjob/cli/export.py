@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import job_ids
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.ids import resolve
@@ -36,7 +36,7 @@ Examples:
 an apostrophe is put before text that a spreadsheet would read as a formula. Without -o, JSON lines are written to stdout, with or without
 --json. With -o, --json reports the file and its number of lines as JSON."""
 )
-@click.argument("id_", metavar="[JOB]", required=False, shell_complete=job_ids)
+@click.argument("id_", metavar="[JOB]", required=False, shell_complete=jobs_and_operations)
 @click.option(
     "-o",
     "--output",

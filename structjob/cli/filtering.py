@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from structjob.cli import options
+from structjob.cli.completion import operations
 from structjob.cli.times import moment
 from structjob.models import STREAMS
 
@@ -76,7 +77,12 @@ _OPTIONS = (
     click.option(
         "--grep", "text", metavar="TEXT", help="Only lines whose message contains this text."
     ),
-    click.option("--operation", metavar="TEXT", help="Only lines of jobs with this operation."),
+    click.option(
+        "--operation",
+        shell_complete=operations,
+        metavar="TEXT",
+        help="Only lines of jobs with this operation.",
+    ),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
     click.option(
         "--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."

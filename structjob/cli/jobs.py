@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
+from structjob.cli.completion import operations
 from structjob.cli.database import execute, reading
 from structjob.cli.estimates import Estimates
 from structjob.cli.filtering import attributes
@@ -44,7 +45,10 @@ Examples:
 @options.several("--status", choices=STATUSES, help="Only jobs with this status")
 @click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
 @click.option(
-    "--operation", metavar="TEXT", help="Only jobs with this operation (the name of the job)."
+    "--operation",
+    shell_complete=operations,
+    metavar="TEXT",
+    help="Only jobs with this operation (the name of the job).",
 )
 @click.option("--owner", metavar="TEXT", help="Only jobs of this owner.")
 @click.option("--category", metavar="TEXT", help="Only jobs of this category.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import job_ids
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.ids import resolve
 from structjob.cli.job_page import ROOM, About, JobPage, raised
@@ -33,7 +33,7 @@ Examples:
   structjob show backup --failed       only the steps and child jobs that failed
   structjob show backup --all | less   all steps and child jobs"""
 )
-@click.argument("id_", metavar="ID", shell_complete=job_ids)
+@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
 @click.option(
     "--all",
     "whole",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import job_ids
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.follow import show_tail
@@ -25,7 +25,7 @@ Examples:
 
 Each line is shown exactly once, whichever process logs it. If lines were dropped, a message says how many and why."""
 )
-@click.argument("id_", metavar="[ID]", required=False, shell_complete=job_ids)
+@click.argument("id_", metavar="[ID]", required=False, shell_complete=jobs_and_operations)
 @click.option(
     "-n",
     "--last",

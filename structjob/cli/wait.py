@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.ids import resolve
 from structjob.cli.screen import command_line, put_json, say
@@ -35,7 +36,7 @@ Examples:
   structjob wait 019a3f7c && structjob logs 019a3f7c
   structjob wait gui-17 --timeout 10m"""
 )
-@click.argument("id_", metavar="ID")
+@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
 @click.option(
     "--timeout",
     metavar="SPAN",

@@ -183,6 +183,27 @@ class Jobs:
         found = await self._fetch(statement.limit(limit))
         return [(row["id"], row["operation"]) for row in found]
 
+    async def operations_by_prefix(self, prefix: str, *, limit: int) -> builtins.list[str]:
+        """Return the names of operations that begin with *prefix*, in binary order.
+
+        Args:
+            prefix: The beginning of a name; all names if it is empty.
+            limit: Maximum number of names.
+        """
+        await self._flush()
+        found: builtins.list[str] = []
+        # One search of the index for each name; DISTINCT would read all jobs of all operations.
+        where = jobs.c.operation >= prefix
+        while len(found) < limit:
+            (row,) = await self._fetch(
+                select(func.min(jobs.c.operation).label("name")).where(where)
+            )
+            if row["name"] is None or not row["name"].startswith(prefix):
+                break
+            found.append(row["name"])
+            where = jobs.c.operation > row["name"]
+        return found
+
     async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
         """Return the descendants of the jobs that have any, by the jobs' ids.
 
