@@ -484,7 +484,7 @@ async def test_what_the_mark_in_the_database_says_is_true(any_tracker):
 class _Strange(structjob.Redactor):
     """A redactor that returns what no JSON can hold."""
 
-    def value(self, value, key=None):
+    def redact(self, value, key=None):
         return {"strange": "\ud800", "nan": float("nan"), "set": {1}}
 
 

@@ -18,12 +18,16 @@ from sqlalchemy.event import listen, remove
 
 import structjob
 from structjob import InvalidFilter, JobFilter, LogFilter
-from structjob.capture.event import BY_NAME
+from structjob.capture.event import BY_NAME, Encoder
 from structjob.capture.fanout import FanOut
+from structjob.capture.setup import SETUP
+from structjob.context.errors import describe
 from structjob.exceptions import ImportRefused
+from structjob.lifecycle.handle import error_columns
 from structjob.statistics import StatsFilter
 from structjob.text.escaping import escape, escape_json
-from structjob.values import credentials
+from structjob.values import bounds, credentials
+from structjob.values.redaction import Redactor
 
 ESCAPED = {
     "a\u061cb": r"a\u061cb", "a\u200bb": r"a\u200bb", "\ufeffa": r"\ufeffa", "a\u2060b": r"a\u2060b", "a\u00adb": r"a\xadb",
@@ -315,3 +319,47 @@ def test_show_of_100_000_steps(db_path, db_url, monkeypatch):
     # One more than for one step: the former job's steps, with which these are compared.
     assert work["queries"] - small["queries"] <= small["queries"] + 1
     assert work["texts"] - small["texts"] <= small["texts"] + 10
+
+
+class _Measuring(Redactor):
+    """Keeps the length of the longest text that it looks through."""
+
+    longest = 0
+
+    def text(self, text):
+        self.longest = max(self.longest, len(text))
+        return super().text(text)
+
+    def is_secret(self, key):
+        self.longest = max(self.longest, len(key))
+        return super().is_secret(key)
+
+
+_LONG = "token: b=c x " * 100_000
+
+
+@pytest.mark.parametrize(
+    ("message", "attrs"),
+    [
+        (_LONG, {}),
+        ("key", {_LONG: 1}),
+        ("text", {"text": _LONG}),
+        ("column", {"category": _LONG}),
+        ("error", {"exc_info": ValueError(_LONG)}),
+    ],
+    ids=["message", "key", "text", "column", "error"],
+)
+def test_a_long_text_is_cut_before_it_is_looked_through(message, attrs):
+    """A message of 10 MB with signs of secrets stopped the program for 24 s."""
+    redactor = _Measuring()
+    FanOut(_Sink(), redact=redactor).take(BY_NAME["info"], message, attrs, None)
+    assert 0 < redactor.longest <= bounds.MAX_STRING + 1
+    assert Encoder(redactor).once(_LONG).endswith(b' of 1,300,000 kept]"')
+
+
+def test_the_error_of_a_step_is_cut_before_it_is_looked_through(monkeypatch):
+    redactor = _Measuring()
+    monkeypatch.setattr(type(SETUP), "redactor", redactor)
+    columns = error_columns(describe(ValueError(_LONG)))
+    assert 0 < redactor.longest <= bounds.MAX_STRING + 1
+    assert columns["error_message"].endswith(" of 1,300,000 kept]")

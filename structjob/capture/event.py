@@ -18,13 +18,14 @@ from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.clock import second_text
 from structjob.machine.frames import frame_at
 from structjob.spool.line import event_body, level_field
-from structjob.values.bounds import MAX_STRING, OF_EVENT, ROOM
+from structjob.values.bounds import MAX_KEY, MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK
 from structjob.values.encoding import (
     encode_plain,
     encode_text,
     encode_value,
     normalise,
+    redacted_text,
     with_text_keys,
 )
 from structjob.values.redaction import Redactor, registered
@@ -157,7 +158,7 @@ class Encoder:
         The first event of *scope* that is *recorded* reports an exception; see
         `structjob.context.errors.exception_attrs`.
         """
-        if any(type(key) is not str for key in given):
+        if any(type(key) is not str or len(key) > MAX_KEY for key in given):
             given = with_text_keys(given)
         attrs = dict(given)
         for key in given:
@@ -273,13 +274,14 @@ class Encoder:
         """
         encoded = encode_text(message)
         if self.redactor is not None:
+            # what was cut is not looked through: the text may have 100 MB
             text = (
                 message
-                if type(message) is str and len(encoded) < MAX_STRING
+                if type(message) is str and len(message) <= MAX_STRING // 4
                 else msgspec.json.decode(encoded)
             )
             if self.redactor.suspects(text):
-                encoded = encode_text(self.redactor.text(text))
+                encoded = encode_text(redacted_text(message, self.redactor.text))
         return encoded
 
     def message(self, message: Any) -> bytes:

@@ -26,7 +26,7 @@ from structjob.machine.clock import now
 from structjob.models import ErrorInfo
 from structjob.text.appearance import lasting
 from structjob.values.bounds import OF_VALUE
-from structjob.values.encoding import encode_value, normalise
+from structjob.values.encoding import encode_value, normalise, redacted_text
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
@@ -435,7 +435,7 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
     if type(error) is not ErrorInfo:
         return {"error_type": None, "error_message": None, "error_traceback": None}
     message, trace = (
-        None if text is None else normalise(redacted(text))
+        None if text is None else redacted_text(text, redacted)
         for text in (error.message, error.traceback)
     )
     return {

@@ -104,6 +104,16 @@ def encode_text(value: object) -> bytes:
     return out if len(out) <= 2 * MAX_STRING else _encode(_text(value, MAX_STRING // 6))
 
 
+def redacted_text(value: object, redact: Callable[[str], object], limit: int = MAX_STRING) -> str:
+    """Return *value* as text of at most *limit* bytes in UTF-8, without secrets.
+
+    What is cut is not looked through, and the mark contains the original size.
+    """
+    text, size = _clean_text(value, limit)
+    hidden, shown = _clean_text(redact(text), limit)
+    return _cut(hidden, limit, max(size, shown))
+
+
 def encode_plain(attrs: dict[str, Any]) -> bytes | None:
     """Return *attrs*, whose keys are text, as a JSON object.
 
