@@ -29,6 +29,7 @@ from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
 from structjob.exceptions import InvalidURL, SpoolError, StoreUnavailable
+from structjob.schema import Schema
 from structjob.spool import directory as spool_directory
 from structjob.store import server
 from structjob.urls.url import parse
@@ -138,6 +139,29 @@ def test_a_table_that_is_gone(shell: Shell) -> None:
         "DROP TABLE structjob_steps",
     )
     assert "there is no structjob_steps" in findings(shell, code=1)["tables"]["found"]
+
+
+async def test_a_column_that_is_gone(bare_database) -> None:
+    """A column that this version needs is named, with the statement that adds it; without it every
+    command fails (R6, R49).
+    """
+    given = parse(bare_database.url)
+
+    await asyncio.to_thread(Schema(given).upgrade)
+
+    async def tables() -> Finding:
+        found = await asyncio.to_thread(lambda: list(checks.checkup(given, "jobs")))
+        return next(one for one in found if one.check == "tables")
+
+    await bare_database.execute("ALTER TABLE structjob_dead_letters DROP COLUMN error")
+    lacking = await tables()
+    assert lacking.verdict == "problem"
+    assert lacking.found.endswith("yet structjob_dead_letters has no column error")
+    assert lacking.advice is not None
+    await bare_database.execute(lacking.advice)
+    assert (await tables()).verdict == "ok"
+    await bare_database.execute("ALTER TABLE structjob_dead_letters DROP COLUMN reason")
+    assert (await tables()).advice == "restore the database from a backup"
 
 
 def test_no_database_at_all(shell: Shell) -> None:

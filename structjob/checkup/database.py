@@ -7,8 +7,10 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import URL, Connection, func, inspect, select, text
+from sqlalchemy import URL, Column, Connection, func, inspect, select, text
+from sqlalchemy.schema import CreateColumn
 
 from structjob.checkup import trial
 from structjob.checkup.finding import Finding, Verdict, in_bytes, ok, problem, warning
@@ -19,6 +21,8 @@ from structjob.store import charset, migrations, tables
 from structjob.store.connection import Run, connected
 from structjob.store.expressions import utc_now
 from structjob.text.wording import count_of
+
+_RESTORE = "restore the database from a backup"
 
 SKEW = timedelta(seconds=2)
 """Maximum difference between this machine's clock and the database's. Beyond it, times of jobs on
@@ -113,7 +117,11 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
         return
     if absent := _absent(connection):
         lacking = f"at revision {found}, yet there is no {', no '.join(absent)}"
-        yield problem("tables", lacking, "restore the database from a backup")
+        yield problem("tables", lacking, _RESTORE)
+        return
+    if lost := _absent_columns(connection):
+        named = ", ".join(f"{column.table.name} has no column {column.name}" for column in lost)
+        yield problem("tables", f"at revision {found}, yet {named}", _added(connection, lost))
         return
     yield ok("tables", f"at revision {found}")
     if on_server:
@@ -183,6 +191,36 @@ def _absent(connection: Connection) -> list[str]:
         ]
     there = set(inspect(connection).get_table_names())
     return [name for name in tables.metadata.tables if name not in there]
+
+
+def _absent_columns(connection: Connection) -> list[Column[Any]]:
+    """Return the columns of this version that do not exist, in the order of the tables.
+
+    The catalogs are read, because the user may lack the right to read a table.
+    """
+    statement = {
+        "sqlite": "SELECT name FROM pragma_table_info(:name)",
+        "postgresql": "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND NOT attisdropped",
+    }.get(
+        connection.dialect.name,
+        "SELECT column_name FROM information_schema.columns WHERE table_schema = database() AND table_name = :name",
+    )
+    lost: list[Column[Any]] = []
+    for table in tables.metadata.tables.values():
+        there = set(connection.execute(text(statement), {"name": table.name}).scalars())
+        # MariaDB and MySQL hide the columns of a table on which the user has no rights at all
+        lost += [column for column in table.columns if there and column.name not in there]
+    return lost
+
+
+def _added(connection: Connection, lost: list[Column[Any]]) -> str:
+    """Return the statements that add columns, or other advice if rows would lack their values."""
+    if any(not column.nullable and column.server_default is None for column in lost):
+        return _RESTORE
+    return "; ".join(
+        f"ALTER TABLE {column.table.name} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}"
+        for column in lost
+    )
 
 
 def _characters(connection: Connection) -> Iterator[Finding]:
