@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import zipfile
 from contextlib import closing
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -587,7 +588,26 @@ def test_the_schema_is_found_in_a_wheel_and_in_a_checkout(tmp_path, monkeypatch)
         schema.mkdir()
         (schema / "env.py").touch()
         monkeypatch.setattr(migration_sql, "__file__", str(module))
-        assert migration_sql._location() == schema
+        with migration_sql._location() as found:
+            assert found == schema
+
+
+def test_the_schema_is_found_in_a_zip_file(tmp_path, monkeypatch):
+    """A program in a zip file (zipapp) makes its tables: Alembic gets a copy for as long as it
+    reads.
+    """
+    archive = tmp_path / "app.pyz"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in (SCHEMA / "env.py", *(SCHEMA / "versions").glob("*.py")):
+            packed.write(path, Path("structjob", "_schema", path.relative_to(SCHEMA)))
+    inside = str(archive / "structjob" / "store" / "migration_sql.py")
+    monkeypatch.setattr(migration_sql, "__file__", inside)
+    monkeypatch.setattr("importlib.resources.files", lambda name: zipfile.Path(archive, f"{name}/"))
+    with migration_sql._location() as found:
+        assert found.joinpath("versions").is_dir()
+    assert not found.exists()
+    given = ("sqlite", "base", migration_sql.head())
+    assert migration_sql._rendered(*given) == migration_sql.statements(*given)
 
 
 def test_what_is_made_of_an_error_outlives_its_events():

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from structjob.exceptions import InvalidArgument, StructjobError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
 
 VERSION_TABLE = "structjob_alembic_version"
 REVISIONS = ("0001",)
@@ -152,12 +155,12 @@ def _rendered(dialect: str, start: str, end: str) -> tuple[str, ...]:
 
     found: Any = _Statements()
     config = Config(output_buffer=found)
-    config.set_main_option("script_location", str(_location()).replace("%", "%%"))
     config.attributes.update(dialect_name=dialect, version_table=VERSION_TABLE)
     down = order(end) < order(start)
     # Alembic keeps its context in module globals. This code does not await, so tasks do not
     # interleave. The lock makes threads take turns.
-    with _rendering:
+    with _rendering, _location() as directory:
+        config.set_main_option("script_location", str(directory).replace("%", "%%"))
         (command.downgrade if down else command.upgrade)(config, f"{start}:{end}", sql=True)
     if end == "base":
         found.write(f"DROP TABLE {VERSION_TABLE};")
@@ -186,12 +189,39 @@ def _with_indexes(found: list[str]) -> list[str]:
     return together
 
 
-def _location() -> Path:
+@contextmanager
+def _location() -> Iterator[Path]:
+    """Yield the directory of the migrations; it is a temporary copy if structjob is in a zip
+    file.
+    """
     package = Path(__file__).resolve().parent.parent
     # in the package if installed from a wheel; beside the package in a checkout
     for directory in (package / "_schema", package.parent / "schema"):
         if (directory / "env.py").is_file():
-            return directory
-    raise StructjobError(
-        f"structjob's migrations are missing from {package}: install structjob again"
-    )
+            yield directory
+            return
+    # imported late: few programs need it
+    from importlib import resources
+    from tempfile import TemporaryDirectory
+
+    packed = resources.files("structjob") / "_schema"
+    if not (packed / "env.py").is_file():
+        raise StructjobError(
+            f"structjob's migrations are missing from {package}: install structjob again"
+        )
+    with TemporaryDirectory(prefix="structjob-") as place:
+        _unpack(packed, Path(place))
+        yield Path(place)
+
+
+def _unpack(packed: Traversable, directory: Path) -> None:
+    """Copy the files in *packed*; `resources.as_file` does this with directories since Python
+    3.12.
+    """
+    for one in packed.iterdir():
+        target = directory / one.name
+        if one.is_dir():
+            target.mkdir()
+            _unpack(one, target)
+        else:
+            target.write_bytes(one.read_bytes())
