@@ -102,7 +102,7 @@ WHAT is one of
   errors         number of errors of each type, by step and operation; with --bucket: in each interval
   errors-by-job  jobs with the most error lines
   volume         number of log lines by type, level and category
-  storage        rows and bytes of each table, and of the file, and of the file
+  storage        rows and bytes of each table, and of the file
 \b
 Examples:
   structjob stats --since 1h                        jobs that ended in the last hour
