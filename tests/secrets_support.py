@@ -131,7 +131,7 @@ HARMLESS = [
     "http://[::1]:8080/@x",
     "ratio 3:4@5", "docker run -p 8080:80 -u 1000:1000 nginx", "ssh -p 2222 host", "mkdir -p /a/b", "psql -p 5432 -U ada",
     "chown -R www-data:www-data x",
-    "python -u script.py", "cp -p a b", "curl -u ada http://h", "mysql -p db", "mysql -P 3306 -h db", "zip -r a.zip b",
+    "python -u script.py", "python -u app.py:main", "pytest -u tests/a.py:Case.run", "cp -p a b", "curl -u ada http://h", "mysql -p db", "mysql -P 3306 -h db", "zip -r a.zip b",
     "token_type: bearer",
     "max_tokens=4096", "total_tokens: 512", "password_file=/run/secrets/db", "secret_name=prod/db", "has_password=True",
     "session_id=abc123456",

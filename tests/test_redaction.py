@@ -63,6 +63,18 @@ def test_an_innocent_key_is_left_alone(key):
     assert not Redactor().is_secret(key)
 
 
+@pytest.mark.parametrize("key", ["secrets_found", "tokensLeft", "next_token", "passwords-checked"])
+def test_a_number_that_counts_secrets_is_shown(key):
+    assert Redactor().redact({key: 3, "password": 3}) == {key: 3, "password": "[redacted]"}
+    assert Redactor().redact({key: ["a"]}) == Redactor().redact({key: "3"}) == {key: "[redacted]"}
+    assert Redactor([key]).redact({key: 3}) == {key: "[redacted]"}
+
+
+def test_the_word_after_a_python_file_is_no_password():
+    words = ["python", "-u", "app.py:main", "curl", "-u", "ada:main"]
+    assert Redactor().command(words) == [*words[:5], "ada:[redacted]"]
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [

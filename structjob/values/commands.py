@@ -125,9 +125,19 @@ def _user(word: str, text: Callable[[str], str]) -> str:
     user, colon, password = word.partition(":")
     if not colon or not password or "/" in user or password.startswith("//"):
         return text(word)
-    if (user.isdigit() and password.isdigit()) or user == password:  # ids of a user and a group
+    if _is_harmless(user, password):
         return word
     return f"{user}:{MARK}"
+
+
+def _is_harmless(user: str, password: str) -> bool:
+    """Return whether ``user:password`` is something else."""
+    return (
+        (user.isdigit() and password.isdigit())  # ids of a user and a group
+        or user == password
+        # python -u app.py:main
+        or (user.endswith(".py") and password.replace(".", "_").isidentifier())
+    )
 
 
 def may_be_command(text: str) -> bool:
@@ -149,11 +159,7 @@ def without_secrets(text: str, is_secret: IsSecret) -> str:
 
     def user(found: re.Match[str]) -> str:
         name, value = found["user"], found["value"]
-        return (
-            found[0]
-            if (name.isdigit() and value.isdigit()) or name == value
-            else f"{found['keep']}{MARK}"
-        )
+        return found[0] if _is_harmless(name, value) else f"{found['keep']}{MARK}"
 
     text_ = text
     text = _OPTION.sub(option, text)

@@ -92,6 +92,14 @@ _INNOCENT = re.compile(
     r"|^(?:has|is|no|needs|requires|require|use|uses|ask|prompt|with|without|show|hide|forgot|missing"
     r"|invalid|bad|wrong)_(?!cookie)"
 )
+_COUNTS = re.compile(
+    r"(?:^|_)(?:secrets|passwords|credentials|tokens|cookies)"
+    r"_(?:found|seen|left|read|sent|checked|removed|replaced|redacted|created|deleted|rotated|generated)$"
+    r"|(?:^|_)next_token$"
+)
+"""Keys whose value is harmless if it is a number: it counts secrets, or is the number of a language
+model's token.
+"""
 _NAMED = ("</", "val", "content", "data", "name=")
 """Marks of texts that may have separate names and values; every such text contains one."""
 _ALWAYS = re.compile(r"^(?:webhook_url|set_cookie2?)$")
@@ -387,6 +395,15 @@ class Redactor:
             _remember(self._kinds, key, kind)
         return kind
 
+    def _counts(self, key: str) -> bool:
+        """Return whether a number under *key* is harmless, though a text is secret."""
+        words = snake(key)
+        return (
+            _COUNTS.search(words) is not None
+            and (self._given is None or self._given.search(words) is None)
+            and type(self).is_secret is Redactor.is_secret  # a subclass may have decided otherwise
+        )
+
     def _is_weak(self, key: str) -> bool:
         return bool(self._kind(key) & _WEAK)
 
@@ -488,7 +505,7 @@ class Redactor:
         """
         if key is not None and value is not None and type(value) is not bool:
             if self.is_secret(key):
-                return MARK
+                return value if type(value) in (int, float) and self._counts(key) else MARK
             if self._is_weak(key) and type(value) is str and credentials.is_likely_secret(value):
                 return MARK
             if (
