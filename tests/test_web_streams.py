@@ -15,7 +15,7 @@ from web_support import client, events, served
 
 import structjob
 from structjob.web import app
-from structjob.web.subscription import MAX_WAITING
+from structjob.web.subscription import MAX_WAITING, Subscription
 
 log = structlog.get_logger("app")
 
@@ -254,7 +254,6 @@ async def test_the_rows_of_a_job_are_sent_and_then_those_that_change(tracker, ad
 async def test_a_slow_reader_loses_its_own_lines_and_is_told_how_many(tracker):
     """(R37)"""
     from structjob.web.frames import Frame
-    from structjob.web.subscription import Subscription
 
     subscription = Subscription("sse", {})
     for number in range(20):
@@ -288,6 +287,15 @@ async def test_streams_say_goodbye_when_the_server_ends(tracker):
             assert await stream.next() is None
         for one in opened:
             await one.__aexit__(None, None, None)
+
+
+async def test_a_goodbye_that_comes_when_a_heartbeat_is_due_is_sent():
+    """(R44)"""
+    subscription = Subscription("sse", {})
+    waits = asyncio.create_task(subscription.next(0))
+    await asyncio.sleep(0)  # it waits, and its time is over
+    subscription.end("shutdown")
+    assert (await waits).event == "bye"
 
 
 async def test_nothing_is_left_of_those_who_went(tracker):

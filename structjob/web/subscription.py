@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from dataclasses import replace
@@ -93,11 +94,10 @@ class Subscription:
             self._changed.clear()
             if self._ended:
                 return None
-            try:
+            # A frame that comes at the moment of the timeout is returned: it may be the last.
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._changed.wait()
-            except TimeoutError:
-                return None
         if not self._waiting:
             return None
         one = self._waiting.popleft()
