@@ -15,6 +15,16 @@ log = structlog.get_logger("app")
 
 
 @pytest.fixture
+async def any_tracker(database, tmp_path):
+    """A tracker that hears of its presumed death only when a test lets it look."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(
+        database.url, spool=tmp_path / "spool", heartbeat_interval=600
+    ) as opened:
+        yield opened
+
+
+@pytest.fixture
 async def other(database, tmp_path, any_tracker):
     """A tracker of another process, as far as the database can tell."""
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as opened:
