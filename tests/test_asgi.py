@@ -397,10 +397,12 @@ async def test_which_requests_are_jobs(tracker, tmp_path):
 
 async def test_the_mounted_pages_make_no_jobs(tracker):
     """A page that shows jobs and asks for them again and again would show its own requests."""
-    app = starlette_app(Mount("/ops", structjob.web.app(tracker)))
+    pages = structjob.web.app(tracker)
+    app = starlette_app(Mount("/ops", pages))
     asgi.install(app, tracker)
     async with asked_of(app) as client:
         response = await client.get("/ops/api/v1/jobs", headers={"Host": "localhost"})
+    await pages.aclose()
     assert (response.status_code, response.json()["items"]) == (200, [])
     assert response.headers["x-correlation-id"]
     assert not await tracker.jobs.list()

@@ -113,8 +113,8 @@ async def import_into(
         dry_run: See `import_file`.
     """
     store = make_store("sqlite://" if dry_run and _is_absent(url) else url, {})
-    await store.open()
     try:
+        await store.open()
         return await import_file(store, path, ids=ids, dry_run=dry_run)
     finally:
         await store.close()
