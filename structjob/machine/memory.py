@@ -19,10 +19,9 @@ last look comes in the second half of it, or in its last second.
 
 
 class PeakMemory:
-    """The peak memory of a child process, in kilobytes. Make it before the child is started."""
+    """The peak memory of a child process, in kilobytes."""
 
     def __init__(self) -> None:
-        self._own = own_peak()
         self._seen = 0
 
     def look(self, pid: int) -> None:
@@ -46,7 +45,8 @@ class PeakMemory:
         Return None if it is not known.
         """
         peak = kilobytes(getattr(usage, "ru_maxrss", 0))
-        return peak if peak > self._own else self._seen or None
+        # This process's peak is read now: it may have grown until the fork.
+        return peak if peak > own_peak() else self._seen or None
 
 
 def own_peak() -> int:
