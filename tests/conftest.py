@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -43,14 +46,25 @@ if os.environ.get("CI"):
 
 @pytest.fixture(autouse=True)
 def _pristine_structlog() -> Iterator[None]:
-    """Leave no configuration, sink, handler or waiting event to the next test."""
+    """Leave no configuration, sink, handler, waiting event or thread to the next test."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     _reset()
+    before = _threads()
     yield
     root.setLevel(level)
     root.handlers[:] = handlers
     _reset()
+    deadline = time.monotonic() + 10
+    while (left := _threads() - before) and time.monotonic() < deadline:
+        gc.collect()
+        left.pop().join(1)
+    assert not left, f"the test leaves {sorted(thread.name for thread in left)}"
+
+
+def _threads() -> set[threading.Thread]:
+    """The library's threads that run: what a test did not close would be found by another's."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("structjob")}
 
 
 def _reset() -> None:

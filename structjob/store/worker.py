@@ -70,6 +70,10 @@ class Worker:
         """End the thread after the calls that are queued."""
         self._calls.put(None)
 
+    def __del__(self) -> None:
+        # A reader whose opening failed is often left without a close.
+        self._calls.put(None)
+
 
 def _serve(
     calls: queue.SimpleQueue[tuple[concurrent.futures.Future[Any], Callable[[], Any]] | None],

@@ -113,13 +113,12 @@ class Source:
         """
         async with self._opening:
             if self._reader is None:
-                reader = (
+                self._reader = (
                     Reader(self._url, timeout=STATEMENT_TIMEOUT)
                     if self._tracker is None
                     else self._tracker.reader(timeout=STATEMENT_TIMEOUT)
                 )
-                await reader.open()
-                self._reader = reader
+            await self._reader.open()
         return self
 
     async def close(self) -> None:

@@ -721,7 +721,12 @@ export class StructjobLogs extends HTMLElement {
     const w = this.#window;
     if (!w.items.length) return;
     let index = this.view.cursor ? w.items.findIndex((one) => one.key === this.view.cursor) : -1;
-    if (index < 0) index = w.at(this.#top) - (by > 0 ? 1 : 0);
+    if (index < 0) {
+      // Without a cursor the first line that is seen is chosen; k on a screen that begins with the
+      // first line of all would go beyond it.
+      const first = w.at(this.#top);
+      index = by > 0 ? first - 1 : Math.max(first, w.items.findIndex((one) => one.line) + 1);
+    }
     do index += by; while (w.items[index] && !w.items[index].line);
     const item = w.items[index];
     if (!item) { this.#more(by < 0 ? "top" : "bottom"); return; }
