@@ -6,6 +6,7 @@ The tracker, the command line and the web pages all read through this module.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
@@ -22,8 +23,9 @@ from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
 from structjob.queries.verify import VerifyResult, verify
+from structjob.store.database_file import stamp
 from structjob.store.factory import make_store
-from structjob.urls.url import masked, parse, with_schema
+from structjob.urls.url import masked, parse, sqlite_path, with_schema
 
 if TYPE_CHECKING:
     from structjob.models import PruneResult
@@ -137,7 +139,7 @@ class Reader:
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._kind = url.get_backend_name()
         self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id, delete=delete)
-        self.logs = Logs(fetch, self._flush, self.jobs)
+        self.logs = Logs(fetch, self._flush, self.jobs, functools.partial(stamp, sqlite_path(url)))
         self.sessions = Sessions(fetch, self._flush)
         self.errors = Errors(fetch, self._flush, transact, self.jobs)
         self.stats = Statistics(fetch, self._flush, self.jobs)

@@ -583,6 +583,41 @@ async def test_a_commit_of_this_process_is_seen_at_once(tracker, monkeypatch):
             assert (await anext(tail)).attrs["n"] == number
 
 
+async def test_events_of_another_program_are_seen_soon_while_more_come(sqlite, monkeypatch):
+    """Who follows a log that is being written does not wait a second for each line, also where only
+    the tables tell that there are more (R37).
+    """
+    monkeypatch.setattr(tailing, "POLL", 600.0)
+    await sqlite.session(1)
+    await sqlite.add(1, [1])
+    tail = sqlite.logs.tail()
+    assert await messages(tail) == ["1:1"]
+    async with asyncio.timeout(30):
+        for seq in range(2, 5):
+            waiting = asyncio.create_task(anext(tail))
+            await asyncio.sleep(0)  # it waits before the event is stored
+            await sqlite.add(1, [seq])
+            assert (await waiting).message == f"1:{seq}"
+
+
+async def test_the_first_event_after_a_pause_is_seen_soon_in_a_file(
+    tracker, db_path, tmp_path, monkeypatch
+):
+    """The file of the database tells of a commit, whoever made it and by whichever link it was
+    opened (R37).
+    """
+    monkeypatch.setattr(tailing, "POLL", 600.0)
+    link = tmp_path / "link.db"
+    link.symlink_to(db_path)
+    async with asyncio.timeout(30), structjob.Reader(f"sqlite:///{link}") as reader:
+        tail = reader.logs.tail(last=0)
+        assert await tail.poll(0) == []
+        waiting = asyncio.create_task(anext(tail))
+        await asyncio.sleep(0)  # it waits before the event is logged
+        log.info("at last")
+        assert (await waiting).message == "at last"
+
+
 async def test_it_ends_with_the_tracker(db_url):
     """Closing the tracker, or the tail, ends the iteration without an error (R34, R37)."""
     structjob.configure(console=False, strict=True)

@@ -11,6 +11,7 @@ it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 from collections import deque
 from collections.abc import (
@@ -48,8 +49,13 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", bound=EventRecord | EncodedEvent | Gap, covariant=True)
 
 POLL = 1.0
-"""Seconds between two reads while no commit is reported. Events of other processes are seen within
-this time.
+"""Seconds between two reads while nothing is stored. Events of other processes are seen within this
+time.
+"""
+
+LOOK = 0.1
+"""Seconds between two looks at the file of the database, and until the first read after events were
+found in a database that has no file; each further read waits twice as long, up to `POLL`.
 """
 
 MISSING_TIMEOUT = 15.0
@@ -88,7 +94,10 @@ class Tail(Generic[T_co]):
         show_gaps: bool,
         build: Callable[[Any], Any],
         batch: int,
+        stamp: Callable[[], object] = lambda: None,
     ) -> None:
+        self._stamp = stamp
+        self._interval = POLL
         self._fetch = fetch
         self._flush = flush
         self._prepare = prepare
@@ -234,18 +243,35 @@ class Tail(Generic[T_co]):
         """
         self._loop = loop = asyncio.get_running_loop()
         while not self._ended:
+            stamp = self._stamp()
             if await self._try_to_fill():
+                self._interval = LOOK
                 return True
             left = POLL if deadline is None else min(POLL, deadline - loop.time())
             if left <= 0:
                 return False
-            try:
-                async with asyncio.timeout(left):
-                    await self._woken.wait()
-            except TimeoutError:
-                continue
-            await asyncio.sleep(max(0.0, self._looked + _SPACING - loop.time()))
+            if await self._changes(left, stamp):
+                await asyncio.sleep(max(0.0, self._looked + _SPACING - loop.time()))
         return False
+
+    async def _changes(self, seconds: float, stamp: object) -> bool:
+        """Wait until something was stored after *stamp*, and return whether it was.
+
+        Return False after *seconds*. Without a stamp, return it earlier if events were found
+        recently, because more are likely.
+        """
+        loop = asyncio.get_running_loop()
+        if stamp is None:
+            seconds = min(seconds, self._interval)
+            self._interval = min(2 * self._interval, POLL)
+        end = loop.time() + seconds
+        while not self._woken.is_set() and self._stamp() == stamp:
+            if (left := end - loop.time()) <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left if stamp is None else min(left, LOOK)):
+                    await self._woken.wait()
+        return True
 
     async def _try_to_fill(self) -> bool:
         try:

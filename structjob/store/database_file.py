@@ -135,6 +135,26 @@ def is_unchanging(path: Path) -> bool:
         return False
 
 
+def stamp(path: Path | None) -> object:
+    """Return a value that changes when any process commits a transaction on the database *path*.
+
+    It is ``None`` without a path. This takes about 10 microseconds. A commit may go unnoticed if it
+    follows another one within the resolution of the file system's times, a few milliseconds.
+    """
+    if path is None:
+        return None
+    real = os.path.realpath(path)
+    return _times(real), _times(f"{real}-wal")
+
+
+def _times(path: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
 def _identity(path: Path) -> Identity | None:
     try:
         found = os.lstat(path)
