@@ -431,7 +431,7 @@ async def test_they_are_drawn_by_themselves(tracker, connected, monkeypatch):
         tracker.job("backup") as job,
         job.step("copy", total=3) as step,
     ):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "2/3 66%" not in screen.getvalue():
                 step.update(completed=2)
                 await asyncio.sleep(0.001)
@@ -514,7 +514,7 @@ async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatc
     ):
         stream.gone = True
         print("unseen")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while sys.stdout is not stream:
                 await asyncio.sleep(0.001)
         step.advance(4)

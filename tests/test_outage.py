@@ -118,7 +118,7 @@ async def test_a_frozen_database_does_not_hold_the_program_up(
     monkeypatch.setattr("structjob.engine.opening.OPEN_WAITS_FILE", 0.1)
     monkeypatch.setattr("structjob.engine.hosting.OPENING_WAITS", 0.1)
     faulty.frozen = True
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         tracker = await structjob.Tracker(db_url).open()
     log.info("meanwhile")
     with pytest.raises(StoreUnavailable, match=r"has not answered within 0\.1 s"):

@@ -101,7 +101,7 @@ async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, f
         faulty.before = StoreUnavailable("away")
         for number in range(5000):
             log.info("dropped", number=number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while tracker._recorder.events.dropped:
                 await asyncio.sleep(0.02)
         assert tracker.ledger().stored == 0

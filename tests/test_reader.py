@@ -197,17 +197,18 @@ async def slow_sessions(engine):
         )
 
 
-async def test_a_query_that_takes_too_long_is_stopped(database, tmp_path):
+async def test_a_query_that_takes_too_long_is_stopped(database, tmp_path, monkeypatch):
     """After its timeout a query is stopped in the database, too, and the reader goes on reading
     (R47).
     """
+    monkeypatch.setattr("structjob.store.server._GRACE", 100.0)
     job_id = await filled(database.url, tmp_path)
     async with slow_sessions(database.engine):
         async with structjob.Reader(database.url, timeout=0.5) as reader:
             began = time.monotonic()
             with pytest.raises(QueryTimeout, match=r"stopped after 0\.5 s") as caught:
                 await reader.sessions.list()
-            assert time.monotonic() - began < 1.4, "stopped by the database, not cut by us"
+            assert time.monotonic() - began < 60, "stopped by the database, not cut by us"
             assert isinstance(caught.value, TimeoutError)
             assert caught.value.seconds == 0.5
             assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
@@ -223,7 +224,7 @@ async def test_a_query_that_nobody_waits_for_any_more_ends(database, tmp_path):
             reading = asyncio.create_task(reader.sessions.list())
             await asyncio.wait({reading}, timeout=0.2)
             reading.cancel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 assert (await reader.jobs.get(job_id)).id == job_id
 
 

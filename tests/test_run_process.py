@@ -39,7 +39,7 @@ def alive(pid):
 
 
 async def until(condition):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.01)
 
@@ -171,7 +171,7 @@ async def test_a_daemon_that_holds_the_output(tracker):
     began = time.monotonic()
     async with tracker.job("build") as job:
         result = await job.run_process(python(program))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     pid = int(result.tail[0])
     try:
         assert result.left
@@ -187,16 +187,13 @@ async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, chil
     group; only what left its session stays, and is reported.
     """
     pids = tmp_path / "pids"
-    grandchild = "import time; time.sleep(60)"
-    if child == "deaf":
-        grandchild = f"import signal; signal.signal(15, signal.SIG_IGN); {grandchild}"
+    # The grandchild inherits that SIGTERM is ignored.
     program = (
-        "import subprocess, sys, os, time;"
-        + ("import signal; signal.signal(15, signal.SIG_IGN);" if child == "deaf" else "")
-        + f"p = subprocess.Popen([sys.executable, '-c', {grandchild!r}],"
-        f" start_new_session={child.startswith('in')});"
-        f"time.sleep(.3); open({str(pids)!r} + '.new', 'w').write(f'{{os.getpid()}} {{p.pid}}');"
-        f"os.rename({str(pids)!r} + '.new', {str(pids)!r}); time.sleep(60)"
+        ("trap '' TERM; " if child == "deaf" else "")
+        + ("setsid " if child.startswith("in") else "")
+        + "sh -c 'echo $$ > grandchild; exec sleep 60' & "
+        + "while [ ! -s grandchild ]; do sleep 0.01; done; "
+        + "echo $$ $(cat grandchild) > new; mv new pids; wait"
     )
     job = None
 
@@ -204,7 +201,7 @@ async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, chil
         nonlocal job
         async with tracker.job("build") as job:
             timeout = 2 if way == "timeout" else None
-            await job.run_process(python(program), grace=0.5, timeout=timeout)
+            await job.run_process(["sh", "-c", program], cwd=tmp_path, grace=0.5, timeout=timeout)
 
     task = asyncio.create_task(work())
     await until(pids.exists)
@@ -218,7 +215,7 @@ async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, chil
             await task
         assert isinstance(caught.value, TimeoutError)
         assert caught.value.result.left == (child == "in a session of its own")
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 30
     own, grand = map(int, pids.read_text().split())
     await until(lambda: not alive(own))
     if child == "in a session of its own":
@@ -329,7 +326,8 @@ async def test_what_is_in_the_pipe_at_the_exit_is_recorded(tracker, monkeypatch)
     async with tracker.job("build") as job:
         running = asyncio.create_task(job.run_process(["seq", "5000"]))
         await asyncio.sleep(0)
-        time.sleep(0.3)  # it has printed everything and exited
+        # until it has exited; then it has printed everything
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOWAIT)
         result = await running
     assert result.lines == 5000
 

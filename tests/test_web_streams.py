@@ -11,6 +11,7 @@ import httpx
 import pytest
 import structlog
 import websockets
+from stopwatch import Stopwatch
 from web_support import client, events, served
 
 import structjob
@@ -274,14 +275,14 @@ async def test_a_slow_reader_loses_its_own_lines_and_is_told_how_many(tracker):
 
 async def test_streams_say_goodbye_when_the_server_ends(tracker):
     """(R44)"""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async with served(app(tracker)) as address:
             opened = [events(address) for _ in range(10)]
             streams = [await one.__aenter__() for one in opened]
             for stream in streams:
                 await stream.next()
-            began = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - began < 1
+            watch = Stopwatch()
+        assert watch.seconds < 4  # after five seconds uvicorn cuts the streams off
         for stream in streams:
             assert (await stream.until("bye"))["reason"] == "shutdown"
             assert await stream.next() is None
@@ -305,7 +306,7 @@ async def test_nothing_is_left_of_those_who_went(tracker):
         for _ in range(30):
             async with events(address, "last=5") as stream:
                 await stream.next()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while made.hub.subscriptions or made.hub.feeds:
                 await asyncio.sleep(0.01)
 
@@ -404,7 +405,7 @@ async def test_no_stream_is_left_of_a_websocket_that_is_cut_while_it_subscribes(
         socket = await websockets.connect(f"{address.replace('http', 'ws')}/api/v1/stream/ws")
         await socket.send(json.dumps({"op": "subscribe", "id": "a", "last": 3}))
         socket.transport.abort()
-    async with httpx.AsyncClient(base_url=address) as web, asyncio.timeout(5):
+    async with httpx.AsyncClient(base_url=address) as web, asyncio.timeout(60):
         while (await web.get("/api/v1/logs/stream/status")).json()["websocket"]:
             await asyncio.sleep(0.01)
 
