@@ -22,6 +22,7 @@ import ast
 import contextlib
 import copy
 import gc
+import importlib
 import json
 import os
 import random
@@ -41,6 +42,7 @@ from types import CodeType, FunctionType
 from typing import Any, TextIO
 
 import pytest
+from stopwatch import Stopwatch
 
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
@@ -251,7 +253,8 @@ class Module:
 
     def __init__(self, name: str, directory: Path, options: argparse.Namespace) -> None:
         self.name = name
-        self.path = directory / "structjob" / MODULES[name][0]
+        self.file = MODULES[name][0]
+        self.path = directory / "structjob" / self.file
         self.source = self.path.read_text()
         self.functions: list[FunctionType] = []
         found = changes(self.source)
@@ -333,6 +336,8 @@ class Mutator:
         self.kills: Counter[pytest.Item] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for one in self.modules.values():  # some are imported only when they are needed
+            importlib.import_module("structjob." + one.file.replace("/", ".")[:-3])
         gc.collect()
         for each in gc.get_objects():
             if type(each) is FunctionType and (
@@ -350,7 +355,7 @@ class Mutator:
             if found[0] <= self.options.slowest
         }
         for item, (seconds, _) in self.tests.items():
-            item.add_marker(pytest.mark.timeout(5 + 10 * seconds))
+            item.add_marker(pytest.mark.timeout(15 + 10 * seconds))
         self.left = sum([self._examine(module) for module in self.modules.values()])
         return True
 
@@ -363,7 +368,7 @@ class Mutator:
             file=self.out,
         )
         for change in survivors:
-            print(f"  structjob/{MODULES[module.name][0]}:{change}", file=self.out)
+            print(f"  structjob/{module.file}:{change}", file=self.out)
         for name in module.stale:
             print(f"  {EQUIVALENT.name}: there is no such change: {name}", file=self.out)
         self.out.flush()
@@ -413,7 +418,7 @@ class Mutator:
                 compile(_marked(module.source), str(module.path), "exec", dont_inherit=True)
             )
         sys.addaudithook(audit)
-        limit = 8 * self.options.slowest
+        limit = 30 * self.options.slowest
         found: list[tuple[float, dict[str, list[int]] | None]] = []
         for item in items:
             item.add_marker(pytest.mark.timeout(limit))
@@ -421,16 +426,16 @@ class Mutator:
         while len(found) < len(items):
             for of_file in lines.values():
                 of_file.clear()
-            elsewhere, began = False, time.monotonic()
+            elsewhere, began, watch = False, time.monotonic(), Stopwatch()
             failed = next(running)
-            seconds = time.monotonic() - began
+            seconds = watch.seconds
             found.append(
                 (
                     seconds,
                     None if elsewhere else {file: sorted(some) for file, some in lines.items()},
                 )
             )
-            if failed and seconds < limit:
+            if failed and time.monotonic() - began < limit:
                 self.noted.write_text(json.dumps(items[len(found) - 1].nodeid))
                 return 1
         self.noted.write_text(json.dumps(found))
@@ -462,9 +467,9 @@ class Mutator:
                 compile(tree, file, "exec", dont_inherit=True)
             ):
                 module.write(ast.unparse(tree))
-                files = {str(item.path) for item in items}
+                names = [item.nodeid for item in items]
                 return subprocess.call(
-                    [sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *files],
+                    [sys.executable, "-m", "pytest", "-x", "--timeout=15", *PYTEST, *names],
                     stdout=subprocess.DEVNULL,
                 )
             for number, failed in enumerate(self._run(items)):

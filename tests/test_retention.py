@@ -335,6 +335,32 @@ def test_pruned_numbers_are_kept_as_few_ranges(rows_of_gaps, batches, others, re
     assert taken == len(by_us) + (len(by_others) if reason == DEAD_LETTERED else 0)
 
 
+@pytest.mark.parametrize(
+    ("before", "gone", "after"),
+    [
+        ([(1, 5, 5, "queue_full")], [(1, 5)], [(1, 5, 5, "queue_full")]),
+        ([(1, 5, 6, "queue_full")], [(1, 5), (1, 6)], [(1, 5, 6, "queue_full")]),
+        ([(1, 3, 4, "queue_full")], [(1, 5)], [(1, 3, 4, "queue_full"), (1, 5, 5, PRUNED)]),
+        ([(1, 3, 3, PRUNED)], [(1, 5)], [(1, 3, 3, PRUNED), (1, 5, 5, PRUNED)]),
+        ([(1, 4, 4, PRUNED), (2, 4, 4, PRUNED)], [(1, 5)], [(1, 4, 5, PRUNED), (2, 4, 4, PRUNED)]),
+        (
+            [(1, 2, 2, PRUNED), (2, 2, 2, PRUNED), (2, 6, 6, "queue_full")],
+            [(1, 3), (1, 4), (1, 5), (2, 7)],
+            [(1, 2, 5, PRUNED), (2, 2, 2, PRUNED), (2, 6, 6, "queue_full"), (2, 7, 7, PRUNED)],
+        ),
+    ],
+    ids=["explained", "both explained", "before", "apart", "of another session", "of two sessions"],
+)
+def test_pruned_numbers_join_ranges_of_their_own_session(rows_of_gaps, before, gone, after):
+    """faults H: what was explained otherwise stays, and what another session gave up is its own."""
+    columns = ("session_id", "first_seq", "last_seq", "reason")
+    for row in before:
+        rows_of_gaps.execute(gaps.insert().values(**dict(zip(columns, row, strict=True))))
+    put_down(rows_of_gaps, gone)
+    found = select(*(gaps.c[name] for name in columns)).order_by(*gaps.primary_key)
+    assert [tuple(row) for row in rows_of_gaps.execute(found)] == after
+
+
 async def test_numbers_that_were_explained_before_they_came(tracker, database):
     """A session taken for dead twice has explanations side by side for events that came after all:
     they can be pruned (R41, R37).

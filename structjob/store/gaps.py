@@ -88,11 +88,9 @@ def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
         begins = {first for first, _ in runs} | {last + 1 for _, last in runs}
         conditions += [
             and_(its, gaps.c.first_seq.in_(sorted(begins))),
-            and_(
-                its, gaps.c.last_seq.in_([first - 1 for first, _ in runs]), gaps.c.reason == PRUNED
-            ),
+            and_(its, gaps.c.last_seq.in_([first - 1 for first, _ in runs])),
             *(
-                and_(its, gaps.c.first_seq.between(first + 1, last))
+                and_(its, gaps.c.first_seq.between(first, last))
                 for first, last in runs
                 if first < last
             ),
