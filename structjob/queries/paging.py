@@ -24,7 +24,9 @@ from sqlalchemy import (
     Integer,
     Select,
     and_,
+    column,
     func,
+    literal_column,
     or_,
     select,
     union_all,
@@ -380,10 +382,19 @@ def _ordered(
 
     if len(listing.branches) < 2:
         return branch(*listing.branches)
-    together = union_all(*(select(branch(one).subquery()) for one in listing.branches)).subquery()
+    # Only names: a copy of each column for each branch costs more time than the query.
+    every: ColumnElement[Any] = literal_column("*")
+    together = union_all(
+        *(select(every).select_from(branch(one).subquery()) for one in listing.branches)
+    ).subquery()
     return ordered(
-        select(together), *(together.c[column.key or ""] for column in (listing.time, *listing.key))
+        select(*map(_named, columns)).select_from(together),
+        *map(_named, (listing.time, *listing.key)),
     )
+
+
+def _named(selected: ColumnElement[Any]) -> ColumnElement[Any]:
+    return column(selected.key or "", selected.type)
 
 
 def _beyond(listing: Listing, at: _Cursor, *, ascending: bool) -> ColumnElement[bool]:
