@@ -14,6 +14,7 @@ import gzip
 import html
 import posixpath
 import re
+from functools import cache
 from hashlib import blake2b, sha256
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -88,8 +89,24 @@ _MESSAGES = {
 }
 
 
+class _Static:
+    """The files as they are served: the same for every application in the process."""
+
+    def __init__(self) -> None:
+        self.files = dict(_files(resources.files("structjob.web") / "static", ""))
+        self.files |= bundles(self.files)
+        digest = blake2b(digest_size=6)
+        for path, content in sorted(self.files.items()):
+            digest.update(path.encode() + b"\0" + content)
+        self.build = digest.hexdigest()
+        self.squeezed: dict[str, bytes] = {}
+
+
+_static = cache(_Static)
+
+
 class Shell:
-    """The document and the files, read once.
+    """The document and the files.
 
     Args:
         name: The name of the application.
@@ -97,13 +114,8 @@ class Shell:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._files = dict(_files(resources.files("structjob.web") / "static", ""))
-        self._files |= bundles(self._files)
-        digest = blake2b(digest_size=6)
-        for path, content in sorted(self._files.items()):
-            digest.update(path.encode() + b"\0" + content)
-        self.build = digest.hexdigest()
-        self._squeezed: dict[str, bytes] = {}
+        static = _static()
+        self._files, self.build, self._squeezed = static.files, static.build, static.squeezed
         self._documents: dict[tuple[str, str], tuple[bytes, str]] = {}
 
     def page(self, request: Request) -> Response:
