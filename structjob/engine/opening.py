@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -205,6 +206,7 @@ def _import_store() -> None:
     import structjob.queries.statistics  # noqa: F401 -- imported to load it
 
 
+@cache
 def _version() -> str:
     try:
         return version("structjob")

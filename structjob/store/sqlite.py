@@ -12,6 +12,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
+import os
 import sqlite3
 import threading
 import time
@@ -19,9 +21,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Executable, RowMapping, create_engine
+from sqlalchemy import URL, Connection, Engine, Executable, RowMapping, create_engine
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import StaticPool
+from sqlalchemy.pool import NullPool
 
 from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, StoreUnavailable
 from structjob.spool.line import EVENT_DEFAULTS
@@ -629,14 +631,31 @@ def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
     """Return a SQLAlchemy connection over *raw*; transactions are begun and ended explicitly."""
     for statement in statements:
         raw.execute(statement)
-    engine = create_engine(
+    _given.raw = raw
+    try:
+        return _engine(os.getpid()).connect()
+    finally:
+        del _given.raw
+
+
+_given = threading.local()
+
+
+@functools.lru_cache(maxsize=1)
+def _engine(process: int) -> Engine:
+    """Return the engine of every connection in the *process*.
+
+    An engine keeps the statements that it has compiled. With one for each connection, compiling
+    would take half of the CPU time in which a tracker opens and closes. A forked child makes its
+    own, because a thread of its parent may hold the locks of this one.
+    """
+    return create_engine(
         "sqlite://",
-        creator=lambda: raw,
-        poolclass=StaticPool,
+        creator=lambda: _given.raw,
+        poolclass=NullPool,
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
     )
-    return engine.connect()
 
 
 @contextlib.contextmanager
