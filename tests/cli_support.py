@@ -127,7 +127,7 @@ def typed(db: str, *words: str, code: int = 0) -> str:
 
 
 _USUAL = environment()
-_preforked = Preforked(_USUAL)
+_preforked = Preforked(_USUAL, whole_end=False)
 _MAIN = "from structjob.cli import main; main()"
 
 

@@ -24,31 +24,52 @@ from pathlib import Path
 from typing import IO
 
 _SERVER = """
-import gc, importlib, json, os, select, signal, socket, sys, time
-for name in sys.argv[2:]:
+import atexit, os, sys
+whole_end, ended_with = sys.argv[2] == "whole end", None
+def leave():
+    if whole_end or ended_with is None:
+        return
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BaseException:
+        return  # the interpreter says so
+    os._exit(ended_with)
+atexit.register(leave)  # before what the modules register, so it is called after all of that
+import gc, importlib, json, select, signal, socket, time
+for name in sys.argv[3:]:
     importlib.import_module(name)
 gc.freeze()  # what is here is not looked at when a program ends
 listener = socket.socket(socket.AF_UNIX)
 listener.bind(sys.argv[1])
 listener.listen(64)
+woken, waker = socket.socketpair()
+waker.setblocking(False)
+signal.set_wakeup_fd(waker.fileno())
+signal.signal(signal.SIGCHLD, lambda *_: None)
 print("ready", flush=True)
-signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that wait
+running = {}
 while True:
-    if listener not in select.select([0, listener], [], [])[0]:
+    ready = select.select([0, listener, woken], [], [])[0]
+    if 0 in ready:
         os._exit(0)  # whoever started it is gone
-    connection, _ = listener.accept()
-    if os.fork() == 0:
-        break
-    connection.close()
-listener.close()
+    if woken in ready:
+        woken.recv(4096)
+        while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            with running.pop(ended[0]) as connection:
+                connection.sendall(str(ended[1]).encode())
+    if listener in ready:
+        connection, _ = listener.accept()
+        message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
+        if (pid := os.fork()) == 0:
+            break
+        running[pid] = connection
+        for stream in streams:
+            os.close(stream)
+signal.set_wakeup_fd(-1)
 signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
-if (pid := os.fork()):
-    for stream in streams:
-        os.close(stream)
-    connection.sendall(str(os.waitpid(pid, 0)[1]).encode())
-    os._exit(0)
-connection.close()
+for one in (listener, woken, waker, connection, *running.values()):
+    one.close()
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
     os.close(stream)
@@ -60,8 +81,16 @@ if given["environment"] is not None:
     time.tzset()
 sys.argv = ["-c", *given["words"]]
 code = given["program"]
-del gc, importlib, json, select, time, listener, connection, message, streams, stream, number, given, name, pid
-exec(compile(code, "<string>", "exec"))
+del atexit, gc, importlib, json, select, signal, socket, time, listener, woken, waker, running, ready, pid, one, connection, message, streams, stream, number, given, name, _
+try:
+    exec(compile(code, "<string>", "exec"))
+    ended_with = 0
+except SystemExit as exc:
+    ended_with = exc.code & 255 if isinstance(exc.code, int) else int(exc.code is not None)
+    raise
+except Exception:
+    ended_with = 1
+    raise
 """
 
 _MODULES = (
@@ -78,11 +107,17 @@ class Preforked:
     Args:
         environment: Of the process, and so of all the programs.
         options: The interpreter's.
+        whole_end: Whether the interpreter also takes its modules apart when a program has ended:
+            it does what is registered for the end and flushes in any case. The rest takes more time
+            than most programs, because it writes to all the memory of the process that was forked.
     """
 
-    def __init__(self, environment: Mapping[str, str], *options: str) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], *options: str, whole_end: bool = True
+    ) -> None:
         self._environment = environment
         self._options = options
+        self._whole_end = whole_end
         self._lock = threading.Lock()
         self._address: str | None = None
 
@@ -130,7 +165,8 @@ class Preforked:
             if self._address is None:
                 directory = tempfile.mkdtemp(prefix="prefork-")
                 address = os.path.join(directory, "socket")
-                command = [sys.executable, *self._options, "-c", _SERVER, address, *_MODULES]
+                end = "whole end" if self._whole_end else "short end"
+                command = [sys.executable, *self._options, "-c", _SERVER, address, end, *_MODULES]
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,
