@@ -5,6 +5,7 @@ forked child; without forking.
 from __future__ import annotations
 
 import json
+import os
 import threading
 
 import pytest
@@ -257,3 +258,111 @@ def test_a_change_of_state_that_comes_too_late_is_named(recorder, caplog, row):
     assert recorder.put_state("job", lambda: row) == 0
     assert recorder.rejected == 1
     assert "job job-4711" in caplog.text
+
+
+def numbers_of(recorder: Recorder) -> list[int]:
+    batch = recorder.events.read(1 << 20, 1000)
+    return [] if batch is None else [json.loads(line)["seq"] for line in batch.lines.splitlines()]
+
+
+def test_events_recorded_together_take_one_write(recorder, monkeypatch):
+    """R31: lines that were read together are on disk before the call returns, by one write; while
+    it runs, the tally knows how many numbers are given out and not written.
+    """
+    recorder.put(BODY, 10)
+    threads, writes, hands, heard = recorder.spool.tally.hands, [], [], []
+    write = os.write
+
+    def watched(fd: int, data: bytes) -> int:
+        writes.append(data)
+        hands.append(recorder.spool.tally.hands)
+        return write(fd, data)
+
+    recorder.add_listener(heard.append)
+    with monkeypatch.context() as patch:
+        patch.setattr("structjob.spool.disk.os.write", watched)
+        recorder.put_all([BODY] * 5, 10)
+        recorder.put_all([BODY] * 5, 9)  # below the level
+    assert numbers_of(recorder) == [1, 2, 3, 4, 5, 6]
+    assert len(writes) == 1
+    assert hands == [threads + 5]
+    assert recorder.spool.tally.hands == threads
+    assert b"".join(heard) == writes[0]
+
+
+@pytest.mark.parametrize("taken", [0, 1, 2.5, 3])
+def test_a_full_disk_takes_some_of_the_events_recorded_together(recorder, monkeypatch, taken):
+    """faults H: of events that are written together, a full disk takes some whole, and one in part:
+    what it did not take waits in memory, each event once.
+    """
+    write, refused = os.write, []
+
+    def full(fd: int, data: bytes) -> int:
+        if refused or not taken:
+            refused.append(data)
+            raise OSError(28, "No space left on device")
+        refused.append(b"")
+        return write(fd, data[: int(len(data) // 4 * taken)])
+
+    with monkeypatch.context() as patch:
+        patch.setattr("structjob.spool.disk.os.write", full)
+        recorder.put_all([BODY] * 4, 10)
+        on_disk = numbers_of(recorder)
+    assert on_disk == list(range(1, int(taken) + 1))
+    in_memory = [number for number, _ in iter(recorder.fallback.take, None)]
+    assert on_disk + in_memory == [1, 2, 3, 4]
+    assert recorder.broken_off == 0
+    assert recorder.spool.tally.at_risk == 4
+
+
+@pytest.mark.parametrize("way", ["closed", "memory", "no room"])
+def test_events_recorded_together_follow_the_rules_of_single_ones(tmp_path, way):
+    """faults H: without a spool, when closed, and beyond the limit, they are kept, refused and
+    dropped one by one, and counted.
+    """
+    recorder = make_recorder(
+        None if way == "memory" else tmp_path,
+        queue_size=3,
+        **({"max_bytes": 4096, "overflow": "drop_newest"} if way == "no room" else {}),
+    )
+    if way == "closed":
+        recorder.close()
+    for _ in range(100):
+        recorder.put_all([BODY] * 2, 10)
+    if way == "closed":
+        assert (recorder.rejected, recorder.numbers.given) == (200, 0)
+    else:
+        kept = numbers_of(recorder)
+        dropped = [
+            number
+            for event in recorder.events.dropped
+            for number in range(event.first, event.last + 1)
+        ]
+        assert sorted(kept + dropped) == list(range(1, 201))
+        assert kept
+        assert dropped
+    recorder.close()
+
+
+@pytest.mark.parametrize("at", ["numbers", "seal_event", "write"])
+def test_an_interruption_of_events_recorded_together_is_accounted_for(recorder, monkeypatch, at):
+    """faults H: a signal handler that raises in between: the numbers given out are explained."""
+
+    def interrupt(*_: object) -> int:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        if at == "numbers":
+            patch.setattr(recorder.numbers, "several", interrupt)
+        elif at == "write":
+            patch.setattr(recorder.events, "append_all", interrupt)
+        else:
+            patch.setattr("structjob.spool.recorder.seal_event", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            recorder.put_all([BODY] * 3, 10)
+    if at == "seal_event":
+        assert list(recorder.lost) == [(1, 3, "interrupted", None)]
+    else:
+        assert recorder.broken_off == 3
+    recorder.put_all([BODY] * 2, 10)
+    assert numbers_of(recorder) == ([1, 2] if at == "numbers" else [4, 5])

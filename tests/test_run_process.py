@@ -1,6 +1,7 @@
 """Programs that a job runs: their output, their end, and what they leave behind (R31)."""
 
 import asyncio
+import json
 import os
 import pickle
 import re
@@ -248,8 +249,8 @@ async def test_junk_and_progress_bars(tracker):
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
 async def test_many_lines_leave_the_loop_to_others(tracker, count):
-    """Bad day: a flood of short lines is recorded whole, and other tasks have their turns
-    meanwhile.
+    """Bad day: a flood of short lines is recorded whole, at 150,000 lines a second, and other tasks
+    have their turns meanwhile, each after 5 ms.
     """
     turns = []
 
@@ -261,14 +262,98 @@ async def test_many_lines_leave_the_loop_to_others(tracker, count):
 
     async with tracker.job("build") as job:
         watching = asyncio.create_task(watch())
+        before = time.thread_time()
         result = await job.run_process(python(f"for n in range({count}): print(n)"))
+        rate = count / (time.thread_time() - before)
         watching.cancel()
     turns.sort()
-    print(f"{result.lines / result.seconds:,.0f} lines/s; turns p99 {turns[int(len(turns) * .99)] * 1000:.1f} ms, worst {turns[-1] * 1000:.1f} ms")  # fmt: skip
+    print(f"{rate:,.0f} lines/s of CPU; turns p99 {turns[int(len(turns) * .99)] * 1000:.1f} ms, worst {turns[-1] * 1000:.1f} ms")  # fmt: skip
     assert result.lines == count
-    assert turns[int(len(turns) * 0.99)] < 0.02
-    assert await tracker.logs.count(job_id=job.id, kind="output") == count
+    assert turns[int(len(turns) * 0.99)] <= 0.005
+    if count > 100_000:  # otherwise the start of the program counts
+        assert rate >= 150_000
+    events = [event async for event in tracker.logs.iterate(job_id=job.id, kind="output")]
+    assert [event.message for event in events] == [str(n) for n in range(count)]
     assert (await tracker.verify()).ok
+
+
+async def test_each_of_many_lines_is_a_complete_event(any_tracker):
+    """R31: lines that are recorded together have all that an event has, each its own number, and
+    secrets are removed in the lines that hold them.
+    """
+    lines = [f"line {n}" for n in range(500)]
+    lines[3] = "password=hunter2hunter2"
+    lines[5], lines[7] = 'quoted ",", "it"', "ümläut \\ \t"
+    lines[400] = "nul \x00 in it"
+    async with any_tracker.job("build", correlation_id="web-42", project="shop") as job:
+        await job.run_process(["cat"], input="\n".join(lines), levels={"stdout": "warning"})
+    (step,) = await any_tracker.jobs.steps(job.id)
+    found = await lines_of(any_tracker, job)
+    lines[3], lines[400] = "password=[redacted]", found[400].message
+    assert "nul" in lines[400]
+    assert "\x00" not in lines[400]
+    assert [event.message for event in found] == lines
+    assert len({event.seq for event in found}) == len(lines)
+    for event in (found[0], found[3], found[-1]):
+        assert (event.level, event.stream, event.step, event.operation) == (
+            "warning",
+            "stdout",
+            "cat",
+            "build",
+        )
+        assert (event.step_id, event.correlation_id, event.project, event.attempt) == (
+            step.id,
+            "web-42",
+            "shop",
+            1,
+        )
+
+
+async def test_many_lines_are_shown_as_they_are_recorded(tracker, tmp_path):
+    """R31: a file of the log gets each line of the output, with its ids."""
+    structjob.configure(console=False, file=tmp_path / "app.jsonl")
+    async with tracker.job("build") as job:
+        await job.run_process(["seq", "300"])
+    shown = [json.loads(line) for line in (tmp_path / "app.jsonl").read_text().splitlines()]
+    output = [event for event in shown if event.get("kind") == "output"]
+    assert [event["event"] for event in output] == [str(n) for n in range(1, 301)]
+    assert {event["job_id"] for event in output} == {job.id}
+    assert {event["stream"] for event in output} == {"stdout"}
+
+
+async def test_a_flood_of_lines_survives_kill_9(db_path, db_url):
+    """Acceptance test 1: the process is killed while it records a flood of output: what it had
+    recorded is stored, from the first line on, without a hole, and the job has crashed.
+    """
+    program = (
+        "import asyncio, sys, structjob\n"
+        "structjob.configure(console=False)\n"
+        "async def main():\n"
+        "    async with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('flood', job_id='flood-1') as job:\n"
+        "        print('begun', flush=True)\n"
+        "        await job.run_process(['yes', 'a line of output'])\n"
+        "asyncio.run(main())\n"
+    )
+    child = await asyncio.create_subprocess_exec(
+        *python(program), str(db_url), stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert await child.stdout.readline()
+        async with structjob.Tracker(db_url) as tracker:
+            while not await tracker.logs.count(job_id="flood-1", kind="output"):
+                await asyncio.sleep(0.01)
+            child.kill()
+            await child.wait()
+            assert (await tracker.jobs.wait("flood-1", timeout=30)).status == "crashed"
+            found = [event async for event in tracker.logs.iterate(job_id="flood-1", kind="output")]
+            assert (await tracker.verify()).ok
+        numbers = [event.seq for event in found]
+        assert numbers == list(range(numbers[0], numbers[0] + len(found)))
+        assert {event.message for event in found} == {"a line of output"}
+    finally:
+        if child.returncode is None:
+            child.kill()
+            await child.wait()
 
 
 async def test_echo_shows_the_lines_here(tracker, capsys):

@@ -13,6 +13,7 @@ from structjob.capture.event import (
     logger_name,
     note_logged,
     stored_line,
+    stored_lines,
     with_parent,
 )
 from structjob.capture.setup import SETUP
@@ -20,8 +21,10 @@ from structjob.context.scope import Scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
-from structjob.spool.routing import dispatch, records
+from structjob.sinks.console import ConsoleSink
+from structjob.spool.routing import dispatch, dispatch_all, records
 from structjob.text.rendering import words_of
+from structjob.values.encoding import encode_plain
 
 _ERROR = LEVELS["error"]
 _WORDS = 2_000
@@ -52,6 +55,46 @@ def emit(
         words = _words(scope, level, attrs, kind) if message == kind else None
         pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words)
     except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+        faults.add("logging an event", exc)
+
+
+def emit_lines(
+    scope: Scope | None,
+    level: str,
+    lines: list[str],
+    attrs: dict[str, Any],
+    *,
+    stream: str,
+    printed: bool = False,
+) -> None:
+    """Record and show lines of output, each as an event with *attrs*.
+
+    They were read together, so they have the same time. Recording them together takes a fraction of
+    the time that `emit` takes for each. If they are *printed* here, too, no console shows them
+    again. Never raises.
+    """
+    try:
+        passed, fan_out, ns = SETUP.encoder, SETUP.fan_out, clock.now()
+        columns: dict[str, Any] = {"kind": "output", "stream": stream}
+        if scope is not None and scope.bound:
+            attrs = {**scope.bound, **attrs}
+        attrs = passed.attrs(attrs, columns, scope)
+        messages = passed.lines(lines)
+        attrs_json = passed.check(encode_plain(attrs), attrs, max(messages, key=len))
+        bodies = stored_lines(
+            ns,
+            BY_NAME[level],
+            messages,
+            attrs_json if scope is None else with_parent(attrs_json, scope),
+            columns_json(scope, columns),
+        )
+        dispatch_all(scope, bodies, BY_NAME[level].number)
+        if fan_out is not None:
+            if printed:
+                consoles = [sink for sink in fan_out.sinks if isinstance(sink, ConsoleSink)]
+                fan_out = fan_out.without(consoles)
+            fan_out.show_lines(ns, BY_NAME[level], messages, attrs, attrs_json, scope, columns)
+    except Exception as exc:  # noqa: BLE001 -- see `emit`
         faults.add("logging an event", exc)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable, Mapping, MutableMapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
@@ -17,7 +18,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.clock import second_text
 from structjob.machine.frames import frame_at
-from structjob.spool.line import event_body, level_field
+from structjob.spool.line import event_bodies, event_body, level_field
 from structjob.values.bounds import MAX_KEY, MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK
 from structjob.values.encoding import (
@@ -112,6 +113,7 @@ _REMEMBERED = 4096
 """Maximum number of remembered keys, and of messages, that need no further check."""
 _TOKEN = 16
 """Minimum characters of a token."""
+_encode_lines = msgspec.json.Encoder().encode_lines
 _is_word = re.compile(r"[A-Za-z0-9_.-]+").fullmatch
 _is_hex = re.compile(r"[0-9A-Fa-f]+").fullmatch
 
@@ -283,6 +285,16 @@ class Encoder:
             if self.redactor.suspects(text):
                 encoded = encode_text(redacted_text(message, self.redactor.text))
         return encoded
+
+    def lines(self, lines: list[str]) -> list[bytes]:
+        """Return each of *lines* as `once` does, in a fraction of the time."""
+        together = "\n".join(lines)
+        if "\x00" not in together and not (self.redactor and self.redactor.suspects(together)):
+            with suppress(UnicodeEncodeError):
+                encoded = _encode_lines(lines).split(b"\n")[:-1]
+                if max(map(len, encoded)) <= MAX_STRING:
+                    return encoded
+        return list(map(self.once, lines))
 
     def message(self, message: Any) -> bytes:
         """Return *message* as JSON, redacted."""
@@ -488,3 +500,12 @@ def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: by
     return event_body(
         second_text(second)[1], b"%06d" % (rest // 1000), level.stored, message, attrs, columns
     )
+
+
+def stored_lines(
+    ns: int, level: Level, messages: list[bytes], attrs: bytes, columns: bytes
+) -> list[bytes]:
+    """Return the `stored_line` of each of *messages* of events that differ in nothing else."""
+    second, rest = divmod(ns, 1_000_000_000)
+    micros = b"%06d" % (rest // 1000)
+    return event_bodies(second_text(second)[1], micros, level.stored, messages, attrs, columns)

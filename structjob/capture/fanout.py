@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -267,11 +267,51 @@ class FanOut:
         except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
             faults.add("logging an event", exc)
             return
+        self._show(ns, level, line, scope, columns)
+
+    def show_lines(
+        self,
+        ns: int,
+        level: Level,
+        messages: Iterable[bytes],
+        attrs: Mapping[str, Any],
+        attrs_json: bytes,
+        scope: Scope | None,
+        columns: dict[str, Any],
+    ) -> None:
+        """Show recorded events that differ in their message only.
+
+        Args:
+            ns: Their time, in nanoseconds since the epoch.
+            level: The level.
+            messages: The message of each event as JSON.
+            attrs: The attributes.
+            attrs_json: The attributes as JSON.
+            scope: The scope that the events belong to.
+            columns: Values for further columns, such as ``kind``.
+        """
+        if level.number < self._least:
+            return
+        second, rest = divmod(ns, 1_000_000_000)
+        text = b'{"timestamp":"%b%06d%b' % (clock.second_text(second)[2], rest // 1000, level[3])
+        shown = shown_attrs(attrs_json, attrs)[1:]
+        after = shown_json(scope, columns, attrs) + (b"," if attrs else b"") + shown + b"\n"
+        for message in messages:
+            self._show(ns, level, text + message + after, scope, columns)
+
+    def _show(
+        self,
+        ns: int,
+        level: Level,
+        line: bytes,
+        scope: Scope | None,
+        columns: dict[str, Any] | None,
+    ) -> None:
         for least, write, sink in self._lines:
-            if number >= least:
+            if level.number >= least:
                 try:
                     write(line)
-                except Exception as exc:  # noqa: BLE001 -- nor an error of a sink
+                except Exception as exc:  # noqa: BLE001 -- an error of a sink must not reach it, either
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)

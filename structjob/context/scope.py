@@ -32,6 +32,9 @@ class Recording(Protocol):
     def put(self, body: bytes, level: int) -> object:
         """Number an event and record it."""
 
+    def put_all(self, bodies: list[bytes], level: int) -> object:
+        """Number events and record them together."""
+
 
 class StepHandle(Protocol):
     """What a scope needs from its step."""

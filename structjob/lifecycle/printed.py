@@ -18,9 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from structjob.capture.emit import emit, record
-from structjob.capture.event import BY_NAME
-from structjob.capture.setup import SETUP
+from structjob.capture.emit import emit_lines
 from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
@@ -29,7 +27,7 @@ from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.frames import frame_at
 from structjob.machine.loops import running_loop
 from structjob.process import on_reset
-from structjob.sinks.console import ConsoleSink, stand_ins
+from structjob.sinks.console import stand_ins
 from structjob.text.lines import LineSplitter
 
 _capturing: ContextVar[CapturedOutput | None] = ContextVar("structjob_output", default=None)
@@ -118,27 +116,15 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
         key = stream, writer
         splitter = self._splitters.get(key)
         if splitter is None:
-            splitter = self._splitters[key] = LineSplitter(partial(self._line, stream))
+            splitter = self._splitters[key] = LineSplitter(partial(self._lines, stream))
         splitter.feed(text)
 
-    def _line(self, stream: str, line: str, attrs: dict[str, int]) -> None:
-        scope = current_scope() or self._scope
+    def _lines(self, stream: str, lines: list[str], attrs: dict[str, int]) -> None:
         former = _capturing.get()
         _capturing.set(None)  # a sink may print
         try:
-            if not self.echo:
-                emit(scope, "info", line, {**attrs}, kind="output", stream=stream)
-                return
-            # The console already shows the line.
-            arguments = (BY_NAME["info"], line, {**attrs}, scope, None, {"kind": "output", "stream": stream})  # fmt: skip
-            fan_out = SETUP.fan_out
-            if fan_out is None:
-                record(*arguments)
-            else:
-                consoles = [sink for sink in fan_out.sinks if isinstance(sink, ConsoleSink)]
-                fan_out.without(consoles).take(*arguments)
-        except Exception as exc:  # noqa: BLE001 -- see above
-            faults.add("capturing output", exc)
+            scope = current_scope() or self._scope
+            emit_lines(scope, "info", lines, attrs, stream=stream, printed=self.echo)
         finally:
             _capturing.set(former)
 

@@ -17,12 +17,12 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from structjob.capture.emit import emit
+from structjob.capture.emit import emit_lines
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
@@ -30,7 +30,7 @@ from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
 from structjob.lifecycle.handle import redacted
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK, PeakMemory
-from structjob.text.lines import LineSplitter
+from structjob.text.lines import LineSplitter, Record, last_words
 from structjob.text.programs import operation_of
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ behind.
 """
 
 _CHUNK = 64 * 1024
-_SLICE = 512
-"""Bytes that are recorded between two checks of the clock, about a hundred short lines."""
-_TURN = 0.001
+_TOGETHER = 200
+"""Maximum number of lines that are recorded together."""
+_TURN = 0.0005
 """Maximum seconds that recording takes of one iteration of the loop."""
 _LOOK = 0.01
 _PIPE = 1024 * 1024
@@ -133,7 +133,7 @@ class CommandTimeout(CommandFailed, TimeoutError):
 
 
 def _last_line(tail: tuple[str, ...]) -> str:
-    last = next((line.strip() for line in reversed(tail) if line.strip()), "")
+    last = last_words(tail)
     return f": {last[:200]}" if last else ""
 
 
@@ -275,14 +275,14 @@ class Output:
         self._tail: deque[str] = deque(maxlen=TAIL)
         self.lines = 0
 
-    def record(self, stream: str, line: str, attrs: dict[str, int]) -> None:
-        """Record one line, or a part of a long line."""
-        self.lines += 1
-        self._tail.append(line)
-        emit(self._scope, self._levels[stream], line, {**attrs}, kind="output", stream=stream)
+    def record(self, stream: str, lines: list[str], attrs: dict[str, int]) -> None:
+        """Record lines, or a part of a long line."""
+        self.lines += len(lines)
+        self._tail.extend(lines)
+        emit_lines(self._scope, self._levels[stream], lines, attrs, stream=stream)
         if self._echo:
             with contextlib.suppress(Exception):  # the stream is closed or full
-                print(line, file=getattr(sys, stream), flush=True)
+                print("\n".join(lines), file=getattr(sys, stream), flush=True)
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, without secrets."""
@@ -297,12 +297,13 @@ class _Stream:
         read: Number of bytes received.
     """
 
-    def __init__(self, descriptor: int, record: Callable[[str, dict[str, int]], None]) -> None:
+    def __init__(self, descriptor: int, record: Record) -> None:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
-        self._splitter = LineSplitter(record)
-        self._chunk = b""
-        self._at = 0
+        self._record_lines = record
+        self._splitter = LineSplitter(self._split)
+        self._waiting: deque[tuple[list[str], dict[str, int]]] = deque()
+        self._paused = False
         self._finished = False
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self.read = 0
@@ -311,7 +312,7 @@ class _Stream:
 
     def has_more(self) -> bool:
         """Return whether some output is not recorded yet."""
-        if self._chunk:
+        if self._waiting:
             return True
         if self.closed.done():
             return False
@@ -335,21 +336,27 @@ class _Stream:
         self.read += len(chunk)
         if self._finished:
             return
-        # Recording a chunk of short lines takes 100 milliseconds. Stop reading until it is done.
-        self._loop.remove_reader(self._descriptor)
-        self._chunk, self._at = chunk, 0
+        self._splitter.feed(chunk)
         self._record()
 
+    def _split(self, lines: list[str], attrs: dict[str, int]) -> None:
+        for at in range(0, len(lines), _TOGETHER):
+            self._waiting.append((lines[at : at + _TOGETHER], attrs))
+
     def _record(self) -> None:
+        """Record the lines that wait, for a bounded time. Until all are recorded, read nothing."""
         until = time.perf_counter() + _TURN
-        while self._at < len(self._chunk) and not self._finished:
-            self._splitter.feed(self._chunk[self._at : self._at + _SLICE])
-            self._at += _SLICE
-            if time.perf_counter() >= until:
+        while self._waiting and not self._finished:
+            self._record_lines(*self._waiting.popleft())
+            if self._waiting and time.perf_counter() >= until:
+                if not self._paused:
+                    self._paused = True
+                    self._loop.remove_reader(self._descriptor)
                 self._loop.call_soon(self._record)
                 return
-        self._chunk = b""
-        self._loop.add_reader(self._descriptor, self._readable)
+        if self._paused:
+            self._paused = False
+            self._loop.add_reader(self._descriptor, self._readable)
 
     def finish(self) -> None:
         """Record the rest of a line without a newline, and stop recording.
@@ -358,7 +365,11 @@ class _Stream:
         ended.
         """
         self._finished = True
+        self._waiting.clear()
         self._splitter.end()
+        for lines, attrs in self._waiting:
+            self._record_lines(lines, attrs)
+        self._waiting.clear()
 
 
 class Process:

@@ -180,15 +180,39 @@ class DiskQueue:
         written = os.write(self._fd, line)
         if written != len(line):
             # A full disk took only a part of the line. The rest must not follow, because another
-            # record may already be in between. End the fragment with a newline, so that its
-            # checksum exposes it, and let the caller keep the line elsewhere.
-            self._torn = True
-            with contextlib.suppress(OSError):
-                os.write(self._fd, b"\n")
+            # record may already be in between.
+            self._end_fragment()
             raise OSError(errno.ENOSPC, "the disk took a part of a record only")
         self._since_check += written
         if self._since_check > self._check_bytes:
             self.check_space()
+
+    def append_all(self, lines: list[bytes]) -> int:
+        if self._full:
+            return 0
+        text = b"".join(lines)
+        try:
+            written = os.write(self._fd, text)
+        except OSError:
+            return 0
+        taken = len(lines)
+        if written != len(text):
+            taken = text.count(b"\n", 0, written)
+            if text[written - 1 : written] != b"\n":
+                self._end_fragment()
+        self._since_check += written
+        if self._since_check > self._check_bytes:
+            self.check_space()
+        return taken
+
+    def _end_fragment(self) -> None:
+        """End a part of a line with a newline, so that its checksum exposes it.
+
+        The caller keeps the line elsewhere.
+        """
+        self._torn = True
+        with contextlib.suppress(OSError):
+            os.write(self._fd, b"\n")
 
     def _admit(self, line: bytes, number: int) -> bool:
         """Return whether the queue takes the record although it is full.

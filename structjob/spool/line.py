@@ -11,6 +11,7 @@ change of state::
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any, Literal
 from zlib import crc32
 
@@ -108,6 +109,20 @@ def event_body(
     """
     # `join` takes half the time of `%`
     return _join((b'{"ts":"', second, micros, level, message, b',"attrs":', attrs, columns))
+
+
+def event_bodies(
+    second: bytes,
+    micros: bytes,
+    level: bytes,
+    messages: Iterable[bytes],
+    attrs: bytes,
+    columns: bytes,
+) -> list[bytes]:
+    """Return the `event_body` of each of the *messages* of events that differ in nothing else."""
+    before = _join((b'{"ts":"', second, micros, level))
+    after = _join((b',"attrs":', attrs, columns))
+    return [before + message + after for message in messages]
 
 
 def state_body(kind: str, row: Any) -> bytes:

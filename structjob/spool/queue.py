@@ -82,6 +82,12 @@ class RecordQueue(Protocol):
             OSError: if it cannot be written.
         """
 
+    def append_all(self, lines: list[bytes]) -> int:
+        """Take *lines* with one ``write()``; return how many of them are in the queue.
+
+        Append the others singly: the queue is full, or the disk took only a part of them.
+        """
+
     def read(self, limit: int, most: int) -> Batch | None:
         """Return the next lines, or ``None`` if no line waits.
 
@@ -179,6 +185,9 @@ class MemoryQueue:
             self._lines.append((number, line))
             while len(self._lines) > self._capacity and (oldest := self._pop()) is not None:
                 self._drop(*oldest, self._reason)
+
+    def append_all(self, lines: list[bytes]) -> int:
+        return 0
 
     def clear(self, reason: str) -> int:
         cleared = 0

@@ -12,7 +12,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from threading import get_ident
 from types import FrameType
@@ -46,6 +46,10 @@ class Numbers:
     def __init__(self) -> None:
         self._count = count(1)
         self.next: Callable[[], int] = self._count.__next__
+
+    def several(self, count: int) -> list[int]:
+        """Return the next *count* numbers, which another thread cannot interleave."""
+        return list(islice(self._count, count))
 
     @property
     def given(self) -> int:
@@ -127,6 +131,8 @@ class Recorder:
         Threads switch every few milliseconds, so it is usually the same one.
         """
         self._taken: set[int] = set()
+        self._together: dict[object, int] = {}
+        """How many numbers each running call of `put_all` needs."""
         self.lost: deque[Dropped] = deque()
         """Numbers that were given out and then not used: first, last, reason."""
         self.lost_states: deque[int] = deque()
@@ -187,9 +193,7 @@ class Recorder:
             try:
                 self._append(line, number)
             except OSError as exc:
-                self._disk_refused(exc)
-                self.fallback.append(line, number)
-                self._risk(number)  # after the event is in `fallback`: see `secure`
+                self._keep_refused(line, number, exc)
         except BaseException as exc:
             # Out of memory, or a signal handler that raises: the number is given out and must be
             # accounted for. Whether a line was written is unknown here; the end of the session
@@ -203,6 +207,51 @@ class Recorder:
                 raise
         if self.idle:
             self.wake()
+
+    def put_all(self, bodies: list[bytes], level: int) -> None:
+        """Record events, as `put` does, in one ``write()``; never raise an `Exception`."""
+        if level < self.level or self.closed or self.forked or len(bodies) == 1:
+            for body in bodies:
+                self.put(body, level)
+            return
+        if get_ident() != self._thread:
+            self._meet_thread()
+        numbers: list[int] = []
+        lines: list[bytes] = []
+        call = object()
+        try:
+            # Before the numbers are given out, because the process may be killed at any point.
+            self._together[call] = len(bodies)
+            self._hold()
+            numbers = self.numbers.several(len(bodies))
+            lines = list(map(seal_event, bodies, numbers))
+            taken = self.events.append_all(lines)
+            for take in self._listeners:
+                for line in lines[:taken]:
+                    take(line)
+            for line, number in zip(lines[taken:], numbers[taken:], strict=True):
+                try:
+                    self._append(line, number)
+                except OSError as exc:
+                    self._keep_refused(line, number, exc)
+        except BaseException as exc:  # see `put`
+            if numbers and not lines:
+                self.lost.append(Dropped(numbers[0], numbers[-1], "interrupted"))
+                self._risk(numbers[-1])
+            else:
+                self._broken_off.several(len(bodies))
+            if not isinstance(exc, Exception):
+                raise
+        finally:
+            self._together.pop(call, None)
+            self._hold()
+        if self.idle:
+            self.wake()
+
+    def _keep_refused(self, line: bytes, number: int, exc: OSError) -> None:
+        self._disk_refused(exc)
+        self.fallback.append(line, number)
+        self._risk(number)  # after the event is in `fallback`: see `secure`
 
     def _keep(self, body: bytes) -> None:
         try:
@@ -251,7 +300,8 @@ class Recorder:
 
     def _hold(self) -> None:
         if self.spool is not None and self.spool.tally is not None:
-            self.spool.tally.hold(len(self._threads) + len(self._taken))
+            together = sum(list(self._together.values()))
+            self.spool.tally.hold(len(self._threads) + len(self._taken) + together)
 
     def _risk(self, number: int) -> None:
         if self.spool is not None and self.spool.tally is not None:
@@ -429,7 +479,7 @@ class Recorder:
         """
         # This inspects the stacks, so that recording itself does not need to count the active
         # threads.
-        inside = {Recorder.put.__code__, Recorder.put_state.__code__}
+        inside = {each.__code__ for each in (Recorder.put, Recorder.put_all, Recorder.put_state)}
         for top in frames_of_threads().values():
             frame: FrameType | None = top
             while frame is not None:

@@ -112,6 +112,16 @@ def dispatch(scope: Scope | None, body: bytes, level: int) -> None:
         hand_over(body, level)
 
 
+def dispatch_all(scope: Scope | None, bodies: list[bytes], level: int) -> None:
+    """Do the same for events that were logged together."""
+    recorder = scope.recorder if scope is not None else None
+    if recorder is not None:
+        recorder.put_all(bodies, level)
+    else:
+        for body in bodies:
+            hand_over(body, level)
+
+
 def records(scope: Scope | None, level: int) -> bool:
     """Return whether an event of *level* reaches the recorder that it belongs to, or waits for
     one.

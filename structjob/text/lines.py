@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 PIECE = 16 * 1024
 """Maximum bytes of a line in one event. A longer line becomes several events, each with the number
@@ -15,8 +15,8 @@ OVERWRITTEN_EVERY = 0.25
 ``\\r``). A job's own progress has the same interval.
 """
 
-Record = Callable[[str, dict[str, int]], None]
-"""A function that takes a line and its attributes."""
+Record = Callable[[list[str], dict[str, int]], None]
+"""A function that takes lines that follow one another, and the attributes of each of them."""
 
 
 class LineSplitter:
@@ -27,12 +27,14 @@ class LineSplitter:
     lines before it as ``overwritten``.
 
     Args:
-        record: Called with each line as text. Bytes that are not UTF-8 are written as ``\xff``.
+        record: Called with the lines as text, with as many at once as possible. Bytes that are not
+            UTF-8 are written as ``\xff``. A line with attributes comes alone.
     """
 
     def __init__(self, record: Record) -> None:
         self._record = record
         self._rest = b""
+        self._plain: list[str] = []
         self._part = 0
         self._overwritten = 0
         self._recorded = 0.0
@@ -40,7 +42,14 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> None:
         """Process a chunk that was read."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        complete, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+        lines = complete.split(b"\n") if newline else []
+        special = self._part or self._overwritten or b"\r" in complete
+        if lines and not special and max(map(len, lines)) <= PIECE:
+            # the usual case, in few steps
+            self.lines += len(lines)
+            self._plain = _text(complete).split("\n")
+            lines = []
         for line in lines:
             self._line(line[:-1] if line.endswith(b"\r") else line)
         if b"\r" in self._rest:
@@ -55,12 +64,14 @@ class LineSplitter:
                 self._overwriting(done.split(b"\r"))
         while len(self._rest) > PIECE:
             self._piece(PIECE)
+        self._flush()
 
     def end(self) -> None:
         """Process the rest, which has no newline."""
         if self._rest or self._part:
             rest, self._rest = self._rest, b""
             self._line(rest.removesuffix(b"\r"))
+            self._flush()
 
     def _line(self, line: bytes) -> None:
         if b"\r" in line:
@@ -103,4 +114,22 @@ class LineSplitter:
             self.lines += 1
         if self._overwritten:
             attrs["overwritten"], self._overwritten = self._overwritten, 0
-        self._record(line.decode("utf-8", "backslashreplace"), attrs)
+        if attrs:
+            self._flush()
+            self._record([_text(line)], attrs)
+        else:
+            self._plain.append(_text(line))
+
+    def _flush(self) -> None:
+        if self._plain:
+            lines, self._plain = self._plain, []
+            self._record(lines, {})
+
+
+def last_words(lines: Sequence[str]) -> str:
+    """Return the last of *lines* that is not blank, without blanks around it."""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8", "backslashreplace")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from structjob.values.credentials import MARK
+from structjob.values.words import any_word
 
 IsSecret = Callable[[str], bool]
 
@@ -37,10 +38,12 @@ _ASSIGNED = re.compile(r"(?P<name>[A-Za-z_]\w*)=.+", re.DOTALL)
 _HTTP = ("curl", "http", "https")
 _NAMES = "|".join(sorted(map(re.escape, {*_JOINED, *_APART, *_HTTP}), key=len, reverse=True))
 _PROGRAM = re.compile(rf"(?<![\w.\-])(?P<program>(?:{_NAMES}))(?=[ \t])")
-_STEM = re.compile(
-    r" -u[ =\w]|mysql|mycli|maria|pass|7z|zip|rar |redis-cli|mongo|ldap|sqlcmd|bcp |tsql|login|openssl|keytool|ipmi"
-    r"|rdesk|snmp|mosq|curl|http |xtra"
-)
+_STEM = any_word(
+    (
+        " -u", "mysql", "mycli", "maria", "pass", "7z", "zip", "rar ", "redis-cli", "mongo", "ldap", "sqlcmd", "bcp ", "tsql", "login",
+        "openssl", "keytool", "ipmi", "rdesk", "snmp", "mosq", "curl", "http ", "xtra",
+    )
+)  # fmt: skip
 """A part of the name of each program above."""
 _LINE = re.compile(r"[^\n|;&]{0,2000}")
 _TOKEN = re.compile(

@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from structjob.values.words import any_word
+
 MARK = "[redacted]"
 """Replaces a secret."""
 
@@ -442,6 +444,9 @@ GROUPS = b'"hhhh-hhhh'
 _RUN = b"a" * 16
 """Occurs in the result of `_WORDS` for a token. The runs in UUIDs are shorter."""
 
+_HYPHENATED = any_word(("glpat-", "AIza", "SG.", "GOCSPX-", "sq0", ":AA", "hooks.slack"))
+"""Begins a token that may not contain such a run, because a hyphen is one of its characters."""
+
 _WORDS = _folded({_LOWER + _LOWER.upper() + _DIGITS + b"_": b"a"}, b".")
 _NUMBERS = _folded({_DIGITS: b"0", b" -": b"-"}, b".")
 
@@ -453,14 +458,7 @@ def may_hold_token(text: str) -> bool:
     """
     return len(text) >= 20 and (
         _RUN in text.encode("utf-8", "replace").translate(_WORDS)
-        # Tokens that may not contain such a run, because a hyphen is one of their characters.
-        or "glpat-" in text
-        or "AIza" in text
-        or "SG." in text
-        or "GOCSPX-" in text
-        or "sq0" in text
-        or ":AA" in text
-        or "hooks.slack" in text
+        or _HYPHENATED.search(text) is not None
     )
 
 

@@ -22,6 +22,7 @@ from structjob.process import on_reset
 from structjob.values import credentials
 from structjob.values.commands import masked, may_be_command, without_secrets
 from structjob.values.credentials import MARK, may_hold_card, may_hold_token
+from structjob.values.words import any_word
 
 T = TypeVar("T", str, bytes)
 
@@ -325,7 +326,7 @@ class Redactor:
         self._on = frozenset() if not text else frozenset(_RULES) - disabled
         # A text contains a pair only if it contains a part of its key.
         roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
-        self._roots = re.compile("|".join([_ROOTS, *map(re.escape, sorted(roots))]))
+        self._roots = any_word([*_ROOTS, *sorted(roots)])
         self._rules = [re.compile(rule) for rule in (*rules, *(_PERSONAL if pii else ()))]
         own = list(values)
         for value in own:
@@ -440,7 +441,7 @@ class Redactor:
         lower = text.lower()
         return (
             self._roots.search(lower) is not None
-            or (pair and ("@" in text or _SHORT_ROOTS.search(lower) is not None))
+            or (pair and ("@" in text or _SHORT_ROOTS.search(f" {lower}") is not None))
             or ("-" in text and may_be_command(text))
         )
 
@@ -604,14 +605,14 @@ def _is_pair(item: Any) -> bool:
     return isinstance(item, (list, tuple)) and len(item) == 2 and type(item[0]) is str
 
 
-# Parts of the secret keys that the rules for texts look for. Each begins at a rare letter of its
-# key: few letters then begin an alternative, and the search skips the others quickly.
 _ROOTS = (
-    r"k(?:en|ey|ie)|p(?:ass|wd|hras)|c(?:re[td]|ard|vv|vc)|uth|jwt|gnatu|b(?:asic|eare|hook|ind)|identi|xsrf|csrf|jsess|sessid|ct\.sid|contrase|senha|monic|dbpw|userpw|login"
-    r"|nection"
-)
+    "ken", "key", "kie", "pass", "pwd", "phras", "cret", "cred", "card", "cvv", "cvc", "uth", "jwt", "gnatu", "basic", "beare", "bhook",
+    "bind", "identi", "xsrf", "csrf", "jsess", "sessid", "ct.sid", "contrase", "senha", "monic", "dbpw", "userpw", "login", "nection",
+    "sessionid",
+)  # fmt: skip
+"""Parts of the secret keys that the rules for texts look for."""
 _SHORT_ROOTS = re.compile(
-    r"[=:\"'](?<=otp.|pan.|pin.|sas.|sig.|dsn.|ssn.|cvv.|cvc.|_cc.|\Wcc.|_pw.)|^cc[=:]|sessionid"
+    r"[=:\"'](?<=otp.|pan.|pin.|sas.|sig.|dsn.|ssn.|cvv.|cvc.|_cc.|\Wcc.|_pw.)"
 )
 
 

@@ -346,12 +346,12 @@ async def _supervise(
 ) -> None:
     import asyncio
 
-    from structjob.capture.emit import emit
+    from structjob.capture.emit import emit, emit_lines
     from structjob.cli.run.process import Child, Heard
     from structjob.context.propagation import to_environment
     from structjob.context.scope import current_scope
     from structjob.exceptions import StructjobError
-    from structjob.text.lines import LineSplitter
+    from structjob.text.lines import LineSplitter, last_words
 
     scope = current_scope()
     assert scope is not None  # noqa: S101 -- within the job
@@ -379,19 +379,12 @@ async def _supervise(
 
     last = ""
 
-    def _record(stream: str, line: str, attrs: dict[str, int]) -> None:
+    def _record(stream: str, lines: list[str], attrs: dict[str, int]) -> None:
         nonlocal last
-        if stream == "stderr" and line.strip():
-            last = line.strip()
+        if stream == "stderr":
+            last = last_words(lines) or last
         # After a failure, a user looks at stderr first.
-        emit(
-            scope,
-            "warning" if stream == "stderr" else "info",
-            line,
-            dict(attrs),
-            kind="output",
-            stream=stream,
-        )
+        emit_lines(scope, "warning" if stream == "stderr" else "info", lines, attrs, stream=stream)
 
     splitters: dict[str, LineSplitter] = {}
     listeners: dict[str, Heard] = {}
