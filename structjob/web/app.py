@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Request
 from fastapi import Query as Parameters
 from starlette.responses import Response
-from starlette.routing import WebSocketRoute
+from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from structjob.tracker import Tracker
@@ -166,8 +167,7 @@ def build(
     hub = made.state.hub = Hub(source, doors.knows)
     shell = Shell(name or source.name)
     problems.install(made)
-    for router in (*ROUTERS, streams.router, service):
-        made.include_router(router, prefix=API, generate_unique_id_function=_operation_id)
+    made.router.routes.extend(_routes())
 
     async def get_openapi(request: Request) -> Response:
         return Response(msgspec.json.encode(openapi.document(made)), media_type="application/json")
@@ -198,6 +198,18 @@ def build(
         if address:
             made.add_route(f"/{address}/", page, include_in_schema=False)
     return Application(Guard(made, doors, frame_ancestors=frame_ancestors, cors=cors), source, hub)
+
+
+@cache
+def _routes() -> list[BaseRoute]:
+    """Return the routes of the API, the same for every application.
+
+    FastAPI analyzes the parameters of a route once, at the first request.
+    """
+    made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for router in (*ROUTERS, streams.router, service):
+        made.include_router(router, prefix=API, generate_unique_id_function=_operation_id)
+    return made.router.routes
 
 
 def _operation_id(route: Any) -> str:
