@@ -31,7 +31,9 @@ URL = sys.argv[1]
 """
 
 # Python 3.12 and newer warn of every fork beside threads, which is what is tested here.
-_programs = Preforked(environment(), "-W", "ignore:This process:DeprecationWarning")
+_programs = Preforked(
+    environment(), "-W", "ignore:This process:DeprecationWarning", whole_end=False
+)
 
 
 def run(code: str, db_path: Path, *, check: bool = True, stderr: str = "") -> str:
