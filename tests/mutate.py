@@ -507,7 +507,7 @@ def examine(names: list[str], directory: Path, options: argparse.Namespace) -> i
     null = os.open(os.devnull, os.O_RDWR)
     for fd in range(2):
         os.dup2(null, fd)
-    os.environ.update(PYTHONPATH=str(directory), CI="1")
+    os.environ.update(PYTHONPATH=str(directory), CI="1", STRUCTJOB_TEST_EXAMPLES="100")
     sys.path[:] = [
         str(directory),
         *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests"),

@@ -1063,7 +1063,10 @@ class MemoryLaneMachine(RuleBasedStateMachine):
 
 
 _SETTINGS = settings(
-    max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=settings().max_examples * 3 // 5,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 TestFileLane = FileLaneMachine.TestCase
 TestBoundedFileLane = BoundedFileLaneMachine.TestCase
