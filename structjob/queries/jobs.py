@@ -524,7 +524,7 @@ class Jobs:
             context_id=job.context_id,
         )
 
-    async def estimate(self, any_id: AnyJob) -> Estimate:
+    async def estimate(self, any_id: AnyJob, *, steps: bool = True) -> Estimate:
         """Return an estimate for a job and its steps.
 
         It compares their durations with the last 100 jobs of the same operation that were completed
@@ -532,12 +532,15 @@ class Jobs:
 
         Args:
             any_id: The job, as for `find`.
+            steps: Whether to include its steps; True by default. Without them it is quick for a job
+                with thousands of steps.
 
         Raises:
             JobNotFound: if there is no such job.
         """
         job = await self.find(any_id)
-        return await estimates.look(self._fetch, job, await self.steps(job.id), self._now())
+        done = await self.steps(job.id) if steps else ()
+        return await estimates.look(self._fetch, job, done, self._now())
 
     async def estimate_of(self, found: Overview) -> Estimate:
         """Return an estimate for the job of an `overview`, and for its steps that are shown.

@@ -1,7 +1,7 @@
 """What users complain of in other tools' log viewers, and may not complain of in these pages.
 
-The numbers are those of the complaints in the specification of the pages; 1, 5 and 6 are tested in
-``test_web_budgets.py`` and ``test_web_proxies.py``.
+The numbers are those of the complaints in the specification of the pages; 5 and 6 are tested in
+``test_web_proxies.py``.
 """
 
 from __future__ import annotations
@@ -82,6 +82,44 @@ def pages_of(url: str, *options: str) -> Iterator[str]:
         yield address
     finally:
         stop(server)
+
+
+# -- 1. The viewer freezes on a burst
+
+
+@pytest.mark.timeout(900)
+def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
+    """The page goes on following, holds the newest lines only, and answers its keys (R44, R47).
+
+    The marks are 150 MB and 100 ms; the bounds of time hold on a busy machine.
+    """
+    with pages_of(empty) as site, running_job(empty, "bursts") as write:
+        page = watched.page()
+        page.goto(f"{site}jobs/bursts")
+        until(page, f"{VIEWER}?.state === 'live'")
+        page.evaluate(f"() => {{ window.paused = 0; {VIEWER}.addEventListener('structjob-state', ({{ detail }}) => {{ window.paused += detail.paused; }}); }}")  # fmt: skip
+        for number in range(1, 12):
+            write(40_000)
+            until(page, f"{VIEWER}.lines.at(-1)?.attrs.n === '{40_000 * number:06}'", 120)
+        until(page, AT_END)
+        assert page.evaluate("window.paused") == 0
+        assert page.evaluate(f"{VIEWER}.lines.length") <= 50_000
+        assert page.evaluate(f"{VIEWER}.shadowRoot.querySelectorAll('*').length + document.querySelectorAll('*').length") <= 1_500  # fmt: skip
+        devtools = page.context.new_cdp_session(page)
+        devtools.send("HeapProfiler.collectGarbage")
+        heap = devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6
+        page.evaluate("() => { window.answered = []; document.addEventListener('keydown', () => { const pressed = performance.now(); requestAnimationFrame(() => setTimeout(() => window.answered.push(performance.now() - pressed))); }, true); }")  # fmt: skip
+        write(20_000)  # they arrive while the keys are pressed
+        for key in ("k", "k", "Enter", "Escape", "w", "w", "u", "u", "r", "g", "G"):
+            page.keyboard.press(key)
+        until(page, "window.answered.length === 11", 60)
+        slowest = max(page.evaluate("window.answered"))
+        print(f"440,000 lines: heap {heap:.0f} MB, slowest key {slowest:.0f} ms")
+        record_property("heap_mb", heap)
+        record_property("slowest_key_ms", slowest)
+        assert heap <= 150
+        assert slowest <= 5_000
+        page.close()
 
 
 # -- 2. Lines twice, or missing, after a reconnect
@@ -250,6 +288,7 @@ def test_3_a_job_that_is_tried_again_is_followed_again(empty, watched, tmp_path)
             until(page, f"{VIEWER}?.state === 'live'")
             print(file=runs.stdin, flush=True)
             page.get_by_role("heading", level=1).get_by_text("failed").last.wait_for()
+            page.get_by_role("link", name="1× in 1 job").wait_for()  # how often its error happened
             print(file=runs.stdin, flush=True)
             page.get_by_role("button", name="Attempt 2").wait_for(timeout=20_000)
             until(page, f"{VIEWER}.state === 'live'")
@@ -281,18 +320,41 @@ def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
         stood = page.evaluate(TOP_ROW)
         page.evaluate(f"() => {{ window.tops = new Set(); const look = () => {{ window.tops.add(JSON.stringify({TOP_ROW})); requestAnimationFrame(look); }}; look(); }}")  # fmt: skip
         new = page.evaluate(f"{VIEWER}.missed.lines")
-        for _ in range(10):
+        for _ in range(30):  # more than the 50,000 lines that a page holds
             write(2_000)
-        until(page, f"{VIEWER}.missed.lines === {new + 20_000}", 30)
+        until(page, f"{VIEWER}.missed.lines === {new + 60_000}", 120)
         page.evaluate(f"{VIEWER}.box.scrollTop")
         assert page.evaluate("[...window.tops]") == [json.dumps(stood, separators=(",", ":"))]
         pill = page.get_by_role("button", name="Paused").inner_text()
-        assert pill.startswith(f"Paused — {new + 20_000:,} new, ")
+        assert pill.startswith(f"Paused — {new + 60_000:,} new, ")
         page.evaluate("window.pressed = performance.now()")
         page.keyboard.press("r")
-        until(page, AT_END)
-        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '023000'")
+        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '063000' && {AT_END}")
         print(f"r: {page.evaluate('performance.now() - window.pressed'):.0f} ms")
+        page.close()
+
+
+def test_3_reading_is_not_moved_when_the_page_drops_lines_at_the_other_end(empty, watched):
+    """A page holds 50,000 lines: older ones that are loaded push the newest out (R44)."""
+    with pages_of(empty) as site, running_job(empty, "trims") as write:
+        write(52_000)
+        page = watched.page()
+        page.goto(f"{site}jobs/trims")
+        until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 500")
+        until(page, AT_END)
+        for _ in range(2_000):
+            if page.evaluate(f"(() => {{ const v = {VIEWER}; v.box.scrollTop = 0; return v.lines.length; }})()") > 49_000:  # fmt: skip
+                break
+            page.wait_for_timeout(20)
+        page.get_by_role("button", name="Paused").wait_for()
+        page.evaluate(f"() => {{ window.lengths = []; window.tops = new Set(); {VIEWER}.box.scrollTop = 2_500; }}")  # fmt: skip
+        page.wait_for_timeout(300)  # until what was asked for above has come
+        # As it is painted: an observer is called after all else of a frame.
+        page.evaluate(f"() => {{ const look = () => {{ const seen = new ResizeObserver(() => {{ seen.disconnect(); window.lengths.push({VIEWER}.lines.length); window.tops.add(JSON.stringify({TOP_ROW})); }}); seen.observe({VIEWER}.box); requestAnimationFrame(look); }}; {VIEWER}.box.scrollTop = 1_010; look(); }}")  # fmt: skip
+        until(page, "Math.min(...window.lengths) < window.lengths[0] - 1_000", 60)
+        assert page.evaluate("window.tops.size") == 1
+        page.keyboard.press("r")
+        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '052000' && {AT_END}")
         page.close()
 
 
@@ -413,10 +475,15 @@ def hide(page) -> None:
     page.evaluate("() => { Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }")  # fmt: skip
 
 
+def show(page) -> None:
+    """Have it believe that its tab is in front again."""
+    page.evaluate("() => { Object.defineProperty(document, 'visibilityState', { value: 'visible', configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }")  # fmt: skip
+
+
 @pytest.mark.parametrize("sockets", [True, False], ids=["ws", "sse"])
 def test_7_nine_tabs_load_and_follow(empty, watched, sockets):
     """Also where WebSockets are blocked: a browser opens six connections to a server, and a tab in
-    the background keeps none (R44, R47).
+    the background keeps none. Once in front again it shows what came meanwhile (R44, R47).
     """
     with pages_of(empty) as site, running_job(empty, "tabs") as write:
         write(100)
@@ -436,8 +503,13 @@ def test_7_nine_tabs_load_and_follow(empty, watched, sockets):
             print(f"tab {number + 1}: {took:.0f} ms")
             assert took <= 8_000  # the mark is 1 s, on an idle machine
         write(50)
-        for page in pages if sockets else pages[-1:]:
-            until(page, f"{VIEWER}.lines.length >= 150", 10)
+        for page in pages if sockets else pages[::-1]:
+            if not sockets and page is not pages[-1]:
+                show(page)
+            until(page, f"{VIEWER}.lines.length >= 150", 30)
+            if not sockets:
+                hide(page)
+                until(page, f"{VIEWER}.state === 'reconnecting'")
         for page in pages:
             page.close()
 
@@ -609,7 +681,7 @@ def test_9_two_zones_see_the_same_lines_by_one_link_over_a_change_of_the_clocks(
 
 def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
     """While both jobs log, a live filter shows its lines only; context, back and reload keep it; a
-    line's address opens on that line after 20,000 further ones (R44, R47).
+    line's address opens on that line after 100,000 further ones (R44, R47).
     """
     with pages_of(empty) as site, running_job(empty, "mine") as mine, running_job(empty, "not-mine") as other:  # fmt: skip
         mine(1_000)
@@ -618,10 +690,12 @@ def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
         page.goto(f"{site}logs?job=mine&level=error&live=1")
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length === 10")
         job = ask(site, "jobs/mine")["job"]["id"]
-        for _ in range(5):
-            other(500)
+        page.evaluate(f"() => {{ window.came = []; {VIEWER}.addEventListener('structjob-line', (event) => window.came.push(...event.detail.lines.map((v) => v.level + v.job_id))); }}")  # fmt: skip
+        for _ in range(30):
+            other(1_000)
             mine(500)
-        until(page, f"{VIEWER}.lines.length === 35")
+        until(page, f"{VIEWER}.lines.length === 160", 60)
+        assert page.evaluate("[...new Set(window.came)]") == [f"error{job}"]
         own = f"{VIEWER}.lines.every((v) => v.level === 'error' && v.job_id === '{job}')"
         assert page.evaluate(own)
         page.keyboard.press("k")
@@ -641,8 +715,8 @@ def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
         assert "level=error" in page.url
         page.reload()
         until(page, f"{VIEWER}?.lines.length > 0 && {own}")
-        for _ in range(4):
-            mine(5_000)
+        for _ in range(10):
+            mine(10_000)
         page.goto(link)
         row = page.locator("structjob-logs .row.cursor")
         row.wait_for()

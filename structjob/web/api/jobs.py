@@ -35,6 +35,7 @@ class JobDetail(msgspec.Struct):
     job: JobRecord
     progress: JobProgress
     estimate: Estimate
+    """Of the whole job: those of its steps are at ``/jobs/{id}/estimate``."""
     lost_events: dict[str, int]
     """How many of its events were dropped, by reason."""
 
@@ -103,7 +104,9 @@ async def get_job(source: Reads, id: str, query: Annotated[NoQuery, Parameters()
     """Return a job by any id: its id, external id or context id."""
     job = await source.jobs.find(id)
     progress, estimate, lost = await asyncio.gather(
-        source.jobs.progress(job.id), source.jobs.estimate(job.id), source.jobs.lost_events(job.id)
+        source.jobs.progress(job.id),
+        source.jobs.estimate(job.id, steps=False),
+        source.jobs.lost_events(job.id),
     )
     return JobDetail(job, progress, estimate, lost)
 

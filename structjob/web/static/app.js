@@ -137,5 +137,6 @@ export function report(error, retry) {
 }
 globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));
 
-api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = (found.items ?? found).length; }, () => {});
+// Later than what the page itself asks: the database answers one question at a time.
+setTimeout(() => api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = (found.items ?? found).length; }, () => {}), 1000);
 render(html`<${App} />`, document.getElementById("app"));

@@ -512,10 +512,10 @@ export class StructjobLogs extends HTMLElement {
     for (let pass = 0; pass < 3; pass += 1) {
       const total = w.total;
       this.tall.style.height = `${total}px`;
-      if (stick && total - this.box.clientHeight > this.box.scrollTop + 0.5) {
+      if (stick) {
         this.#programmatic = performance.now();
-        this.box.scrollTop = total;
-        this.#lastTop = this.box.scrollTop;
+        if (total - this.box.clientHeight > this.box.scrollTop + 0.5) this.box.scrollTop = total;
+        this.#lastTop = this.box.scrollTop; // also where fewer rows have moved it
       }
       if (!w.items.length) { this.redrawNone(); break; }
       const top = this.#top, height = this.box.clientHeight || 300;
@@ -566,7 +566,8 @@ export class StructjobLogs extends HTMLElement {
     const top = this.#top;
     const byUs = performance.now() - this.#programmatic < 80 && Math.abs(top - this.#lastTop) < 2;
     if (!byUs && this.#following) {
-      const bottom = this.#window.total - this.box.clientHeight;
+      // The end of what is drawn: lines that came since, or went at the top, move nothing yet.
+      const bottom = this.box.scrollHeight - this.box.clientHeight;
       if (top < this.#lastTop - 1 && top < bottom - 2 && !this.#paused) this.#pause();
       else if (this.#paused && top >= bottom - 2 && !this.#detached && top > this.#lastTop) this.resume();
     }

@@ -22,8 +22,13 @@ async function load(id, signal) {
 
 /** Resolved once the first lines are drawn: what is less urgent does not slow them down. */
 const firstLines = () => new Promise((done) => {
-  const counted = ({ detail }) => { if ("loaded" in detail) { document.removeEventListener("structjob-counts", counted); done(); } };
-  document.addEventListener("structjob-counts", counted);
+  if (document.querySelector("structjob-logs")?.state !== "connecting") { done(); return; }
+  const ended = ({ detail, type }) => {
+    if (type === "structjob-counts" && !("loaded" in detail)) return;
+    for (const name of ["structjob-counts", "structjob-error"]) document.removeEventListener(name, ended);
+    done();
+  };
+  for (const name of ["structjob-counts", "structjob-error"]) document.addEventListener(name, ended);
 });
 
 /** What the page can do without at first: earlier runs, the error's group, the session. */
@@ -32,12 +37,13 @@ function useMore(job) {
   useEffect(() => {
     const abort = new AbortController();
     const add = (name, promise) => promise.then((found) => { if (!abort.signal.aborted) setMore((old) => ({ ...old, [name]: found })); }, () => {});
-    add("usual", api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
-    if (job.session_id) add("session", api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal }));
+    const drawn = firstLines();
+    add("usual", drawn.then(() => api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal)).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
+    if (job.session_id) add("session", drawn.then(() => api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal })));
     if (job.error) {
       // The last lines of a failed job are its error's; only rarely must one look further back.
       const lastError = async (limit) => (await api.logs({ job: job.id, level: "error", limit, children: 0, order: "desc" }, abort.signal)).items.find((one) => one.fingerprint);
-      add("group", firstLines().then(() => lastError(3)).then(async (last) => {
+      add("group", drawn.then(() => lastError(3)).then(async (last) => {
         const line = last ?? (await lastError(20));
         const found = line && (await api.error(line.fingerprint, abort.signal));
         return found ? found.group ?? found : null;
