@@ -6,13 +6,35 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import cast
 
+import msgspec
 import pytest
 from sqlalchemy import create_engine, select
 
 from structjob.spool.session import Session
-from structjob.store.ingest import NO_NOTICES, Ingest
-from structjob.store.sessions import LEFT_RUNNING, beat, crash, enter, leave, left_running, reach
-from structjob.store.tables import attempts, cancellations, jobs, logs, metadata, sessions, steps
+from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Store
+from structjob.store.sessions import (
+    CLOSED,
+    DIED,
+    LEFT_RUNNING,
+    VANISHED,
+    beat,
+    crash,
+    end,
+    enter,
+    leave,
+    left_running,
+    reach,
+)
+from structjob.store.tables import (
+    attempts,
+    cancellations,
+    gaps,
+    jobs,
+    logs,
+    metadata,
+    sessions,
+    steps,
+)
 
 THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 LATER, LAST = THEN + timedelta(minutes=1), THEN + timedelta(minutes=2)
@@ -110,7 +132,11 @@ def test_what_a_dead_session_left_running_has_crashed(connection):
         event(connection, 1, seq, "a", LATER)
     event(connection, 1, 8, "b", LATER)
     event(connection, 1, 9, "a", LATER, kind="step_started")
-    event(connection, 2, 1, "a", LAST + timedelta(hours=1))
+    event(connection, 2, 50, "a", LAST + timedelta(hours=1))
+    later = {"id": "a-later", "job_id": "a", "seq": 9, "name": "later", "status": "running"}
+    connection.execute(
+        steps.insert().values(**later, attempt=2, session_id=1, state_seq=1, started_at=THEN)
+    )
     connection.execute(sessions.update().values(heartbeat_at=THEN))
 
     async def fetch(statement):
@@ -165,3 +191,90 @@ def test_what_runs_when_a_session_is_closed_is_cancelled(connection):
     assert connection.execute(
         select(attempts.c.status).order_by(attempts.c.job_id)
     ).scalars().all() == ["cancelled", "running"]
+
+
+def test_a_stack_of_a_dead_process_is_the_traceback_of_its_jobs(connection):
+    """faults H: jobs and attempts have it, of other sessions none; a session that never gave a sign
+    of life ended now.
+    """
+    job(connection, "a", 1)
+    job(connection, "other", 2)
+    connection.execute(sessions.update().values(heartbeat_at=None))
+    crash(connection, cast(Ingest, None), MINE, Notices(2, {}, "SIGSEGV", "in main"))
+    rows = {row["id"]: row for row in connection.execute(select(jobs)).mappings()}
+    assert {id_: row["error_traceback"] for id_, row in rows.items()} == {
+        "a": "in main",
+        "other": None,
+    }
+    assert rows["a"]["error_message"].endswith("ended without finishing it: SIGSEGV")
+    assert rows["a"]["completed_at"] > THEN
+    assert connection.scalars(
+        select(attempts.c.error_traceback).order_by(attempts.c.job_id)
+    ).all() == ["in main", None]
+    assert set(connection.scalars(select(steps.c.error_traceback))) == {None}
+
+
+class OnConnection:
+    """As much of a store as ends a session, on one connection."""
+
+    def __init__(self, connection) -> None:
+        self._connection = connection
+        self.ingest = self
+
+    async def fetch(self, statement):
+        return self._connection.execute(statement).mappings().all()
+
+    async def transact(self, work):
+        return work(self._connection)
+
+    def upsert(self, connection, *, table, rows):
+        assert table == gaps.name
+        connection.execute(gaps.insert(), msgspec.json.decode(rows))
+
+
+def end_of(connection, session, **known) -> Ended:
+    store = cast(Store, OnConnection(connection))
+    return asyncio.run(end(store, session, Ending(absent="in_flight", **known), NO_NOTICES))
+
+
+@pytest.mark.parametrize("last", [0, 3])
+def test_a_session_that_the_database_does_not_know_ends(connection, last):
+    """faults H: it has lost nothing that was confirmed, and has as many numbers as it says."""
+    ended = end_of(connection, Session(9, "h", None, 7), reason=CLOSED, last_seq=last, most=3)
+    assert (ended.explained, ended.missing, ended.fewer) == (last, 0, 0)
+    row = row_of(connection, 9)
+    assert (row["last_seq"], row["confirmed"], row["end_reason"]) == (last, 0, CLOSED)
+    assert {row_of(connection, number)["ended_at"] for number in (1, 2)} == {None}
+
+
+def test_events_that_were_pruned_were_confirmed_once(connection):
+    """faults 0.1: they count for what the database has confirmed, once."""
+    for seq in (1, 2):
+        event(connection, 1, seq, "a")
+    connection.execute(gaps.insert().values(session_id=1, first_seq=3, last_seq=4, reason="pruned"))
+    ended = end_of(connection, MINE, reason=DIED, last_seq=5, confirmed=4, most=1)
+    assert (ended.explained, ended.missing, ended.fewer) == (1, 0, 0)
+    ended = end_of(connection, OTHER, reason=DIED, last_seq=2, most=1)
+    assert (ended.explained, ended.missing, ended.fewer) == (0, 2, 0)
+
+
+def test_only_a_presumed_death_is_taken_back(connection):
+    """faults 24, H: what ends for good corrects the jobs of its own session that had not crashed,
+    if that session was presumed dead.
+    """
+    for id_, session in (("finished", 2), ("crashed", 2), ("mine", 1)):
+        job(connection, id_, session, status="crashed")
+        event(connection, session, len(id_), id_, kind="operation_crashed")
+    connection.execute(logs.update().values(fingerprint="f", attempt=1))
+    done = attempts.update().where(attempts.c.job_id.in_(("finished", "mine")))
+    connection.execute(done.values(status="completed"))
+    presumed = sessions.update().where(sessions.c.session_id == 2)
+    connection.execute(presumed.values(end_reason=VANISHED, ended_at=THEN))
+    ended = end_of(connection, OTHER, reason=DIED)
+    assert [row["id"] for row in ended.withdrawn] == ["finished"]
+    found = select(logs.c.job_id).where(logs.c.fingerprint.is_not(None)).order_by(logs.c.job_id)
+    assert connection.scalars(found).all() == ["crashed", "mine"]
+    row = row_of(connection, 2)
+    assert (row["end_reason"], row["ended_at"]) == (DIED, THEN)
+    assert row_of(connection, 1)["ended_at"] is None
+    assert not end_of(connection, OTHER, reason=DIED).withdrawn
