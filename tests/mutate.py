@@ -65,7 +65,7 @@ MODULES = {
     "removal": ("retention/removal.py", "test_removal test_retention"),
     "due": ("retention/due.py", "test_due test_retention"),
     "engine": ("engine/engine.py", f"{_DELIVERY} test_orderly_stop test_without_loop test_tracker"),
-    "writer": ("engine/writer.py", _DELIVERY),
+    "writer": ("engine/writer.py", f"test_writer {_DELIVERY}"),
     "orphans": ("engine/adopted.py", "test_orphans test_set_aside"),
 }
 """Per module, its file in the package and the tests that shall notice changes in it."""
@@ -347,7 +347,7 @@ class Mutator:
         gc.freeze()
         code, noted = self._fork(lambda: self._measure(session.items), 3600)
         if code != 0:
-            print(f"a test fails without any change: {noted}", file=self.out)
+            print(f"a test fails without any change: {noted}", file=self.out, flush=True)
             return True
         self.tests = {
             item: found

@@ -341,7 +341,7 @@ def test_pruned_numbers_are_kept_as_few_ranges(rows_of_gaps, batches, others, re
         ([(1, 5, 5, "queue_full")], [(1, 5)], [(1, 5, 5, "queue_full")]),
         ([(1, 5, 6, "queue_full")], [(1, 5), (1, 6)], [(1, 5, 6, "queue_full")]),
         ([(1, 3, 4, "queue_full")], [(1, 5)], [(1, 3, 4, "queue_full"), (1, 5, 5, PRUNED)]),
-        ([(1, 3, 3, PRUNED)], [(1, 5)], [(1, 3, 3, PRUNED), (1, 5, 5, PRUNED)]),
+        ([], [(1, 5), (1, 3)], [(1, 3, 3, PRUNED), (1, 5, 5, PRUNED)]),
         ([(1, 4, 4, PRUNED), (2, 4, 4, PRUNED)], [(1, 5)], [(1, 4, 5, PRUNED), (2, 4, 4, PRUNED)]),
         (
             [(1, 2, 2, PRUNED), (2, 2, 2, PRUNED), (2, 6, 6, "queue_full")],
