@@ -1,9 +1,7 @@
-"""The tracker: opens and closes all parts. No other module connects them."""
+"""The tracker: what programs call. `structjob.engine.lifetime` opens and closes its parts."""
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import os
 import weakref
 from collections.abc import Coroutine, Mapping
@@ -12,42 +10,35 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack
 
-from structjob.capture.emit import emit
 from structjob.capture.logger import BoundLogger
-from structjob.capture.noise import report_suppressed
-from structjob.capture.processors import check_setup
 from structjob.capture.setup import SETUP
-from structjob.capture.uncaught import hook_loop
 from structjob.context.errors import Classifier
-from structjob.context.propagation import from_environment, remote_scope
-from structjob.context.scope import Scope, current_scope, enter_scope
-from structjob.diagnostics import diagnostics, faults
-from structjob.engine import closing, shutdown
+from structjob.diagnostics import diagnostics
 from structjob.engine.hosting import Host
-from structjob.engine.opening import Options, connect, is_number, start
+from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
+from structjob.engine.opening import Connected, Options, is_number
 from structjob.engine.queue import Queue
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_text, check_units
 from structjob.lifecycle.contexts import JobContext, parent_scope
-from structjob.lifecycle.finding import find_live
+from structjob.lifecycle.finding import find_live, find_running
 from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
-from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult, id_of
+from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult
 from structjob.retention.policy import Retention, retention_of
 from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
 
 if TYPE_CHECKING:
-    from sqlalchemy import URL, Connection
+    from sqlalchemy import URL
 
     from structjob.engine.engine import Engine
     from structjob.engine.listeners import Callback, Listener
-    from structjob.engine.loop_thread import LoopThread
     from structjob.lifecycle.bars import Bars
     from structjob.lifecycle.policy import Policy
     from structjob.lifecycle.retries import Retrying
@@ -66,14 +57,8 @@ T = TypeVar("T")
 
 GIB = 1024**3
 
-_CLOSING_WAITS = 10.0
-"""Default maximum of seconds that closing takes."""
-
 _PRUNE_TIMEOUT = 30.0
 """Default maximum of seconds to wait while another process prunes."""
-
-_CLOSING_MARGIN = 1.0
-"""Extra seconds that the thread of the tracker's loop may take beyond that limit."""
 
 _MADE_BY_OPENING = frozenset(
     {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
@@ -195,12 +180,15 @@ class Tracker:
             retention=retention_of(retention),
         )
         self._resolve_id = resolve_id
-        self._handle_signals = handle_signals
         self._host = Host(classifier, self.aclose, redacted(check_text("project", project, 128)))
+        self._lifetime = Lifetime(
+            self._host,
+            self._options,
+            handle_signals=handle_signals,
+            opened=self._opened,
+            closed=self._close_readers,
+        )
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
-        self._joined: Scope | None = None
-        self._thread: LoopThread | None = None
-        self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
         self._recorder: Recorder
         self._engine: Engine
         self._store: Store
@@ -288,20 +276,21 @@ class Tracker:
                 is available.
             NotOpen: if this tracker was opened before. Make a new one.
         """
-        if self._host.state != "new":
-            raise NotOpen(f"the tracker is {self._host.state}; make a new one to open it again")
-        self._host.state = "opening"
-        try:
-            await self._open(required=required)
-        except BaseException:
-            self._host.state = "new"
-            raise
-        self._host.state = "open"
-        OPEN_HOSTS.add(self._host)
+        await self._lifetime.open(self._level, required=required)
+        if (
+            self._debug_on_failure
+            and SETUP.fan_out is not None
+            and BoundLogger.least >= self._level
+        ):
+            diagnostics.warning(
+                "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
+                "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
+                self.level,
+            )
         return self
 
-    async def _open(self, *, required: bool) -> None:
-        connected = await connect(self._options, self._host, self._level, required=required)
+    def _opened(self, connected: Connected) -> None:
+        """Keep what opening has created, before the delivery starts."""
         from structjob.reader import Reader
 
         url, self._store, recorder, self._engine = connected
@@ -309,7 +298,6 @@ class Tracker:
         if self._debug_on_failure:
             recorder.kept = KeptEvents(self._debug_on_failure)
         self._recorder = recorder
-        self._host.attach(recorder, self._engine)
         self._own_reader = reader = Reader.over(
             url,
             fetch=self._host.fetch,
@@ -321,31 +309,6 @@ class Tracker:
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
         self._engine.writers.on_stored = self.logs.stored
-        await start(self._host, handle_signals=self._handle_signals)
-        if self._options.strict:
-            faults.strict_trackers.add(self)
-        check_setup()
-        hook_loop(asyncio.get_running_loop())
-        if (
-            self._debug_on_failure
-            and SETUP.fan_out is not None
-            and BoundLogger.least >= self._level
-        ):
-            diagnostics.warning(
-                "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
-                "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
-                self.level,
-            )
-        self._join_environment()
-
-    def _join_environment(self) -> None:
-        """Let events without a job belong to the job of the command when running below ``structjob
-        run``.
-        """
-        remote = from_environment(os.environ)
-        if remote.job_id is not None and current_scope() is None:
-            self._joined = remote_scope(remote)
-            enter_scope(self._joined)
 
     async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and the result reports what was left
         """Store the waiting events and release all resources within *timeout* seconds (10 by
@@ -355,58 +318,18 @@ class Tracker:
             Whether everything was stored. Events that were not stored stay in the spool, and the
                 next tracker delivers them.
         """
-        if self._host.state == "closed":
-            return await self._closed_by_another(timeout)
-        if self._host.state != "open":
-            return True
-        self._host.state = "closed"
-        OPEN_HOSTS.remove(self._host)
-        # the engine, its loop and the database connections belong to the parent
-        if self._recorder.forked:
-            return self._close_in_child()
-        complete = False
-        try:
-            complete = await self._aclose(timeout)
-        finally:
-            self._closing.set_result(complete)
-        return complete
-
-    async def _closed_by_another(self, seconds: float) -> bool:
-        """Wait for a close that another caller started, and return its result.
-
-        Return False if it takes longer than *seconds*.
-        """
-        closing = asyncio.wrap_future(self._closing)
-        done, _ = await asyncio.wait({closing}, timeout=seconds)
-        return bool(done) and closing.result()
-
-    async def _aclose(self, timeout: float) -> bool:  # noqa: ASYNC109 -- see `aclose`
-        check_setup()
-        report_suppressed()
-        if self._joined is not None and current_scope() is self._joined:
-            enter_scope(None)
-        faults.strict_trackers.discard(self)
-        return await closing.close(self._host, timeout, self._close_readers)
+        return await self._lifetime.close(timeout)
 
     def _close_readers(self) -> None:
         self.logs.close()
         for listener in list(self._listeners):
             listener.close()
 
-    def _close_in_child(self) -> bool:
-        """Close in a forked child, where the engine, its loop and the connections belong to the
-        parent.
-        """
-        self._engine.end_recording()
-        shutdown.leave(self._host)
-        self._closing.set_result(True)
-        return True
-
     # -- without an event loop
     # --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._open_here()
+        self._lifetime.open_here(self._level)
         return self
 
     def __exit__(
@@ -415,27 +338,9 @@ class Tracker:
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(shutdown.CLOSING if shutdown.under_way() else _CLOSING_WAITS)
-        shutdown.finish()
+        self._lifetime.leave_here()
 
-    def _open_here(self) -> None:
-        """Open in code without an event loop: the tracker runs its own loop in a thread."""
-        from structjob.engine.loop_thread import LoopThread
-
-        thread = LoopThread()
-        try:
-            thread.run(self.open())
-        except BaseException:
-            thread.stop(_CLOSING_MARGIN)
-            raise
-        self._thread, self._host.threaded = thread, True
-        # Opening did this in the loop's thread, but it must apply to this thread.
-        if self._joined is not None and current_scope() is None:
-            enter_scope(self._joined)
-        if self._handle_signals:
-            shutdown.handle_signals()
-
-    def close(self, timeout: float = _CLOSING_WAITS) -> bool:
+    def close(self, timeout: float = CLOSING_WAITS) -> bool:
         """Close as `aclose` does, in code without an event loop.
 
         Args:
@@ -447,25 +352,7 @@ class Tracker:
         Raises:
             InvalidState: on the tracker's own loop. Write ``await tracker.aclose()`` there.
         """
-        if self._host.state in ("new", "opening"):
-            return True
-        if self._host.state == "open" and self._recorder.forked:
-            self._host.state = "closed"
-            OPEN_HOSTS.remove(self._host)
-            return self._close_in_child()
-        if self._joined is not None and current_scope() is self._joined:
-            enter_scope(None)
-        thread, self._thread = self._thread, None
-        if thread is None and self._host.state == "closed":
-            done, _ = concurrent.futures.wait({self._closing}, timeout)
-            return bool(done) and self._closing.result()
-        try:
-            return self._host.run(self.aclose(timeout), timeout + _CLOSING_MARGIN)
-        except (TimeoutError, StoreUnavailable):
-            return False
-        finally:
-            if thread is not None:
-                thread.stop(_CLOSING_MARGIN)
+        return self._lifetime.close_here(timeout)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the tracker's loop from code without a loop, and wait for it.
@@ -695,34 +582,11 @@ class Tracker:
                 already being cancelled and *force* is not set.
             StoreUnavailable: if the database is unavailable.
         """
-        from structjob.store import cancellations
+        from structjob.engine.cancelling import cancel
 
         reason = redacted(check_text("reason", reason, 2_000)) or "cancelled by request"
         by = redacted(check_text("by", by, 128))
-        record = await self.jobs.find(any_id)
-        mine = [job for job in list(self._host.live) if job.id == record.id]
-        if mine:
-            max(mine, key=lambda job: job.attempt).request_cancel(reason, by, force=force)
-            return
-
-        def request(connection: Connection) -> JobStatus:
-            return cancellations.request(connection, record.id, reason, by, force=force)
-
-        former = await self._host.on_own_loop(
-            self._engine.link.once(lambda: self._store.transact(request))
-        )
-        if former is JobStatus.PENDING:
-            scope = Scope(
-                recorder=self._recorder, job_id=record.id, operation=record.operation, correlation_id=record.correlation_id,
-                parent_job_id=record.parent_job_id, category=record.category, project=record.project,
-            )  # fmt: skip
-            attrs = {
-                "operation": record.operation,
-                "status": "cancelled",
-                "reason": reason,
-                **({"requested_by": by} if by else {}),
-            }
-            emit(scope, "warning", "operation_end", attrs, kind="operation_end")
+        await cancel(self._host, await self.jobs.find(any_id), reason, by, force=force)
 
     def live_job(self, any_id: AnyJob) -> Job:
         """Return the handle of a job that runs in this process. This does not query the database.
@@ -733,21 +597,7 @@ class Tracker:
         Raises:
             InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
         """
-        wanted = id_of(any_id)
-        found = [
-            job
-            for job in list(self._host.live)
-            if wanted in (job.id, job.external_job_id, job.context_id)
-        ]
-        if not found:
-            session = self._recorder.session
-            raise InvalidState(
-                f"no job {wanted!r} runs in this process (session {session.session_id}, process "
-                f"{session.pid} on {session.host}); `await tracker.jobs.find({wanted!r})` says "
-                "where it runs, and whether it has ended"
-            )
-        # a match by job id comes before a match by other ids; among attempts the newest wins
-        return max(found, key=lambda job: (job.id == wanted, job.id, job.attempt))
+        return find_running(list(self._host.live), any_id, self._recorder.session)
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
         """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.

@@ -1,4 +1,4 @@
-"""Find the live job of this process that an id refers to."""
+"""Find the live job of this process to which an id refers."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
     from structjob.queries.jobs import Jobs
     from structjob.queries.session_status import Sessions
+    from structjob.spool.session import Session
 
 
 async def find_live(
@@ -57,3 +58,26 @@ async def find_live(
 
 def _newest(live: Sequence[Job], job_id: str) -> Job | None:
     return max((job for job in live if job.id == job_id), key=lambda job: job.attempt, default=None)
+
+
+def find_running(live: Sequence[Job], any_id: AnyJob, session: Session) -> Job:
+    """Return the job that runs in this process, by any of its ids, without a query.
+
+    Args:
+        live: The jobs that run in this process.
+        any_id: See `structjob.queries.jobs.Jobs.find`.
+        session: The session of this process, for the message.
+
+    Raises:
+        InvalidState: if no such job runs here.
+    """
+    wanted = id_of(any_id)
+    found = [job for job in live if wanted in (job.id, job.external_job_id, job.context_id)]
+    if not found:
+        raise InvalidState(
+            f"no job {wanted!r} runs in this process (session {session.session_id}, process "
+            f"{session.pid} on {session.host}); `await tracker.jobs.find({wanted!r})` says "
+            "where it runs, and whether it has ended"
+        )
+    # a match by job id comes before a match by other ids; among attempts the newest wins
+    return max(found, key=lambda job: (job.id == wanted, job.id, job.attempt))

@@ -1,0 +1,198 @@
+"""The lifetime of a tracker: opened once and closed once, with an event loop or without."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+from collections.abc import Callable
+
+from structjob.capture.noise import report_suppressed
+from structjob.capture.processors import check_setup
+from structjob.capture.uncaught import hook_loop
+from structjob.context.propagation import from_environment, remote_scope
+from structjob.context.scope import Scope, current_scope, enter_scope
+from structjob.diagnostics import faults
+from structjob.engine import closing, shutdown
+from structjob.engine.hosting import Host
+from structjob.engine.loop_thread import LoopThread
+from structjob.engine.opening import Connected, Options, connect, start
+from structjob.exceptions import NotOpen, StoreUnavailable
+from structjob.lifecycle.host import OPEN_HOSTS
+
+CLOSING_WAITS = 10.0
+"""Default maximum of seconds that closing takes."""
+
+_CLOSING_MARGIN = 1.0
+"""Extra seconds that the thread of the tracker's loop may take beyond that limit."""
+
+
+class Lifetime:
+    """Opens and closes what a tracker consists of.
+
+    Args:
+        host: The tracker, as jobs and readers see it. Its `state` is changed here only.
+        options: The tracker's options.
+        handle_signals: Whether SIGTERM closes the tracker; see `structjob.engine.shutdown`.
+        opened: Called with what opening has created, before the delivery starts.
+        closed: Called when everything is closed.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        options: Options,
+        *,
+        handle_signals: bool,
+        opened: Callable[[Connected], None],
+        closed: Callable[[], None],
+    ) -> None:
+        self._host = host
+        self._options = options
+        self._handle_signals = handle_signals
+        self._opened = opened
+        self._closed = closed
+        self._joined: Scope | None = None
+        """The job of the command below which this process runs, while it is the current one."""
+        self._thread: LoopThread | None = None
+        self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
+
+    async def open(self, level: int, *, required: bool) -> None:
+        """Open the tracker on the running loop; see `structjob.Tracker.open`.
+
+        Args:
+            level: Number of the lowest level to record.
+            required: See `structjob.Tracker.open`.
+        """
+        host = self._host
+        if host.state != "new":
+            raise NotOpen(f"the tracker is {host.state}; make a new one to open it again")
+        host.state = "opening"
+        try:
+            connected = await connect(self._options, host, level, required=required)
+            host.attach(connected.recorder, connected.engine)
+            self._opened(connected)
+            await start(host, handle_signals=self._handle_signals)
+            if self._options.strict:
+                faults.strict_trackers.add(self)
+            check_setup()
+            hook_loop(asyncio.get_running_loop())
+            self._join_environment()
+        except BaseException:
+            host.state = "new"
+            raise
+        host.state = "open"
+        OPEN_HOSTS.add(host)
+
+    def _join_environment(self) -> None:
+        """Let events without a job belong to the job of the command when running below ``structjob
+        run``.
+        """
+        remote = from_environment(os.environ)
+        if remote.job_id is not None and current_scope() is None:
+            self._joined = remote_scope(remote)
+            enter_scope(self._joined)
+
+    def _leave_environment(self) -> None:
+        if self._joined is not None and current_scope() is self._joined:
+            enter_scope(None)
+
+    async def close(self, seconds: float) -> bool:
+        """Close the tracker; see `structjob.Tracker.aclose`.
+
+        Args:
+            seconds: Maximum time in seconds.
+        """
+        host = self._host
+        if host.state == "closed":
+            return await self._closed_by_another(seconds)
+        if host.state != "open":
+            return True
+        self._end()
+        # the engine, its loop and the database connections belong to the parent
+        if host.recorder.forked:
+            return self._close_in_child()
+        complete = False
+        try:
+            check_setup()
+            report_suppressed()
+            self._leave_environment()
+            faults.strict_trackers.discard(self)
+            complete = await closing.close(host, seconds, self._closed)
+        finally:
+            self._closing.set_result(complete)
+        return complete
+
+    def _end(self) -> None:
+        self._host.state = "closed"
+        OPEN_HOSTS.remove(self._host)
+
+    async def _closed_by_another(self, seconds: float) -> bool:
+        """Wait for a close that another caller started, and return its result.
+
+        Return False if it takes longer than *seconds*.
+        """
+        closing = asyncio.wrap_future(self._closing)
+        done, _ = await asyncio.wait({closing}, timeout=seconds)
+        return bool(done) and closing.result()
+
+    def _close_in_child(self) -> bool:
+        """Close in a forked child, where the engine, its loop and the connections belong to the
+        parent.
+        """
+        self._host.engine.end_recording()
+        shutdown.leave(self._host)
+        self._closing.set_result(True)
+        return True
+
+    # -- without an event loop
+    # --------------------------------------------------------------------------
+
+    def open_here(self, level: int) -> None:
+        """Open the tracker in code without an event loop: its loop runs in a thread of its own.
+
+        Args:
+            level: See `open`.
+        """
+        thread = LoopThread()
+        try:
+            thread.run(self.open(level, required=True))
+        except BaseException:
+            thread.stop(_CLOSING_MARGIN)
+            raise
+        self._thread, self._host.threaded = thread, True
+        # Opening did this in the loop's thread, but it must apply to this thread.
+        if self._joined is not None and current_scope() is None:
+            enter_scope(self._joined)
+        if self._handle_signals:
+            shutdown.handle_signals()
+
+    def leave_here(self) -> None:
+        """Close the tracker at the end of its ``with`` block."""
+        self.close_here(shutdown.CLOSING if shutdown.under_way() else CLOSING_WAITS)
+        shutdown.finish()
+
+    def close_here(self, seconds: float) -> bool:
+        """Close the tracker in code without an event loop; see `structjob.Tracker.close`.
+
+        Args:
+            seconds: Maximum time in seconds.
+        """
+        host = self._host
+        if host.state in ("new", "opening"):
+            return True
+        if host.state == "open" and host.recorder.forked:
+            self._end()
+            return self._close_in_child()
+        self._leave_environment()
+        thread, self._thread = self._thread, None
+        if thread is None and host.state == "closed":
+            done, _ = concurrent.futures.wait({self._closing}, seconds)
+            return bool(done) and self._closing.result()
+        try:
+            return host.run(self.close(seconds), seconds + _CLOSING_MARGIN)
+        except (TimeoutError, StoreUnavailable):
+            return False
+        finally:
+            if thread is not None:
+                thread.stop(_CLOSING_MARGIN)
