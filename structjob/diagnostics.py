@@ -50,19 +50,19 @@ class Faults:
         self.strict_trackers: weakref.WeakSet[Any] = weakref.WeakSet()
         """The open trackers that were created with ``strict=True``."""
         self.counts: dict[str, int] = {}
-        self._told: dict[str, float] = {}
+        self._warned_at: dict[str, float] = {}
 
     def reset(self) -> None:
         """Reset the counts and the strict settings."""
         self.strict = False
         self.strict_trackers.clear()
         self.counts.clear()
-        self._told.clear()
+        self._warned_at.clear()
 
     def isolate(self) -> Callable[[], None]:
         """Reset it; return a function that puts back what was there before."""
         strict, trackers = self.strict, list(self.strict_trackers)
-        counts, told = dict(self.counts), dict(self._told)
+        counts, warned = dict(self.counts), dict(self._warned_at)
         self.reset()
 
         def restore() -> None:
@@ -70,7 +70,7 @@ class Faults:
             self.strict = strict
             self.strict_trackers.update(trackers)
             self.counts.update(counts)
-            self._told.update(told)
+            self._warned_at.update(warned)
 
         return restore
 
@@ -89,8 +89,8 @@ class Faults:
         """Count it, and log a warning at most once a minute."""
         self.counts[what] = self.counts.get(what, 0) + 1
         now = time.monotonic()
-        if now - self._told.get(what, -60.0) >= 60.0:
-            self._told[what] = now
+        if now - self._warned_at.get(what, -60.0) >= 60.0:
+            self._warned_at[what] = now
             diagnostics.warning(
                 "%s failed (%s so far): %s: %s",
                 what,

@@ -532,7 +532,7 @@ async def test_without_a_terminal_a_line_now_and_then(tracker, monkeypatch):
     """R17: a line for each step that has come further, in a pipe or a log file; faults A8: and one
     that says how it ended.
     """
-    monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(bars, "SAY_INTERVAL", 0.0)
     pipe = io.StringIO()
     async with tracker.progress_bars(pipe) as shown:
         with contextlib.suppress(ZeroDivisionError):
@@ -576,7 +576,7 @@ async def test_short_work_is_not_told_without_a_terminal(tracker):
 async def test_a_dumb_terminal_gets_lines(tracker, monkeypatch):
     """R17: one that cannot move its cursor."""
     monkeypatch.setenv("TERM", "dumb")
-    monkeypatch.setattr(bars, "TELL_EVERY", 0.0)
+    monkeypatch.setattr(bars, "SAY_INTERVAL", 0.0)
     stream = Terminal()
     async with (
         tracker.progress_bars(stream) as shown,

@@ -203,7 +203,7 @@ def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdout.readline()
-    assert "orphans" not in findings(shell)
+    assert "spools of dead programs" not in findings(shell)
     # The database is held, so that what is logged now is in the spool only.
     with closing(
         sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
@@ -216,12 +216,12 @@ def test_spools_of_the_living_and_the_dead(shell: Shell) -> None:
         process.wait()
         connection.execute("ROLLBACK")
     found = findings(shell)
-    assert found["orphans"]["verdict"] == "warning"
+    assert found["spools of dead programs"]["verdict"] == "warning"
     assert found["lag"]["details"]["events"] >= 2
-    assert findings(shell)["orphans"] == found["orphans"]
+    assert findings(shell)["spools of dead programs"] == found["spools of dead programs"]
     shell.ok("jobs")
     found = findings(shell)
-    assert "orphans" not in found
+    assert "spools of dead programs" not in found
     assert found["lag"]["details"]["events"] == 0
 
 

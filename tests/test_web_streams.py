@@ -307,7 +307,7 @@ async def test_nothing_is_left_of_those_who_went(tracker):
             async with events(address, "last=5") as stream:
                 await stream.next()
         async with asyncio.timeout(60):
-            while made.hub.subscriptions or made.hub.feeds:
+            while made.hub.subscriptions or made.hub.tails:
                 await asyncio.sleep(0.01)
 
 
@@ -390,7 +390,7 @@ async def test_all_who_filter_the_same_share_one_tail(tracker):
     async with served(made) as address:
         opened = [events(address, f"level=error&text=x{number % 3}") for number in range(12)]
         streams = [await one.__aenter__() for one in opened]
-        assert made.hub.feeds == 3
+        assert made.hub.tails == 3
         log.error("x1")
         for number, stream in enumerate(streams):
             if number % 3 == 1:

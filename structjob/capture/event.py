@@ -387,8 +387,10 @@ def error_columns(
 
 def note_logged(scope: Scope | None, given: Mapping[str, Any]) -> None:
     """Keep the exception of an event of level error, if it belongs to a request."""
-    if scope is not None and "exc_info" in given:
-        logged.note(scope, exception_of(given["exc_info"]))
+    if scope is None or scope.job_id is None or "exc_info" not in given:
+        return
+    if (exc := exception_of(given["exc_info"])) is not None:
+        logged.note(scope.job_id, exc)
 
 
 def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:

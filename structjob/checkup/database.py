@@ -260,7 +260,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
     orphaned = [spool for spool in spools if not spool.alive]
     if orphaned:
         yield warning(
-            "orphans",
+            "spools of dead programs",
             f"{in_bytes(sum(spool.size for spool in orphaned))} of programs that died wait in {count_of(len(orphaned), 'spool')}",
             "the next tracker delivers them, or any reading command, such as `structjob jobs`",
             {"sessions": [spool.session_id for spool in orphaned]},

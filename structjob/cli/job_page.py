@@ -244,7 +244,7 @@ class JobPage:
                 )
                 yield (
                     title,
-                    chain(self._picked(overview.picked, told=bool(hidden)), _hidden(hidden)),
+                    chain(self._picked(overview.picked, partly=bool(hidden)), _hidden(hidden)),
                 )
 
     def _axis(self, name: str, counts: Mapping[str, int]) -> Row:
@@ -287,7 +287,7 @@ class JobPage:
             yield from self._steps(tree, f"{indent}  ")
             waiting += [(child, f"{indent}  ") for child in reversed(tree.children)]
 
-    def _picked(self, picked: Sequence[Descendant], *, told: bool) -> Iterator[Row]:
+    def _picked(self, picked: Sequence[Descendant], *, partly: bool) -> Iterator[Row]:
         for one in picked:
             job, parent = one.job, one.parent
             between = (
@@ -298,7 +298,7 @@ class JobPage:
                 f"{between}{_name(job)}",
                 job,
                 short(job.id),
-                slowest=told and job.status == "completed",
+                slowest=partly and job.status == "completed",
             )
             if job.error is not None:
                 yield _failure("", job.error, job.status.value)
@@ -473,10 +473,10 @@ def _done(step: StepRecord) -> str:
 def _hidden(hidden: Counter[str]) -> Iterator[Row]:
     number = sum(hidden.values())
     if number:
-        told = counted(hidden) if len(hidden) > 1 else [(next(iter(hidden)), "dim")]
+        rest = counted(hidden) if len(hidden) > 1 else [(next(iter(hidden)), "dim")]
         yield [
             (f"  … {number:,} more{':' if len(hidden) > 1 else ''} ", "dim"),
-            *told,
+            *rest,
             ("  (--all)", "dim"),
         ]
 

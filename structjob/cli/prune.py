@@ -189,12 +189,12 @@ def deleted(found: PruneResult) -> str:
     """Return a text that says what was deleted: ``1 job, 1 attempt and 7 lines``."""
     names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
     shown = {"events": "line", "dead_letters": "dead letter"}
-    told = [
+    parts = [
         count_of(number, shown.get(name, name.removesuffix("s")))
         for name in names
         if (number := getattr(found, name))
     ]
-    return " and ".join(", ".join(told).rsplit(", ", 1))
+    return " and ".join(", ".join(parts).rsplit(", ", 1))
 
 
 def _kept(retention: Retention) -> str:

@@ -6,7 +6,6 @@ exception. The job of the request has failed by that exception, although it neve
 
 from __future__ import annotations
 
-from structjob.context.scope import Scope
 from structjob.process import on_reset
 
 _watched: dict[str, BaseException | None] = {}
@@ -18,10 +17,10 @@ def watch(job_id: str) -> None:
     _watched[job_id] = None
 
 
-def note(scope: Scope | None, exc: BaseException | None) -> None:
-    """Keep an exception that was logged as an error in *scope*, if its job is watched."""
-    if exc is not None and scope is not None and scope.job_id in _watched:
-        _watched[scope.job_id] = exc
+def note(job_id: str, exc: BaseException) -> None:
+    """Keep an exception that was logged as an error in this job, if the job is watched."""
+    if job_id in _watched:
+        _watched[job_id] = exc
 
 
 def logged(job_id: str) -> BaseException | None:

@@ -32,7 +32,7 @@ PERMANENT_WAIT = 30.0
 Examples are a wrong password and a missing table.
 """
 
-_TELL_EVERY = 60.0
+_WARN_INTERVAL = 60.0
 """Minimum seconds between two warnings about outages.
 
 An unstable database must not flood the log.
@@ -82,8 +82,8 @@ class DatabaseLink:
         self._news = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._down_since = 0.0
-        self._told_at = -_TELL_EVERY
-        self._told = False
+        self._warned_at = -_WARN_INTERVAL
+        self._warned = False
         self._gently = tenacity.wait_exponential_jitter(
             multiplier=0.1, max=LONGEST_WAIT, jitter=0.1
         )
@@ -261,8 +261,8 @@ class DatabaseLink:
             self._down_since = now
         worse = permanent(exc) and not permanent(self.down)
         self.down = exc
-        if worse or (not self._told and now - self._told_at >= _TELL_EVERY):
-            self._told, self._told_at = True, now
+        if worse or (not self._warned and now - self._warned_at >= _WARN_INTERVAL):
+            self._warned, self._warned_at = True, now
             diagnostics.warning(
                 "%s; events wait in %s, delivery continues automatically", exc, self.place
             )
@@ -276,8 +276,8 @@ class DatabaseLink:
         self.down = None
         self._news.set()
         self._wake()  # wake all waiting callers: the database is back
-        if self._told:
-            self._told = False
+        if self._warned:
+            self._warned = False
             diagnostics.warning(
                 "the database %s answers again after %s; delivering what waited, %s",
                 self.store.masked_url,

@@ -38,7 +38,7 @@ class Pruner:
         self._session_id = session_id
         self._link = link
         self._retention = retention
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @property
     def wanted(self) -> bool:
@@ -88,11 +88,11 @@ class Pruner:
             diagnostics.debug("structjob: what is due was not deleted: %s; it is tried again", exc)
         except Exception as exc:  # noqa: BLE001 -- no error may reach the tracker
             said = f"{type(exc).__name__}: {exc}"
-            if said not in self._told:
-                self._told.add(said)
+            if said not in self._warned:
+                self._warned.add(said)
                 diagnostics.warning(
                     "structjob: what is due could not be deleted: %s; it is tried again each hour",
                     said,
                 )
         else:
-            self._told.clear()
+            self._warned.clear()

@@ -36,7 +36,7 @@ DRAW_EVERY = 0.1
 time.
 """
 
-TELL_EVERY = 10.0
+SAY_INTERVAL = 10.0
 """Seconds between two lines about a step, without a terminal."""
 
 _SHARE = 50
@@ -377,22 +377,22 @@ class _Lines:
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
-        self._told: dict[tuple[str, ...], tuple[float, float, bool]] = {}
+        self._said: dict[tuple[str, ...], tuple[float, float, bool]] = {}
         self._last: dict[tuple[str, ...], Bar] = {}
 
     def draw(self, bars: list[Bar]) -> None:
         now = time.monotonic()
         current = {bar.path: bar for bar in bars}
         for path in self._last.keys() - current.keys():
-            _, _, told = self._told.pop(path)
+            _, _, said = self._said.pop(path)
             bar = self._last.pop(path)
-            if told or now - bar.began >= TELL_EVERY:
+            if said or now - bar.began >= SAY_INTERVAL:
                 self._say(f"{bar.name}: {_ended(bar, now)}")
         for path, bar in current.items():
-            when, done, told = self._told.setdefault(path, (now, 0.0, False))
+            when, done, said = self._said.setdefault(path, (now, 0.0, False))
             self._last[path] = bar
-            if now - when >= TELL_EVERY and bar.done != done:
-                self._told[path] = (now, bar.done, True)
+            if now - when >= SAY_INTERVAL and bar.done != done:
+                self._said[path] = (now, bar.done, True)
                 self._say(f"{bar.name}: {amount(bar)}")
 
     def _say(self, text: str) -> None:
@@ -404,7 +404,7 @@ class _Lines:
 
     def close(self) -> None:
         """Stop writing lines. The last line of each job or step has already been written."""
-        self._told.clear()
+        self._said.clear()
         self._last.clear()
 
 

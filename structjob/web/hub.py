@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from structjob.filters import LogFilter, values_of
-from structjob.web.feed import Feed
 from structjob.web.problems import Refused
+from structjob.web.shared_tail import SharedTail
 from structjob.web.subscription import Subscription
 from structjob.web.watch import Watch
 
@@ -65,9 +65,9 @@ class Hub:
     def __init__(self, source: Source, knows: Callable[[str], bool]) -> None:
         self._source = source
         self._knows = knows
-        self._feeds: dict[str, Feed] = {}
+        self._tails: dict[str, SharedTail] = {}
         self._watches: dict[tuple[str, str | None], Watch] = {}
-        self._joined: dict[Subscription, list[Feed | Watch]] = {}
+        self._joined: dict[Subscription, list[SharedTail | Watch]] = {}
         self._watcher: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -77,9 +77,9 @@ class Hub:
         return list(self._joined)
 
     @property
-    def feeds(self) -> int:
+    def tails(self) -> int:
         """How many filters are followed."""
-        return len(self._feeds)
+        return len(self._tails)
 
     async def open(
         self, transport: str, selection: Selection, owner: str | None = None
@@ -103,16 +103,16 @@ class Hub:
         for any_id in {*values_of(selection.wanted.job), *filter(None, (selection.job,))}:
             await self._source.jobs.find(any_id)
         subscription = Subscription(transport, selection.shown, owner)
-        joined: list[Feed | Watch] = []
+        joined: list[SharedTail | Watch] = []
         if "logs" in selection.channels:
             key = repr(selection.wanted)
-            feed = self._feeds.setdefault(key, Feed(self._source, selection.wanted))
+            tail = self._tails.setdefault(key, SharedTail(self._source, selection.wanted))
             try:
-                await feed.join(subscription, selection.after, selection.last)
+                await tail.join(subscription, selection.after, selection.last)
             except BaseException:
                 self._forget_idle()
                 raise
-            joined.append(feed)
+            joined.append(tail)
         for channel in selection.channels:
             if channel == "logs":
                 continue
@@ -141,14 +141,14 @@ class Hub:
         log.
         """
         for one in self._joined.get(subscription, ()):
-            if isinstance(one, Feed):
+            if isinstance(one, SharedTail):
                 return one.cursor_of(subscription)
         return None
 
     def behind_ms(self, subscription: Subscription) -> int:
         """Return the milliseconds since the last read of its log."""
-        feeds = [one for one in self._joined.get(subscription, ()) if isinstance(one, Feed)]
-        return max((feed.behind_ms for feed in feeds), default=0)
+        tails = [one for one in self._joined.get(subscription, ()) if isinstance(one, SharedTail)]
+        return max((tail.behind_ms for tail in tails), default=0)
 
     def close(self) -> None:
         """End all streams with a goodbye frame, and accept no new ones."""
@@ -157,10 +157,10 @@ class Hub:
             subscription.end("shutdown")
 
     def _forget_idle(self) -> None:
-        for feed in self._feeds.values():
-            if feed.idle:
-                feed.close()
-        self._feeds = {key: feed for key, feed in self._feeds.items() if not feed.idle}
+        for tail in self._tails.values():
+            if tail.idle:
+                tail.close()
+        self._tails = {key: tail for key, tail in self._tails.items() if not tail.idle}
         self._watches = {key: watch for key, watch in self._watches.items() if not watch.idle}
 
     def _check_number(self, owner: str | None) -> None:

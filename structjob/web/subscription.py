@@ -18,7 +18,7 @@ _OF_THE_LOG = ("lines", "gap", "lag")
 
 
 class Subscription:
-    """A queue of frames between the feeds and a connection, in one event loop.
+    """A queue of frames between the shared tails and a connection, in one event loop.
 
     Args:
         transport: ``sse``, ``ws`` or ``poll``.

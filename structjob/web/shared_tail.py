@@ -56,7 +56,7 @@ class _Newcomer:
     )
 
 
-class Feed:
+class SharedTail:
     """The shared tail of one filter.
 
     Args:
