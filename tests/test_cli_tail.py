@@ -270,6 +270,7 @@ def test_ids_and_names_complete(shell: Shell) -> None:
     fingerprint = error["fingerprint"]
     assert offered(f"structjob errors show {fingerprint[:4]}", 3) == [fingerprint]
     assert offered("structjob errors resolve ", 3) == [fingerprint]
+    assert offered("structjob errors show no-such", 3) == []
     assert offered("structjob jobs --status failed,cr", 3) == ["failed,crashed"]
     assert len(offered("structjob delete ", 2)) == len(shell.json("jobs"))
     assert offered("structjob --db none.db show ", 4) == []

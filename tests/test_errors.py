@@ -242,7 +242,10 @@ async def test_which_errors_are_listed(store, found):
     )
 
     async def listed(**filters):
-        return [(group.fingerprint, group.count) for group in await found.list(**filters)]
+        groups = [(group.fingerprint, group.count) for group in await found.list(**filters)]
+        if "limit" not in filters:
+            assert await found.count(**filters) == len(groups)
+        return groups
 
     assert await listed() == [("f1", 2), ("f2", 1)]
     assert await listed(limit=1) == [("f1", 2)]
@@ -257,6 +260,10 @@ async def test_which_errors_are_listed(store, found):
     ):
         assert await listed(**filters) == [("f1", 2)]
     assert await listed(operation="nothing") == []
+    assert await found.count(limit=1) == 2
+    await found.resolve("f1", by="me")
+    assert await listed(status="resolved") == [("f1", 2)]
+    assert await listed(status=("open", "regressed")) == [("f2", 1)]
 
 
 # -- resolved, and seen again
@@ -351,6 +358,14 @@ async def test_the_beginning_of_a_fingerprint_will_do(store, found):
         with pytest.raises(ErrorGroupNotFound):
             await found.get(nothing)
     assert not any("DROP" in sent for sent in store.sent)
+
+    async def completions(prefix, limit=50):
+        return [group.fingerprint for group in await found.by_prefix(prefix, limit=limit)]
+
+    assert await completions("ab") == ["abc1", "abd2", "ab"]
+    assert await completions("abd2") == ["abd2"]
+    assert await completions("", limit=1) == ["abc1"]
+    assert await completions("%") == []
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

@@ -12,7 +12,7 @@ import structlog
 from cli_support import Shell
 
 import structjob
-from structjob import JobFilter, JobNotFound
+from structjob import JobFilter, JobNotFound, JobStatus
 from structjob.exceptions import InvalidFilter
 
 log = structlog.get_logger("app")
@@ -52,11 +52,23 @@ async def test_all_jobs_that_match_and_how_many(any_tracker):
     ):  # fmt: skip
         listed = [job.id async for job in jobs.iterate(**filters)]
         assert await jobs.count(**filters) == len(listed)
+        by_status = await jobs.count_by_status(**filters)
+        by_operation = await jobs.count_by_operation(**filters)
+        assert list(by_status) == list(JobStatus)
+        assert sum(by_status.values()) == len(listed)
+        assert sum(sum(one.values()) for one in by_operation.values()) == len(listed)
     assert [await jobs.count(**one) for one in ({}, {"metadata": {"number": 1}}, {"operation": "part"})] == [
         4, 1, 3,
     ]  # fmt: skip
-    with pytest.raises(InvalidFilter, match="slower jobs are not counted"):
-        await jobs.count(slower=True)
+    assert await jobs.count_by_status() == {
+        **dict.fromkeys(JobStatus, 0), JobStatus.COMPLETED: 3, JobStatus.FAILED: 1,
+    }  # fmt: skip
+    counted = await jobs.count_by_operation(metadata={"number": 2})
+    assert list(counted) == ["part"]
+    assert counted["part"][JobStatus.FAILED] == 1
+    for count in (jobs.count, jobs.count_by_status, jobs.count_by_operation):
+        with pytest.raises(InvalidFilter, match="slower jobs are not counted"):
+            await count(slower=True)
     for given in ("gui-1", parent):
         children = await jobs.children(given)
         assert [job.metadata["number"] for job in children] == [0, 1, 2]

@@ -20,7 +20,7 @@ from web_support import client, some_work
 
 import structjob
 from structjob.web import app as structjob_app
-from structjob.web import params
+from structjob.web import metrics, params
 from structjob.web.api.statistics import StatsQuery
 
 
@@ -379,6 +379,33 @@ async def test_prometheus_counts_a_job_that_hangs_for_days(tmp_path):
             text = (await web.get("metrics")).text
             assert 'structjob_jobs{operation="hangs",status="running"} 0\n' in text
             assert 'structjob_jobs{operation="hangs",status="failed"} 1\n' in text
+
+
+async def test_prometheus_counts_all_open_jobs_and_errors(tracker, db_path):
+    """No page of a listing ends a count: more jobs run than a page has rows, and more errors are
+    open. No number is rounded (R38).
+    """
+    async with tracker.job("waits"):
+        for number in range(101):
+            structlog.get_logger(chr(0x4E00 + number)).error("no route")
+        await tracker.flush()
+        with closing(sqlite3.connect(db_path)) as connection, connection:
+            columns = [row[1] for row in connection.execute("PRAGMA table_info(structjob_jobs)")]
+            others = ", ".join(name for name in columns if name not in ("id", "session_id"))
+            connection.execute(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10000) "
+                f"INSERT INTO structjob_jobs (id, {others}) SELECT 'copy-' || i, {others} FROM n, structjob_jobs"
+            )
+        async with client(tracker, base="http://localhost/") as web:
+            text = (await web.get("metrics")).text
+    assert 'structjob_jobs{operation="waits",status="running"} 10001\n' in text
+    assert "structjob_errors_open 101\n" in text
+
+
+def test_prometheus_reads_a_number_in_full():
+    """Seven digits are a day of a busy service (R38)."""
+    shown = metrics.family("lines", "Lines.", iter([({"level": "info"}, 1_234_567), ({}, 0.25)]))
+    assert shown.endswith('lines{level="info"} 1234567\nlines 0.25\n')
 
 
 async def test_every_path_and_answer_is_documented(web):

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 OFFERED = 50
 """Maximum number of offered words of each kind."""
 
-_ERRORS = 1000
-"""Maximum number of errors among which fingerprints are searched, latest first."""
-
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the ids of the newest jobs that begin with *incomplete*."""
@@ -95,9 +92,7 @@ async def _operations(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
 
 
 async def _fingerprints(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
-    groups = await reader.errors.list(limit=_ERRORS)
-    found = [group for group in groups if group.fingerprint.startswith(prefix)][:OFFERED]
     return [
         (group.fingerprint, f"{group.error.type}: {group.error.message}".split("\n", 1)[0])
-        for group in found
+        for group in await reader.errors.by_prefix(prefix, limit=OFFERED)
     ]

@@ -8,7 +8,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar, Unpack
 
-from sqlalchemy import ColumnElement, Connection, and_, case, func, literal, or_, select
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Join,
+    Subquery,
+    and_,
+    case,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -100,23 +112,62 @@ class Errors:
             InvalidFilter: if a filter is unknown or its value is invalid.
             JobNotFound: if the filter names a job, and there is no such job.
         """
-        wanted = merged(ErrorFilter, filter, filters)
+        conditions, wanted = await self._selected(merged(ErrorFilter, filter, filters))
+        return await self._groups(conditions, values_of(wanted.status), wanted.limit)
+
+    async def count(
+        self, filter: ErrorFilter | None = None, **filters: Unpack[ErrorFilterKeywords]
+    ) -> int:
+        """Return the number of matching errors. ``limit`` has no effect.
+
+        Args:
+            filter: Which errors to count; all by default.
+            **filters: Fields of `ErrorFilter`, instead of *filter* or in addition to it.
+
+        Raises:
+            InvalidFilter: if a filter is unknown or its value is invalid.
+            JobNotFound: if the filter names a job, and there is no such job.
+        """
+        conditions, wanted = await self._selected(merged(ErrorFilter, filter, filters))
+        counted = _counted(conditions)
+        found = (
+            select(func.count().label("n"))
+            .select_from(_with_marks(counted, counted))
+            .where(*_in_status(_last_seen(counted), values_of(wanted.status)))
+        )
+        return int((await self._fetch(found))[0]["n"])
+
+    async def by_prefix(self, prefix: str, *, limit: int) -> builtins.list[ErrorGroup]:
+        """Return the last seen errors whose fingerprints begin with *prefix*.
+
+        Args:
+            prefix: The beginning of a fingerprint; all errors if it is empty.
+            limit: Maximum number of errors.
+        """
+        await self._flush()
+        return await self._groups((_begins(prefix),) if prefix else (), (), limit)
+
+    async def _selected(
+        self, wanted: ErrorFilter
+    ) -> tuple[tuple[ColumnElement[bool], ...], ErrorFilter]:
+        """Return the conditions for all occurrences of the errors that *wanted* selects, except
+        by status, and *wanted* with the id of its job.
+        """
         seen = occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
         if wanted.job is not None:
             wanted = replace(wanted, job=await self._jobs.exact_id(wanted.job))
             seen = occurrences(wanted)
-        conditions: tuple[ColumnElement[bool], ...] = ()
         if wanted.outcome is not None:
             such = (
                 select(logs.c.fingerprint)
                 .select_from(outcomes.with_jobs())
                 .where(*seen, outcomes.outcome() == wanted.outcome)
             )
-            conditions += (logs.c.fingerprint.in_(such),)
-        elif len(seen) > 1:
-            conditions += (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),)
-        return await self._groups(conditions, values_of(wanted.status), wanted.limit)
+            return (logs.c.fingerprint.in_(such),), wanted
+        if len(seen) > 1:
+            return (logs.c.fingerprint.in_(select(logs.c.fingerprint).where(*seen)),), wanted
+        return (), wanted
 
     async def get(self, fingerprint: str) -> ErrorGroup:
         """Return the error with this fingerprint, or the only one whose fingerprint begins with it.
@@ -134,9 +185,7 @@ class Errors:
         if not prefix:
             raise ErrorGroupNotFound(fingerprint)
         await self._flush()
-        # A range of an index in binary order. Not every database could use an index for LIKE.
-        begins = and_(logs.c.fingerprint >= prefix, logs.c.fingerprint < prefix + "\U0010ffff")
-        found = await self._groups((begins,), (), _CANDIDATES)
+        found = await self._groups((_begins(prefix),), (), _CANDIDATES)
         exact = [group for group in found if group.fingerprint == fingerprint]
         if not found:
             raise ErrorGroupNotFound(fingerprint)
@@ -214,29 +263,13 @@ class Errors:
         statuses: Iterable[str],
         limit: int,
     ) -> builtins.list[ErrorGroup]:
-        counted = (
-            select(
-                logs.c.fingerprint,
-                func.count().label("count"),
-                func.count(logs.c.job_id.distinct()).label("jobs"),
-                func.min(logs.c.ts).label("first_seen"),
-                func.max(logs.c.ts).label("last_seen"),
-            )
-            .where(logs.c.fingerprint.is_not(None), *conditions)
-            .group_by(logs.c.fingerprint)
-            .subquery("counted")
-        )
+        counted = _counted(conditions)
         # Several occurrences may have the same time.
         same = logs.alias("same")
         latest = select(func.max(same.c.id)).where(
             same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen
         )
-        # Pruned occurrences may have been later, because failed jobs may have a shorter retention
-        # than crashed ones.
-        last = case(
-            (errors.c.last_seen > counted.c.last_seen, errors.c.last_seen),
-            else_=counted.c.last_seen,
-        )
+        last = _last_seen(counted)
         statement = (
             select(
                 *counted.c,
@@ -245,23 +278,68 @@ class Errors:
                 errors.c.first_seen.label("pruned_first"), last.label("last"),
             )
             .select_from(
-                counted.join(logs, logs.c.id == latest.scalar_subquery()).outerjoin(
-                    errors, errors.c.fingerprint == counted.c.fingerprint
-                )
+                _with_marks(counted.join(logs, logs.c.id == latest.scalar_subquery()), counted)
             )
+            .where(*_in_status(last, statuses))
             .order_by(last.desc(), counted.c.fingerprint)
             .limit(limit)
         )  # fmt: skip
-        is_now: dict[str, ColumnElement[bool]] = {
-            ErrorStatus.OPEN: errors.c.resolved_at.is_(None),
-            ErrorStatus.RESOLVED: last <= errors.c.resolved_at,
-            ErrorStatus.REGRESSED: last > errors.c.resolved_at,
-        }
-        if statuses:
-            statement = statement.where(or_(*(is_now[status] for status in statuses)))
         found = await self._fetch(statement)
         known = await outcomes.of_errors(self._fetch, [row["fingerprint"] for row in found])
         return [_group(row, known.get(row["fingerprint"])) for row in found]
+
+
+def _begins(prefix: str) -> ColumnElement[bool]:
+    """Return the condition that a fingerprint begins with *prefix*.
+
+    It is a range of an index in binary order. Not every database could use an index for LIKE.
+    """
+    return and_(logs.c.fingerprint >= prefix, logs.c.fingerprint < prefix + "\U0010ffff")
+
+
+def _counted(conditions: tuple[ColumnElement[bool], ...]) -> Subquery:
+    """Return the stored occurrences by fingerprint."""
+    return (
+        select(
+            logs.c.fingerprint,
+            func.count().label("count"),
+            func.count(logs.c.job_id.distinct()).label("jobs"),
+            func.min(logs.c.ts).label("first_seen"),
+            func.max(logs.c.ts).label("last_seen"),
+        )
+        .where(logs.c.fingerprint.is_not(None), *conditions)
+        .group_by(logs.c.fingerprint)
+        .subquery("counted")
+    )
+
+
+def _with_marks(source: FromClause, counted: Subquery) -> Join:
+    """Return *source*, which contains *counted*, with the data that is not in the logs."""
+    return source.outerjoin(errors, errors.c.fingerprint == counted.c.fingerprint)
+
+
+def _last_seen(counted: Subquery) -> ColumnElement[datetime]:
+    """Return when an error was last seen.
+
+    Pruned occurrences may have been later, because failed jobs may have a shorter retention than
+    crashed ones.
+    """
+    return case(
+        (errors.c.last_seen > counted.c.last_seen, errors.c.last_seen), else_=counted.c.last_seen
+    )
+
+
+def _in_status(
+    last: ColumnElement[datetime], statuses: Iterable[str]
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that an error has one of *statuses*; none without statuses."""
+    is_now: dict[str, ColumnElement[bool]] = {
+        ErrorStatus.OPEN: errors.c.resolved_at.is_(None),
+        ErrorStatus.RESOLVED: last <= errors.c.resolved_at,
+        ErrorStatus.REGRESSED: last > errors.c.resolved_at,
+    }
+    given = [is_now[status] for status in statuses]
+    return (or_(*given),) if given else ()
 
 
 async def count(fetch: Fetch, wanted: ErrorFilter) -> list[ErrorStatistics]:

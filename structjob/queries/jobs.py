@@ -34,7 +34,7 @@ from structjob.queries.families import Family, families
 from structjob.queries.job_listing import by_duration, conditions, listing_of, slower_ones
 from structjob.queries.job_watch import JobWatch
 from structjob.queries.overview import Overview, overview
-from structjob.queries.paging import Listing, count_all, fingerprint, merged, read_page
+from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
 from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate
@@ -372,12 +372,42 @@ class Jobs:
         Raises:
             InvalidFilter: if a filter is unknown, its value is invalid, or ``slower`` is set.
         """
-        wanted = merged(JobFilter, filter, filters)
+        return await count_all(self._fetch, await self._counted(merged(JobFilter, filter, filters)))
+
+    async def count_by_status(
+        self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
+    ) -> dict[JobStatus, int]:
+        """Return the number of matching jobs of each status; see `count`.
+
+        Raises:
+            InvalidFilter: as for `count`.
+        """
+        listing = await self._counted(merged(JobFilter, filter, filters))
+        found = await count_by(self._fetch, listing, jobs.c.status)
+        return {status: found[status.value,] for status in JobStatus}
+
+    async def count_by_operation(
+        self, filter: JobFilter | None = None, **filters: Unpack[JobFilterKeywords]
+    ) -> dict[str, dict[JobStatus, int]]:
+        """Return the number of matching jobs of each operation by status; see `count`.
+
+        Raises:
+            InvalidFilter: as for `count`.
+        """
+        listing = await self._counted(merged(JobFilter, filter, filters))
+        found = await count_by(self._fetch, listing, jobs.c.operation, jobs.c.status)
+        return {
+            operation: {status: found[operation, status.value] for status in JobStatus}
+            for operation in sorted({operation for operation, _ in found})
+        }
+
+    async def _counted(self, wanted: JobFilter) -> Listing:
+        """Return the listing for *wanted*, to be counted."""
         if wanted.slower:
             raise InvalidFilter(
                 "slower jobs are not counted: list them with jobs.list(slower=True)"
             )
-        return await count_all(self._fetch, await self._listing(replace(wanted, order="asc")))
+        return await self._listing(replace(wanted, order="asc"))
 
     async def children(self, any_id: AnyJob) -> builtins.list[JobRecord]:
         """Return the child jobs of a job, the oldest first, without their own children.

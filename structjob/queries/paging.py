@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -263,19 +264,36 @@ async def skipping(fetch: Fetch, listing: Listing, number: int) -> str | None:
 
 
 async def count_all(fetch: Fetch, listing: Listing) -> int:
-    """Count the rows of a listing. A search runs in chunks of `SCAN_LIMIT` rows with pauses in
-    between.
+    """Count the rows of a listing; see `count_by`."""
+    return (await count_by(fetch, listing))[()]
+
+
+async def count_by(
+    fetch: Fetch, listing: Listing, *keys: ColumnElement[Any]
+) -> Counter[tuple[Any, ...]]:
+    """Count the rows of a listing for each combination of the values of *keys*.
+
+    A search runs in chunks of `SCAN_LIMIT` rows with pauses in between.
     """
-    conditions = every_condition(listing)
-    counted = select(func.count().label("n")).select_from(listing.table).where(*conditions)
-    if not listing.searches:
-        return int((await fetch(counted))[0]["n"])
-    return sum(
-        [
-            int((await fetch(counted.where(*stretch.conditions)))[0]["n"])
-            async for stretch in stretches(fetch, listing)
-        ]
+    counted = (
+        select(*keys, func.count().label("n"))
+        .select_from(listing.table)
+        .where(*every_condition(listing))
+        .group_by(*keys)
     )
+    found: Counter[tuple[Any, ...]] = Counter()
+
+    async def add(statement: Select[Any]) -> None:
+        for row in await fetch(statement):
+            *values, number = tuple[Any, ...](row.values())
+            found[tuple(values)] += number
+
+    if not listing.searches:
+        await add(counted)
+    else:
+        async for stretch in stretches(fetch, listing):
+            await add(counted.where(*stretch.conditions))
+    return found
 
 
 def every_condition(listing: Listing) -> tuple[ColumnElement[bool], ...]:

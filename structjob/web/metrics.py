@@ -8,11 +8,11 @@ that have not ended are counted whenever they were created: one that hangs for d
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from structjob.exceptions import StructjobError
-from structjob.models import JobRecord, JobStatus
+from structjob.models import JobStatus
 from structjob.statistics import OperationStatistics
 from structjob.web.hub import Hub
 from structjob.web.source import Source
@@ -41,42 +41,42 @@ async def exposition(source: Source, hub: Hub) -> str:
     try:
         await source.open()
         operations = await source.stats.operations(since=WINDOW, by="ended", limit=_OPERATIONS)
-        open_jobs = await source.jobs.list(status=_OPEN, limit=10_000)
+        open_jobs = await source.jobs.count_by_operation(status=_OPEN)
         volume = await source.stats.volume(since=WINDOW)
         sessions = await source.sessions.list(limit=10_000, live=True)
-        open_errors = await source.errors.list(status=["open", "regressed"], since=WINDOW)
+        open_errors = await source.errors.count(status=("open", "regressed"), since=WINDOW)
     except StructjobError:
-        return _family("structjob_up", "Whether the database answers.", iter([({}, 0)]))
+        return family("structjob_up", "Whether the database answers.", iter([({}, 0)]))
     statuses = Counter(one.status.value for one in sessions)
     return "".join(
         (
-            _family("structjob_up", "Whether the database answers.", iter([({}, 1)])),
-            _family(
+            family("structjob_up", "Whether the database answers.", iter([({}, 1)])),
+            family(
                 "structjob_jobs",
                 "Jobs that ended within 24 hours, and all that run or are pending, by operation and status.",
                 _jobs(operations, open_jobs),
             ),
-            _family(
+            family(
                 "structjob_job_duration_seconds",
                 "Durations of the jobs that completed within 24 hours.",
                 _durations(operations),
             ),
-            _family(
+            family(
                 "structjob_log_lines",
                 "Log lines of the last 24 hours, by level.",
                 (({"level": level}, number) for level, number in volume.by_level.items()),
             ),
-            _family(
+            family(
                 "structjob_errors_open",
                 "Errors seen within 24 hours that are not resolved.",
-                iter([({}, len(open_errors))]),
+                iter([({}, open_errors)]),
             ),
-            _family(
+            family(
                 "structjob_sessions",
                 "Sessions that have not ended, by sign of life.",
                 (({"status": status}, statuses[status]) for status in _SESSION_STATUSES),
             ),
-            _family(
+            family(
                 "structjob_streams",
                 "Live streams of this server, by transport.",
                 (({"transport": name}, streams[name]) for name in ("ws", "sse", "poll")),
@@ -85,17 +85,17 @@ async def exposition(source: Source, hub: Hub) -> str:
     )
 
 
-def _jobs(operations: list[OperationStatistics], open_jobs: Iterable[JobRecord]) -> Series:
-    counts = Counter((job.operation, job.status) for job in open_jobs)
-    names = dict.fromkeys([one.operation for one in operations])
-    names.update(dict.fromkeys(operation for operation, _ in counts))
+def _jobs(
+    operations: list[OperationStatistics], open_jobs: Mapping[str, Mapping[JobStatus, int]]
+) -> Series:
     ended = {one.operation: one for one in operations}
-    for name in names:
+    for name in dict.fromkeys([*ended, *open_jobs]):
         for status in _ENDED:
             number = getattr(ended[name], status) if name in ended else 0
             yield {"operation": name, "status": status}, number
         for status in _OPEN:
-            yield {"operation": name, "status": status.value}, counts[name, status]
+            number = open_jobs[name][status] if name in open_jobs else 0
+            yield {"operation": name, "status": status.value}, number
 
 
 def _durations(operations: list[OperationStatistics]) -> Series:
@@ -106,11 +106,18 @@ def _durations(operations: list[OperationStatistics]) -> Series:
                 yield {"operation": one.operation, "quantile": quantile}, value / 1000
 
 
-def _family(name: str, help_: str, series: Series) -> str:
+def family(name: str, help_: str, series: Series) -> str:
+    """Return one metric with its series, in Prometheus' format.
+
+    Args:
+        name: The name of the metric.
+        help_: What it counts.
+        series: The labels and the value of each series.
+    """
     lines = [f"# HELP {name} {help_}", f"# TYPE {name} gauge"]
     for labels, value in series:
         shown = ",".join(f'{key}="{_escaped(label)}"' for key, label in labels.items())
-        lines.append(f"{name}{{{shown}}} {value:g}" if shown else f"{name} {value:g}")
+        lines.append(f"{name}{{{shown}}} {value}" if shown else f"{name} {value}")
     return "\n".join(lines) + "\n"
 
 
