@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
     from structjob.exceptions import (
+        AmbiguousId,
         Cancelled,
         ErrorGroupNotFound,
         EventNotFound,
@@ -101,6 +102,7 @@ _WHERE = {
     "lifecycle.operations": ("OperationLogger",),
     "lifecycle.current": ("current_job", "current_step"),
     "exceptions": (
+        "AmbiguousId",
         "Cancelled",
         "ErrorGroupNotFound",
         "EventNotFound",
@@ -170,6 +172,7 @@ _MODULES = ("exceptions", "processors", "typing")
 """Public modules, which ``structjob.NAME`` imports. All others are internal."""
 
 __all__ = [
+    "AmbiguousId",
     "AttemptFilter",
     "AttemptRecord",
     "Cancelled",

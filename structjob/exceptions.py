@@ -42,6 +42,10 @@ class InvalidURL(InvalidArgument):
     """A database URL is invalid, or names a database that structjob does not support."""
 
 
+class AmbiguousId(InvalidArgument):
+    """Several ids or fingerprints begin, or end, with the given text. The message lists them."""
+
+
 class JobNotFound(StructjobError, LookupError):
     """No job has this id, external id or context id.
 

@@ -344,6 +344,36 @@ async def test_an_exported_job_can_be_imported_elsewhere(web, work, tmp_path):
         assert (await other.jobs.get(work.id)).operation == "vm-migrate"
 
 
+@pytest.mark.parametrize("mount", ["", "/ops"])
+async def test_an_id_may_end_with_a_slash(tracker, mount):
+    """(R19, R45)"""
+    for external_id in ("nightly", "nightly/", "nightly//"):
+        async with tracker.job("nightly", external_job_id=external_id):
+            pass
+    await tracker.flush()
+    pages = structjob_app(tracker)
+    transport = httpx.ASGITransport(pages, client=("127.0.0.1", 1))
+    async with httpx.AsyncClient(transport=transport, base_url=f"http://localhost{mount}/") as web:
+        for external_id in ("nightly", "nightly/", "nightly//"):
+            address = external_id.replace("/", "%2F")
+            found = (await web.get(f"api/v1/jobs/{address}")).json()
+            assert found["job"]["external_job_id"] == external_id
+            assert (await web.get(f"jobs/{address}")).status_code == 200
+    await pages.aclose()
+
+
+async def test_a_browser_gets_a_page_where_people_look_and_json_where_programs_do(tracker):
+    """Whatever the prefix is called (R45, R46)."""
+    async with client(tracker, base="http://localhost/") as web:
+        for path, kind in (
+            ("nothing", "text/html"), ("api/nothing", "text/html"), ("api/v1/nothing", "application/problem+json"),
+            ("static/nothing", "application/problem+json"),
+        ):  # fmt: skip
+            answer = await web.get(path, headers={"Accept": "text/html"})
+            assert answer.status_code == 404
+            assert answer.headers["content-type"].partition(";")[0] == kind, path
+
+
 async def test_prometheus_reads_how_many_jobs_there_are(tracker, work):
     """(R38)"""
     async with client(tracker, base="http://localhost/") as web:
@@ -479,8 +509,9 @@ async def test_litestar_ends_the_path_of_a_mounted_application_with_a_slash(trac
         assert (await web.get("/ops/static/latest/app.js")).status_code == 200
         assert 'href="./static/' in (await web.get("/ops/jobs")).text
         assert 'href="../static/' in (await web.get("/ops/jobs/")).text
-        moved = await web.get("/ops")
-        assert (moved.status_code, moved.headers["location"]) == (307, "./ops/")
+        for query in ("", "?window=7d&project=a%20b"):
+            moved = await web.get(f"/ops{query}")
+            assert (moved.status_code, moved.headers["location"]) == (307, f"./ops/{query}")
         assert 'href="./static/' in (await web.get("/ops/")).text
     await pages.aclose()
 
@@ -566,6 +597,12 @@ async def test_every_documented_parameter_is_taken(web, work):
         ("stream?channels_=logs", "did you mean channels?"),
         ("logs?zzz=1", "attr.NAME=VALUE looks into the JSON"),
         ("jobs?limit=1&limit=2", "limit is given more than once: give it once"),
+        (
+            "jobs/gui%2F17/export?children=0&children=1",
+            "children is given more than once: give it once",
+        ),
+        ("logs/stream/sse?type=job&type=task", "type is given more than once: give it once"),
+        ("jobs?zzz=1&zzz=2", "there is no parameter zzz here"),
         ("logs.jsonl?q=a&q=b", "q is given more than once: give it once"),
         ("logs?attr.n=1&attr.n=2", "attr.n is given more than once: give it once"),
         ("logs?q=%FF", "percent-encode UTF-8"),

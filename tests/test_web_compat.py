@@ -150,7 +150,11 @@ async def test_a_websocket_sends_one_message_each(tracker):
                 pass
             log.info("first")
             assert json.loads(await socket.recv())["message"] == "first"
-        for query, code in (("job_run_id=nothing", 4404), ("type=nothing", 4400)):
+        for query, code in (
+            ("job_run_id=nothing", 4404),
+            ("type=nothing", 4400),
+            ("type=job&type=task", 4400),
+        ):
             async with websockets.connect(f"{base}?{query}") as socket:
                 with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
                     await socket.recv()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, MutableMapping
+from itertools import islice
 from typing import Any, NamedTuple
 
 _FULL, _PARTIAL = 2, 1
@@ -40,8 +41,9 @@ UNMATCHED = Route("<unmatched>")
 def routes_of(app: Any) -> Iterable[Any]:
     """Return the routes of a Starlette or FastAPI application; none for any other application."""
     routes = getattr(app, "routes", None) or ()
-    # Litestar's routes do not tell whether they match: it stores the template in the scope.
-    return routes if all(hasattr(route, "matches") for route in routes) else ()
+    # Litestar's routes do not tell whether they match: it stores the template in the scope. The
+    # routes of an application are of one library, so the first one says which.
+    return routes if all(hasattr(route, "matches") for route in islice(routes, 1)) else ()
 
 
 def find_route(routes: Iterable[Any], scope: MutableMapping[str, Any]) -> Route | None:

@@ -25,7 +25,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
+from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filters import ErrorFilter, ErrorFilterKeywords, values_of
 from structjob.models import ErrorInfo, ErrorStatus
 from structjob.queries import outcomes
@@ -174,7 +174,7 @@ class Errors:
 
         Raises:
             ErrorGroupNotFound: if there is no such error.
-            InvalidArgument: if there are several. The message lists them.
+            AmbiguousId: if there are several. The message lists them.
         """
         if not isinstance(fingerprint, str):
             raise InvalidArgument(f"a fingerprint is a string, not {type(fingerprint).__name__}")
@@ -194,7 +194,7 @@ class Errors:
                 f"{group.fingerprint} ({group.error.type})" for group in found[: _CANDIDATES - 1]
             )
             more = ", …" if len(found) == _CANDIDATES else ""
-            raise InvalidArgument(
+            raise AmbiguousId(
                 f"{fingerprint!r} begins several fingerprints: {listed}{more}; write more of the one you mean"
             )
         return (exact or found)[0]
@@ -211,7 +211,8 @@ class Errors:
 
         Raises:
             ErrorGroupNotFound: if there is no such error.
-            InvalidArgument: if several fingerprints begin with it, or *by* is not such a text.
+            AmbiguousId: if several fingerprints begin with it.
+            InvalidArgument: if *by* is not such a text.
         """
         if by is not None and (not isinstance(by, str) or not 0 < len(storable("by", by)) <= 128):
             raise InvalidArgument(f"by must be text of 1 to 128 characters, not {by!r}")
@@ -228,7 +229,7 @@ class Errors:
 
         Raises:
             ErrorGroupNotFound: if there is no such error.
-            InvalidArgument: if several fingerprints begin with it.
+            AmbiguousId: if several fingerprints begin with it.
         """
         return await self._mark(await self.get(fingerprint), None, None)
 

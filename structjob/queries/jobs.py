@@ -14,7 +14,7 @@ from typing import Any, Unpack, overload
 import msgspec
 from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
 
-from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound, NotOpen
+from structjob.exceptions import AmbiguousId, InvalidArgument, InvalidFilter, JobNotFound, NotOpen
 from structjob.filters import AttemptFilter, AttemptFilterKeywords, JobFilter, JobFilterKeywords
 from structjob.models import (
     AnyJob,
@@ -124,7 +124,7 @@ class Jobs:
         This is any id that `find` accepts, or the beginning of exactly one job's id.
 
         Raises:
-            InvalidArgument: if several ids begin with it. The message lists them.
+            AmbiguousId: if several ids begin with it. The message lists them.
             JobNotFound: if no id begins with it.
         """
         await self._flush()
@@ -142,7 +142,7 @@ class Jobs:
                 f"{row['id']} ({row['operation']})" for row in found[: _CANDIDATES - 1]
             )
             more = ", …" if len(found) == _CANDIDATES else ""
-            raise InvalidArgument(
+            raise AmbiguousId(
                 f"{prefix!r} begins several ids: {listed}{more}; write more of the one you mean"
             )
         return await self._legacy(prefix)
@@ -153,7 +153,7 @@ class Jobs:
         Return None if there is no such job. All ids are examined.
 
         Raises:
-            InvalidArgument: if several ids end with it. The message lists them.
+            AmbiguousId: if several ids end with it. The message lists them.
         """
         await self._flush()
         if not _could_exist(suffix):
@@ -164,7 +164,7 @@ class Jobs:
         found = [row for row in await self._fetch(some) if row["id"].endswith(suffix)]
         if len(found) > 1:
             listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
-            raise InvalidArgument(
+            raise AmbiguousId(
                 f"{suffix!r} ends several ids: {listed}; write more of the one you mean"
             )
         return rows.job(found[0]) if found else None

@@ -18,7 +18,6 @@ from starlette.responses import Response
 from structjob.models import Page
 from structjob.web.accept import accepts, takes_gzip
 from structjob.web.auth import Identity, may_write
-from structjob.web.params import Query
 from structjob.web.problems import MEDIA_TYPE, Refused
 from structjob.web.source import Source
 
@@ -138,8 +137,6 @@ def reads(
             asked: Request = values["request"] if known else values.pop("request")
             if not accepts(asked.headers, "application/json"):
                 raise Refused(406, "the answer is JSON: send Accept: application/json")
-            if isinstance(values.get("query"), Query):
-                values["query"].once(asked.query_params.multi_items())
             if write:
                 may_write(asked.scope["structjob.identity"], asked.headers)
             began = time.perf_counter()

@@ -6,7 +6,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi import Query as Parameters
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
@@ -17,11 +17,12 @@ from structjob.web import openapi, problems, streams
 from structjob.web.answers import Reads, reads
 from structjob.web.api import ROUTERS, compat
 from structjob.web.auth import Authorize, Doors, Identity
-from structjob.web.guard import API, Guard
+from structjob.web.guard import Guard
 from structjob.web.hub import Hub
 from structjob.web.login import log_in, log_out
 from structjob.web.metrics import MEDIA_TYPE, exposition
-from structjob.web.params import NoQuery
+from structjob.web.params import NoQuery, once
+from structjob.web.paths import API
 from structjob.web.shell import PAGES, Shell
 from structjob.web.source import Source
 from structjob.web.version import VERSION
@@ -208,7 +209,12 @@ def _routes() -> list[BaseRoute]:
     """
     made = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     for router in (*ROUTERS, streams.router, service):
-        made.include_router(router, prefix=API, generate_unique_id_function=_operation_id)
+        made.include_router(
+            router,
+            prefix=API,
+            dependencies=[Depends(once)],
+            generate_unique_id_function=_operation_id,
+        )
     return made.router.routes
 
 

@@ -9,13 +9,11 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from structjob.web.accept import wants_page
 from structjob.web.answers import SLASH
 from structjob.web.auth import Doors, same_origin
+from structjob.web.paths import API, below, shows_page
 from structjob.web.prefix import prefix_of
 from structjob.web.problems import Refused, answer, page
-
-API = "/api/v1"
 
 OPEN = (f"{API}/health", "/login", "/static/login.css")
 """Paths that need no token."""
@@ -80,7 +78,8 @@ class Guard:
             return
         if (raw := _asked(scope)) and below(scope) == "/" and not raw.endswith("/"):
             # The references of the page are relative to a directory.
-            redirect = {"Location": f"./{raw.rpartition('/')[2]}/", "Cache-Control": "no-store"}
+            address = f"./{raw.rpartition('/')[2]}/{_query(scope)}"
+            redirect = {"Location": address, "Cache-Control": "no-store"}
             await Response(status_code=307, headers=redirect)(scope, receive, guarded)
             return
         try:
@@ -122,14 +121,12 @@ class Guard:
     def _page_for(self, refused: Refused, scope: Scope, headers: Headers) -> Response | None:
         """Return the page, or the redirect to the login, that a browser gets for a problem."""
         path = below(scope)
-        navigates = wants_page(headers) and scope["method"] == "GET"
-        if not navigates or path.startswith((API, "/static/")):
+        if scope["method"] != "GET" or not shows_page(scope, headers):
             return None
         if refused.status != 401 or not self._doors.has_tokens:
             return page(refused)
         parts = [quote(part.replace(SLASH, "/"), safe="") for part in path[1:].split("/")]
-        query = scope.get("query_string", b"").decode("latin-1")
-        query = f"?{query}" if query else ""
+        query = _query(scope)
         if headers.get("sec-fetch-site") == "cross-site":
             # The browser does not send the cookie with a link from another site, but does from our
             # page.
@@ -163,11 +160,6 @@ class Guard:
             headers.add_vary_header("Origin")
 
 
-def below(scope: Scope) -> str:
-    """Return the path relative to the application's root."""
-    return "/" + str(scope["path"]).removeprefix(str(scope.get("root_path", ""))).lstrip("/")
-
-
 def _find_root(scope: Scope) -> None:
     """Set the root to the prefix that a proxy kept, unless a host application that mounts this one
     set it.
@@ -191,8 +183,21 @@ def _asked(scope: Scope) -> str:
     return (scope.get("raw_path") or b"").partition(b"?")[0].decode("latin-1")
 
 
+def _query(scope: Scope) -> str:
+    """Return the query string with its question mark; empty if there is none."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return f"?{query}" if query else ""
+
+
 def _as_asked(scope: Scope) -> None:
-    """Remove the slash that Litestar adds to the path of an application that it mounts."""
+    """Remove the slash that Litestar adds to the path of an application that it mounts.
+
+    The slash at the end of an id is one that the client sent.
+    """
     raw, path = _asked(scope), scope["path"]
-    if raw and not raw.endswith("/") and path.endswith("/") and path != "/":
+    if raw and path != "/" and _slashes(path) > _slashes(unquote(raw)):
         scope["path"] = path[:-1]
+
+
+def _slashes(path: str) -> int:
+    return len(path) - len(path.rstrip("/"))

@@ -5,15 +5,19 @@ An unknown parameter is refused: a misspelled filter must not show everything.
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Literal
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import msgspec
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
 from structjob.filters import AttemptFilter, JobFilter, LogFilter, make_filter
 from structjob.text.spans import span
@@ -104,15 +108,16 @@ class Query(BaseModel):
         return f"; did you mean {close[0]}?" if close else ""
 
     @classmethod
-    def once(cls, given: Iterable[tuple[str, str]]) -> None:
+    def check_once(cls, given: QueryParams) -> None:
         """Refuse a parameter of one value that is given twice, because one of them would not count.
 
         Raises:
             Refused: with 400.
         """
-        for name, number in Counter(name for name, _ in given).items():
+        for name, number in Counter(name for name, _ in given.multi_items()).items():
             field = cls.model_fields.get(name)
-            if number > 1 and (field is None or "list[str]" not in str(field.annotation)):
+            several = field is not None and "list[str]" in str(field.annotation)
+            if number > 1 and not several and cls.knows(name):
                 raise Refused(400, f"{name} is given more than once: give it once", parameter=name)
 
     def given(self, *leave_out: str) -> dict[str, Any]:
@@ -122,6 +127,19 @@ class Query(BaseModel):
             for name in self.model_fields_set
             if name not in leave_out and getattr(self, name) is not None
         }
+
+
+async def once(request: Request) -> None:
+    """Refuse a repeated parameter, before any route is called; see `Query.check_once`."""
+    if (query := _query_of(request.scope["route"].endpoint)) is not None:
+        query.check_once(request.query_params)
+
+
+@cache
+def _query_of(endpoint: Callable[..., Any]) -> type[Query] | None:
+    """Return the model of a route's parameters."""
+    query = inspect.signature(endpoint, eval_str=True).parameters.get("query")
+    return None if query is None else get_args(query.annotation)[0]
 
 
 class NoQuery(Query):

@@ -6,7 +6,8 @@ paths of the application are known, so the prefix is everything before them, and
 
 from __future__ import annotations
 
-_DIRECTORIES = ("/api/v1/", "/static/")
+from structjob.web.paths import DIRECTORIES
+
 _PAGES = ("jobs", "logs", "errors", "sessions", "storage")
 _FILES = ("login", "logout", "metrics")
 _OF_ONE = ("jobs", "errors", "sessions")
@@ -19,7 +20,7 @@ def prefix_of(path: str) -> str:
     The result is empty if there is no such part, if the path is unknown, or if the whole path is
     one of the application's own paths.
     """
-    for directory in _DIRECTORIES:
+    for directory in DIRECTORIES:
         if (at := path.rfind(directory)) >= 0:
             return path[:at]
     parts = path[1:].split("/")

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from structjob.exceptions import (
+    AmbiguousId,
     ErrorGroupNotFound,
     EventNotFound,
     InvalidArgument,
@@ -27,7 +28,7 @@ from structjob.exceptions import (
     StoreUnavailable,
     StructjobError,
 )
-from structjob.web.accept import wants_page
+from structjob.web.paths import shows_page
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -43,6 +44,7 @@ _STATUSES: Mapping[type[StructjobError], int] = {
     EventNotFound: 404,
     ErrorGroupNotFound: 404,
     SessionNotFound: 404,
+    AmbiguousId: 409,
     InvalidState: 409,
     PruneInProgress: 409,
     StoreUnavailable: 503,
@@ -145,9 +147,7 @@ def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
     first = errors[0]
     place = [str(part) for part in first["loc"][1:]]
     parameter = place[0] if place else (first.get("ctx") or {}).get("parameter")
-    if first["type"] == "extra_forbidden":
-        detail = f"there is no parameter {parameter} here"
-    elif not place:
+    if not place:
         detail = str(first["msg"]).removeprefix("Value error, ")
     else:
         detail = f"{parameter}: {str(first['msg']).removeprefix('Value error, ')}"
@@ -171,9 +171,10 @@ def install(app: FastAPI) -> None:
 
     async def of_framework(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)  # noqa: S101 -- registered for it
+        for_person = shows_page(request.scope, request.headers)
         details = {
             404: f"there is nothing at {request.url.path}"
-            + ("" if wants_page(request.headers) else "; the paths are in api/v1/openapi.json"),
+            + ("" if for_person else "; the paths are in api/v1/openapi.json"),
             405: f"{request.method} is not allowed at {request.url.path}",
         }
         detail = details.get(exc.status_code, str(exc.detail))
@@ -181,8 +182,7 @@ def install(app: FastAPI) -> None:
         if "GET" in (allowed := headers.get("Allow", "")) and "HEAD" not in allowed:
             headers["Allow"] = f"{allowed}, HEAD"
         refused = Refused(exc.status_code, detail, headers=headers)
-        below_api = "/api/" in request.url.path
-        return page(refused) if wants_page(request.headers) and not below_api else answer(refused)
+        return page(refused) if for_person else answer(refused)
 
     async def unexpected(request: Request, exc: Exception) -> Response:
         return answer(Refused(500, "an error in structjob itself; the server's log has it"))

@@ -24,6 +24,7 @@ from starlette.responses import Response
 
 from structjob.web.accept import takes_gzip
 from structjob.web.bundle import bundles
+from structjob.web.paths import below
 from structjob.web.problems import Refused, answer
 
 PAGES = (
@@ -120,10 +121,10 @@ class Shell:
 
     def page(self, request: Request) -> Response:
         """Return the document for the requested address."""
-        below = below_root(request)
-        page, one = below.partition("/")[::2]
+        path = below(request.scope)[1:]
+        page, one = path.partition("/")[::2]
         document, scripts = self._document(
-            "../" * below.count("/") or "./", _SCRIPTS.get(f"{page}/" if one else page, "")
+            "../" * path.count("/") or "./", _SCRIPTS.get(f"{page}/" if one else page, "")
         )
         request.state.scripts = scripts  # for the Content-Security-Policy
         return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
@@ -198,12 +199,6 @@ class Shell:
                 " ".join(f"'sha256-{one}'" for one in hashes),
             )
         return self._documents[root, page]
-
-
-def below_root(request: Request) -> str:
-    """Return the requested path relative to the application's root, without the leading slash."""
-    root = str(request.scope.get("root_path", ""))
-    return str(request.scope["path"]).removeprefix(root).lstrip("/")
 
 
 def _files(directory: Traversable, prefix: str) -> list[tuple[str, bytes]]:

@@ -37,9 +37,6 @@ MAX_LAST = 10_000
 BOOT = secrets.token_hex(8)
 """An id that differs after each start of the server."""
 
-_CODES = {"shutdown": 1012, "revoked": 4401}
-"""How a WebSocket is closed when a subscription ends for a reason that concerns all of them."""
-
 AUTH_TIMEOUT = 5.0
 """Seconds within which a WebSocket must send its token."""
 
@@ -177,7 +174,6 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 @router.get("", response_model=None, responses=_DOCUMENTED)
 async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
     """Follow the log, and the state of jobs, as server-sent events."""
-    query.once(request.query_params.multi_items())
     return await _stream(request, query)
 
 
@@ -343,8 +339,8 @@ class Socket:
                 if one is None and subscription.ended:
                     break
                 await self._put(one or ping(), name)
-            if (code := _CODES.get(subscription.reason or "")) is not None:
-                await self._socket.close(code)
+            if subscription.close_code is not None:
+                await self._socket.close(subscription.close_code)
         except (TimeoutError, RuntimeError, WebSocketDisconnect):
             await _abandon(self._socket)
 

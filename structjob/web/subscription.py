@@ -14,6 +14,9 @@ from structjob.web.frames import Frame, frame
 MAX_WAITING = 1024 * 1024
 """Maximum number of bytes in a subscriber's queue; beyond it, the oldest lines are dropped."""
 
+_CODES = {"shutdown": 1012, "revoked": 4401}
+"""How a WebSocket is closed when a subscription ends for a reason that concerns all of them."""
+
 _OF_THE_LOG = ("lines", "gap", "lag")
 
 
@@ -65,6 +68,11 @@ class Subscription:
     def ended(self) -> bool:
         """Whether the subscription has ended and accepts no more frames."""
         return self._ended
+
+    @property
+    def close_code(self) -> int | None:
+        """How its WebSocket is closed after its end; ``None`` if other subscriptions go on."""
+        return _CODES.get(self.reason or "")
 
     def put(self, one: Frame) -> None:
         """Add a frame; if the queue is too long, drop the oldest lines."""

@@ -174,7 +174,6 @@ class StreamStatus(msgspec.Struct):
 )
 async def stream_sse(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
     """Follow the log from now on, or after the event that Last-Event-ID names."""
-    query.once(request.query_params.multi_items())
     hub: Hub = request.app.state.hub
     after = request.headers.get("last-event-id")
     selection = msgspec.structs.replace(query.selection(), after=after or None)
@@ -210,6 +209,7 @@ async def stream_ws(socket: WebSocket) -> None:
         return
     hub: Hub = socket.app.state.hub
     try:
+        StreamQuery.check_once(socket.query_params)
         query = StreamQuery.model_validate(dict(socket.query_params))
         subscription = await hub.open("ws", query.selection(), owner)
     except (ValidationError, InvalidArgument):
@@ -242,7 +242,7 @@ async def _send_all(socket: WebSocket, subscription: Subscription) -> None:
         async with asyncio.timeout(SEND_TIMEOUT):
             for message in _messages(one):
                 await socket.send_text(message.decode())
-    await socket.close(4401 if subscription.reason == "revoked" else 1012)
+    await socket.close(subscription.close_code or 1012)
 
 
 async def _read_until_closed(socket: WebSocket) -> None:

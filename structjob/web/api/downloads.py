@@ -10,7 +10,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
@@ -51,11 +51,8 @@ def _documented(kind: str, *statuses: int) -> dict[int | str, dict[str, object]]
 
 
 @router.get("/logs.jsonl", response_model=None, responses=_documented("application/jsonl", 404))
-async def download_logs(
-    request: Request, source: Reads, query: Annotated[DownloadQuery, Parameters()]
-) -> Response:
+async def download_logs(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
     """Return all events that match as JSON lines; the last one is `{"complete": true, …}`."""
-    query.once(request.query_params.multi_items())
 
     def line(event: EventRecord) -> bytes:
         return encode(event) + b"\n"
@@ -67,11 +64,8 @@ async def download_logs(
 
 
 @router.get("/logs.txt", response_model=None, responses=_documented("text/plain", 404))
-async def download_text(
-    request: Request, source: Reads, query: Annotated[DownloadQuery, Parameters()]
-) -> Response:
+async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
     """Return all events that match as `structjob logs` shows them, in UTC."""
-    query.once(request.query_params.multi_items())
     lines = Lines(color=False, utc=True, about=None, clock_only=False, dated=None, width=None)
 
     def line(event: EventRecord) -> bytes:

@@ -9,13 +9,11 @@ from fastapi import APIRouter, Request
 from fastapi import Query as Parameters
 from pydantic import Field
 
-from structjob.exceptions import InvalidArgument
 from structjob.models import EventRecord
 from structjob.statistics import ErrorGroup
 from structjob.web.answers import Reads, by_of, reads
 from structjob.web.body import body_as
 from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
-from structjob.web.problems import Refused
 
 router = APIRouter(tags=["errors"])
 
@@ -59,7 +57,7 @@ async def get_error(
     source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
 ) -> Any:
     """Return an error by its fingerprint, or the beginning of it, with some of its occurrences."""
-    group = await _one(source, fingerprint)
+    group = await source.errors.get(fingerprint)
     first = await source.logs.list(fingerprint=group.fingerprint, limit=1)
     newest = await source.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
     return ErrorDetail(group, first[0] if first else None, list(newest))
@@ -85,8 +83,7 @@ async def resolve_error(
 ) -> Any:
     """Mark an error as resolved; if it occurs again, it has regressed."""
     wanted = await body_as(request, By)
-    group = await _one(source, fingerprint)
-    return await source.errors.resolve(group.fingerprint, by=wanted.by or by_of(request))
+    return await source.errors.resolve(fingerprint, by=wanted.by or by_of(request))
 
 
 @reads(
@@ -102,16 +99,4 @@ async def reopen_error(
 ) -> Any:
     """Reopen a resolved error."""
     await body_as(request, By)
-    return await source.errors.reopen((await _one(source, fingerprint)).fingerprint)
-
-
-async def _one(source: Reads, fingerprint: str) -> ErrorGroup:
-    """Return the error whose fingerprint begins like this.
-
-    Raises:
-        Refused: with 409, if several do.
-    """
-    try:
-        return await source.errors.get(fingerprint)
-    except InvalidArgument as exc:
-        raise Refused(409, str(exc)) from None
+    return await source.errors.reopen(fingerprint)
