@@ -234,7 +234,7 @@ async def test_every_transition_is_an_event_with_its_standard_fields(any_tracker
     ended = events[2].attrs
     assert (ended["status"], ended["completed"], ended["step_number"]) == ("completed", 3, 1)
     assert ended["duration_ms"] >= 0
-    assert re.fullmatch(r"\d+ms", ended["duration_str"])
+    assert re.fullmatch(r"<?\d+ms", ended["duration_str"])
     assert events[4].attrs["status"] == "skipped"
     summary = events[5].attrs
     assert (summary["status"], summary["total_steps"], summary["total_steps_completed"]) == (

@@ -5,6 +5,7 @@ A status is never shown by color alone.
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -122,21 +123,31 @@ def local(moment: datetime, *, utc: bool) -> datetime:
 
 
 def lasting(seconds: float | None) -> str:
-    """Return a duration as text, with a useful precision: ``20ms``, ``4.48s``, ``2m 05s``."""
+    """Return a duration as text, with a useful precision: ``<1ms``, ``20ms``, ``4.48s``,
+    ``2m 05s``, ``1d 04h``.
+
+    ``duration`` of web/static/format.js has the same rule.
+    """
     if seconds is None:
         return ""
+    if seconds < 0.001:
+        return "<1ms"
     if seconds < 0.9995:
-        return f"{seconds * 1000:.0f}ms"
+        return f"{_rounded(seconds * 1000)}ms"
     if seconds < 9.995:
-        return f"{seconds:.2f}s"
+        return f"{_rounded(seconds * 100) / 100:.2f}s"
     if seconds < 59.95:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
+        return f"{_rounded(seconds * 10) / 10:.1f}s"
+    minutes, rest = divmod(_rounded(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
     if days:
         return f"{days}d {hours:02}h"
     return f"{hours}h {minutes:02}m" if hours else f"{minutes}m {rest:02}s"
+
+
+def _rounded(value: float) -> int:
+    return math.floor(value + 0.5)  # half up: ``round`` would differ from JavaScript's rounding
 
 
 Piece = tuple[str, str]

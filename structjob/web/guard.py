@@ -184,7 +184,7 @@ def _asked(scope: Scope) -> str:
 
 
 def _query(scope: Scope) -> str:
-    """Return the query string with its question mark; empty if there is none."""
+    """Return the query string with its question mark, or an empty string."""
     query = scope.get("query_string", b"").decode("latin-1")
     return f"?{query}" if query else ""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,12 @@ import story
 
 CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
+LIVE = Path(__file__).with_name("live.py")
+
+VIEWER = "document.querySelector('structjob-logs')"
+AT_END = f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2"
+TOP_ROW = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; return [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; }})()"  # fmt: skip
+"""Where the first whole row stands below the viewer's edge, and its line."""
 
 
 def serve(url: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
@@ -45,6 +53,48 @@ def stop(server: subprocess.Popen[bytes]) -> None:
     server.wait(10)
 
 
+@contextmanager
+def pages_of(url: str, *options: str) -> Iterator[str]:
+    """A server of the pages of a database; yields its address."""
+    server, address = serve(url, *options)
+    try:
+        yield address
+    finally:
+        stop(server)
+
+
+@contextmanager
+def running_job(url: str, name: str) -> Iterator[Callable[[int], None]]:
+    """A job that runs in another process; the function has it log so many lines."""
+    writer = subprocess.Popen(
+        [sys.executable, str(LIVE), url, name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert writer.stdin is not None
+    assert writer.stdout is not None
+
+    def write(lines: int) -> None:
+        print(lines, file=writer.stdin, flush=True)
+        assert writer.stdout is not None
+        assert writer.stdout.readline()
+
+    try:
+        assert writer.stdout.readline()
+        yield write
+    finally:
+        writer.stdin.close()
+        writer.wait(30)
+        writer.stdout.close()
+
+
+def ask(site: str, path: str):
+    """The API's answer."""
+    with urllib.request.urlopen(f"{site}api/v1/{path}") as answer:
+        return json.load(answer)
+
+
 @pytest.fixture(scope="session")
 def story_url(tmp_path_factory) -> str:
     """A database with a day of jobs of a migration service."""
@@ -64,9 +114,8 @@ def story_url(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def site(story_url) -> Iterator[str]:
     """The address of the pages of the story."""
-    server, address = serve(story_url)
-    yield address
-    stop(server)
+    with pages_of(story_url) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")  # Playwright's loop runs as long: no other module may meet it

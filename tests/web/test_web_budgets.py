@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from conftest import serve, stop, until
+from conftest import VIEWER, pages_of, running_job, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-VIEWER = "document.querySelector('structjob-logs')"
-LIVE = Path(__file__).with_name("live.py")
 
 
 @pytest.mark.parametrize("path", ["", "jobs", "jobs/gui-17", "logs?since=-3h"])
@@ -45,26 +39,14 @@ def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, r
     R47). The mark is 1 s after the commit, and frames of 100 ms; the bound holds on a busy machine.
     """
     url = f"sqlite:///{tmp_path}/burst.db"
-    writer = subprocess.Popen(
-        [sys.executable, str(LIVE), url, "burst-1"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    server = None
-    try:
-        assert writer.stdout.readline()
-        server, site = serve(url)
+    with running_job(url, "burst-1") as write, pages_of(url) as site:
         page = watched.page()
         page.goto(f"{site}jobs/burst-1")
         until(page, f"{VIEWER}?.state === 'live'")
         page.evaluate(
             "() => { window.longest = 0; let last = performance.now(); const next = (now) => { window.longest = Math.max(window.longest, now - last); last = now; requestAnimationFrame(next); }; requestAnimationFrame(next); }"
         )
-        print(40_000, file=writer.stdin, flush=True)
-        assert writer.stdout.readline()
+        write(40_000)
         stored = time.monotonic()
         until(page, f"{VIEWER}.lines.length >= 40000", 60)
         late = time.monotonic() - stored
@@ -79,9 +61,3 @@ def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, r
         assert late <= 6
         assert longest <= 500
         page.close()
-    finally:
-        writer.stdin.close()
-        writer.wait(30)
-        writer.stdout.close()
-        if server is not None:
-            stop(server)

@@ -13,58 +13,19 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from conftest import serve, stop, until
+from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-
-VIEWER = "document.querySelector('structjob-logs')"
-LIVE = Path(__file__).with_name("live.py")
-AT_END = f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2"
-TOP_ROW = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; return [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; }})()"  # fmt: skip
-"""Where the first whole row stands below the viewer's edge, and its line."""
-
-
-def ask(site: str, path: str):
-    """The API's answer."""
-    with urllib.request.urlopen(f"{site}api/v1/{path}") as answer:
-        return json.load(answer)
 
 
 def ids(lines) -> list[str]:
     return [f"{one['session_id']}:{one['seq']}" for one in lines]
-
-
-@contextmanager
-def running_job(url: str, name: str) -> Iterator[Callable[[int], None]]:
-    """A job that runs in another process; the function has it log so many lines."""
-    writer = subprocess.Popen(
-        [sys.executable, str(LIVE), url, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-
-    def write(lines: int) -> None:
-        print(lines, file=writer.stdin, flush=True)
-        assert writer.stdout is not None
-        assert writer.stdout.readline()
-
-    try:
-        assert writer.stdout.readline()
-        yield write
-    finally:
-        writer.stdin.close()
-        writer.wait(30)
-        writer.stdout.close()
 
 
 @pytest.fixture
@@ -73,15 +34,6 @@ def empty(tmp_path) -> str:
     url = f"sqlite:///{tmp_path}/own.db"
     subprocess.run([sys.executable, "-m", "structjob", "--db", url, "migrate"], check=True, capture_output=True)  # fmt: skip
     return url
-
-
-@contextmanager
-def pages_of(url: str, *options: str) -> Iterator[str]:
-    server, address = serve(url, *options)
-    try:
-        yield address
-    finally:
-        stop(server)
 
 
 # -- 1. The viewer freezes on a burst

@@ -10,10 +10,9 @@ import sys
 import urllib.parse
 import urllib.request
 from contextlib import closing
-from pathlib import Path
 
 import pytest
-from conftest import serve, stop, until
+from conftest import AT_END, TOP_ROW, VIEWER, ask, running_job, serve, stop, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -29,14 +28,6 @@ PAGES = {
     "sessions": "sessions",
     "storage": "storage",
 }
-VIEWER = "document.querySelector('structjob-logs')"
-LIVE = Path(__file__).with_name("live.py")
-
-
-def ask(site: str, path: str):
-    """The API's answer."""
-    with urllib.request.urlopen(f"{site}api/v1/{path}") as answer:
-        return json.load(answer)
 
 
 def settled(page) -> None:
@@ -263,21 +254,7 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
     """Following pauses when one scrolls up: the first visible line stays where it is, and the pill
     counts what came meanwhile; ``r`` goes to the newest line (R44, R47).
     """
-    writer = subprocess.Popen(
-        [sys.executable, str(LIVE), story_url, "gui-99"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-
-    def write(lines: int) -> None:
-        print(lines, file=writer.stdin, flush=True)
-        assert writer.stdout.readline()
-
-    try:
-        assert writer.stdout.readline()
+    with running_job(story_url, "gui-99") as write:
         write(300)
         page = watched.page()
         page.goto(f"{site}jobs/gui-99")
@@ -285,27 +262,54 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
         before = page.evaluate(f"{VIEWER}.lines.length")
         write(100)
         until(page, f"{VIEWER}.lines.length === {before + 100}")
-        until(page, f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        until(page, AT_END)
         page.locator("structjob-logs").hover()
         page.mouse.wheel(0, -900)
         page.get_by_role("button", name="Paused").wait_for()
         page.wait_for_timeout(300)  # until the wheel has come to rest
-        top = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; const row = [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; return row; }})()"
-        stood = page.evaluate(top)
+        stood = page.evaluate(TOP_ROW)
         write(1000)
         until(page, f"{VIEWER}.missed.lines === 1000")
-        assert page.evaluate(top) == stood
+        assert page.evaluate(TOP_ROW) == stood
         assert page.get_by_role("button", name="Paused").inner_text().startswith("Paused — 1,000 new, 10 errors")  # fmt: skip
         page.keyboard.press("r")
         page.get_by_role("button", name="Paused").wait_for(state="hidden")
-        until(page, f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2")  # fmt: skip
+        until(page, AT_END)
         names = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(names) == len(set(names))
-    finally:
-        writer.stdin.close()
-        writer.wait(20)
-        writer.stdout.close()
     page.get_by_role("heading", level=1).get_by_text("completed").last.wait_for()
+
+
+def test_lines_that_the_server_will_not_give_end_the_following(site, watched):
+    """More came than a stream begins with, and what lies between is refused: the viewer says so and
+    asks no more; lines without those before them would hide a loss (R44, R47).
+    """
+    page = watched.page()
+    page.goto(site + "sessions")
+    page.evaluate(
+        "() => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs.js'))"
+    )
+    page.evaluate("""() => {
+      const line = (seq) => ({ session_id: 1, seq, ts: new Date().toISOString(), level: "info", message: `line ${seq}`, type: "system", kind: "log", stream: "system", attrs: {} });
+      const refused = Object.assign(new Error("the token was revoked"), { status: 401, final: true });
+      window.asked = 0;
+      const viewer = document.createElement("structjob-logs");
+      viewer.setAttribute("follow", "");
+      viewer.client = {
+        logs: async ({ start }) => { if (!start) return { items: [line(1)], next_cursor: null, previous_cursor: null, partial: false }; window.asked += 1; throw refused; },
+        histogram: async () => ({ bars: [] }), count: async () => ({ count: 1 }), request: async () => [],
+        stream: (wanted, handlers) => { setTimeout(() => { handlers.onState("live", "ws"); handlers.onLines([line(1000)], true); }); return { close() { window.left = true; } }; },
+      };
+      window.viewer = viewer;
+      document.querySelector("main").replaceChildren(viewer);
+    }""")
+    until(page, "window.viewer.state === 'ended'")
+    assert page.evaluate("[window.asked, window.left, window.viewer.lines.length]") == [
+        1,
+        True,
+        1,
+    ]
+    assert "the token was revoked" in page.evaluate("window.viewer.shadowRoot.textContent")
 
 
 HOSTILE = [

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, serve, stop, until
+from conftest import ROOT, VIEWER, running_job, serve, stop, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = [
@@ -24,8 +24,6 @@ pytestmark = [
     pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
 ]
 
-VIEWER = "document.querySelector('structjob-logs')"
-LIVE = Path(__file__).with_name("live.py")
 PREFIX = "/ops/tools/"
 
 UPGRADE = """
@@ -161,33 +159,19 @@ def test_lines_arrive_through_the_proxy_and_the_badge_says_how(
     """Live lines come by what the proxy lets through, which the page names (R44, R47)."""
     watched.expected = ("stream/ws",)  # a refused WebSocket stands in the console
     name = f"behind-{request.node.callspec.id}"
-    writer = subprocess.Popen(
-        [sys.executable, str(LIVE), story_url, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert writer.stdin is not None
-    assert writer.stdout is not None
-    try:
-        assert writer.stdout.readline()
+    with running_job(story_url, name) as write:
         page = watched.page()
         page.goto(f"{proxied}jobs/{name}")
         log_in(page, token[1])
         until(page, f"document.querySelector('header .live')?.innerText === 'live · {transport}'")
         before = page.evaluate(f"{VIEWER}.lines.length")
-        print(300, file=writer.stdin, flush=True)
-        assert writer.stdout.readline()
+        write(300)
         stored = time.monotonic()
         until(page, f"{VIEWER}.lines.length === {before + 300}")
         print(f"{transport}: {time.monotonic() - stored:.1f} s after the commit")
         numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(numbers) == len(set(numbers))
         page.close()
-    finally:
-        writer.stdin.close()
-        writer.wait(20)
-        writer.stdout.close()
 
 
 @pytest.mark.parametrize("proxied", ["kept", "stripped"], indirect=True)

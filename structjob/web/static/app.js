@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useEffect, useState, utc } from "./ui.js";
-import { clock, count, present, recall, remember, zone } from "./format.js";
+import { clock, count, present, recall, remember, spanText, zone } from "./format.js";
 import { api, go, href, permanent, root, route, setQuery } from "./route.js";
 
 const PAGES = {
@@ -49,8 +49,8 @@ function Header() {
     <div class="tools">
       <button type="button" class="field open-search" onClick=${() => { dialog.value = "search"; }}>Search jobs, ids, errors <${Kbd} k=${log ? "Ctrl&#8202;K".replace("&#8202;", "\u200a") : "/"} /></button>
       <button type="button" class="icon only-small" aria-label="search" onClick=${() => { dialog.value = "search"; }}><${Icon} name="search" /></button>
-      ${WINDOWS[page] !== undefined && !route.value.id && html`<span class="wide"><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? span.replace(/(\d)([a-z])/, "$1\u202f$2") : span ? "since …" : "all time"} ▾`}>
-        ${["15m", "1h", "3h", "24h", "7d", "28d"].map((one) => html`<button type="button" onClick=${() => setQuery(page === "overview" ? { window: one } : { since: `-${one}`, until: null, at: null })}>last ${one.replace(/(\d)([a-z])/, "$1\u202f$2")}</button>`)}
+      ${WINDOWS[page] !== undefined && !route.value.id && html`<span class="wide"><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? spanText(span) : span ? "since …" : "all time"} ▾`}>
+        ${["15m", "1h", "3h", "24h", "7d", "28d"].map((one) => html`<button type="button" onClick=${() => setQuery(page === "overview" ? { window: one } : { since: `-${one}`, until: null, at: null })}>last ${spanText(one)}</button>`)}
         ${page !== "overview" && html`<button type="button" onClick=${() => setQuery({ since: null, until: null })}>all time</button>`}<//></span>`}
       <button type="button" class="plain wide" onClick=${toggleZone} title="times in UTC or in your zone (u)">${utc.value ? "UTC" : zone(Date.now(), true)}</button>
       <button type="button" class="icon" onClick=${nextTheme} aria-label=${`theme: ${theme.value}`} title=${`theme: ${theme.value} (t)`}><${Icon} name="theme" /></button>
@@ -138,5 +138,5 @@ export function report(error, retry) {
 globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));
 
 // Later than what the page itself asks: the database answers one question at a time.
-setTimeout(() => api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = (found.items ?? found).length; }, () => {}), 1000);
+setTimeout(() => api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = found.length; }, () => {}), 1000);
 render(html`<${App} />`, document.getElementById("app"));

@@ -1,16 +1,16 @@
 // Charts as SVG: histogram of lines, throughput of jobs, bars a day, a line with its median.
 
 import { html, useEffect, useRef, useState } from "./ui.js";
-import { count, day, duration, present, sameDay, step as axisStep, tickText, zoneChoice } from "./format.js";
+import { behind, count, day, duration, present, sameDay, step as axisStep, tickText } from "./format.js";
 
 const sum = (counts) => Object.values(counts).reduce((a, b) => a + b, 0);
 
 /** Labels of a time axis: [{x: share, text}]. */
 export function timeLabels(start, end, most = 8) {
   const length = axisStep(end - start, most);
-  const offset = zoneChoice.utc ? 0 : new Date(start).getTimezoneOffset() * 60_000;
+  const shift = behind(start);
   const out = [];
-  for (let t = Math.ceil((start - offset) / length) * length + offset; t < end; t += length) {
+  for (let t = Math.ceil((start - shift) / length) * length + shift; t < end; t += length) {
     const midnight = !out.length ? false : !sameDay(t, out.at(-1).time);
     out.push({ time: t, x: (t - start) / (end - start), text: length >= 86_400_000 ? day(t) : midnight ? `${day(t)} ${tickText(t, length)}` : tickText(t, length) });
   }

@@ -34,6 +34,8 @@ export class Problem extends Error {
     parameter: any;
     hint: any;
     body: any;
+    /** Whether asking again is of no use, on any transport. */
+    get final(): boolean;
 }
 /** The API of one server. */
 export class Structjob {

@@ -35,6 +35,9 @@ export class Problem extends Error {
     this.hint = body?.hint;
     this.body = body;
   }
+
+  /** Whether asking again is of no use, on any transport. */
+  get final() { return [400, 401, 403, 404, 410, 414].includes(this.status); }
 }
 
 /** @param {Params} [params] */
@@ -323,8 +326,7 @@ export class Stream {
       });
       if (!answer.ok || !answer.body) {
         clearTimeout(early);
-        const body = await answer.json().catch(() => null);
-        lost(false, answer.status < 500 && answer.status !== 429 ? new Problem(answer.status, body) : undefined);
+        lost(false, new Problem(answer.status, await answer.json().catch(() => null)));
         return;
       }
       const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -362,7 +364,7 @@ export class Stream {
         await new Promise((resolve) => { this.#timer = setTimeout(resolve, (answer.lines ?? []).length ? 0 : POLL); });
       }
     } catch (error) {
-      lost(false, error instanceof Problem && error.status < 500 && error.status !== 429 ? error : undefined);
+      lost(false, error instanceof Problem ? error : undefined);
     }
   }
 
@@ -396,7 +398,7 @@ export class Stream {
   /** @param {boolean} greeted @param {Problem} [problem] */
   #lost(greeted, problem) {
     this.#drop();
-    if (problem && [400, 401, 403, 404].includes(problem.status) && (this.#rung > 0 || problem.status !== 403)) {
+    if (problem?.final && (this.#rung > 0 || problem.status !== 403)) {
       this.#handlers.onError?.(problem);
       this.state = "ended";
       this.#handlers.onState?.("ended", this.transport);

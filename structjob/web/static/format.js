@@ -32,10 +32,13 @@ function parts(time) {
       d.getMilliseconds()];
 }
 
+/** How many milliseconds the shown zone is behind UTC at *time*. */
+export const behind = (time) => (zoneChoice.utc ? 0 : new Date(time).getTimezoneOffset() * MINUTE);
+
 /** "+02", "+05:30" or "UTC": the zone in force at *time*. */
 export function zone(time = Date.now(), long = false) {
   if (zoneChoice.utc) return "UTC";
-  const minutes = -new Date(time).getTimezoneOffset();
+  const minutes = -behind(time) / MINUTE;
   const size = Math.abs(minutes);
   const rest = size % 60;
   return (minutes < 0 ? "−" : "+") + two(Math.floor(size / 60)) + (rest || long ? ":" + two(rest) : "");
@@ -84,16 +87,19 @@ export function percent(n, digits = 0) {
 }
 export const plural = (n, one, many = one + "s") => `${count(n)} ${n === 1 ? one : many}`;
 
-/** 4 m 12 s, 58.2 s, 310 ms */
+const rounded = (value) => Math.floor(value + 0.5);
+/** <1 ms, 310 ms, 4.48 s, 58.2 s, 4 m 12 s, 1 d 04 h: the rule of `lasting` in text/appearance.py. */
 export function duration(ms) {
   if (ms == null || Number.isNaN(ms)) return "–";
-  if (ms < 1) return "<" + THIN + "1" + THIN + "ms";
-  if (ms < SECOND) return Math.round(ms) + THIN + "ms";
-  if (ms < MINUTE - 50) return (ms / SECOND).toFixed(1) + THIN + "s";
-  ms = Math.round(ms / SECOND) * SECOND; // as the command line does: both show the same number
-  if (ms < HOUR) return Math.floor(ms / MINUTE) + THIN + "m " + two(Math.floor((ms % MINUTE) / SECOND)) + THIN + "s";
-  if (ms < 2 * DAY) return Math.floor(ms / HOUR) + THIN + "h " + two(Math.floor((ms % HOUR) / MINUTE)) + THIN + "m";
-  return Math.floor(ms / DAY) + THIN + "d " + Math.floor((ms % DAY) / HOUR) + THIN + "h";
+  const seconds = ms / 1000;
+  if (seconds < 0.001) return "<" + THIN + "1" + THIN + "ms";
+  if (seconds < 0.9995) return rounded(seconds * 1000) + THIN + "ms";
+  if (seconds < 9.995) return (rounded(seconds * 100) / 100).toFixed(2) + THIN + "s";
+  if (seconds < 59.95) return (rounded(seconds * 10) / 10).toFixed(1) + THIN + "s";
+  const all = rounded(seconds);
+  const [days, hours, minutes] = [Math.floor(all / 86_400), Math.floor(all / 3600) % 24, Math.floor(all / 60) % 60];
+  if (days) return days + THIN + "d " + two(hours) + THIN + "h";
+  return hours ? hours + THIN + "h " + two(minutes) + THIN + "m" : minutes + THIN + "m " + two(all % 60) + THIN + "s";
 }
 /** A job's or a step's duration. When a process was killed is unknown: at least until its last sign of life. */
 export function spent(ms, status) {
@@ -120,6 +126,12 @@ export function bytes(n) {
   while (n >= 1000 && i < units.length - 1) { n /= 1000; i += 1; }
   return (i === 0 || n >= 100 ? Math.round(n) : n.toFixed(1)) + THIN + units[i];
 }
+
+/** The moment *days* days ago, for the API. */
+export const daysAgo = (days) => new Date(present() - days * DAY).toISOString();
+
+/** "24h" as people read it: 24 h. */
+export const spanText = (text) => text.replace(/(\d)([a-z])/, `$1${THIN}$2`);
 
 /** Milliseconds of "24h", "-3h", "7d"; null if it is not a length of time. */
 export function span(text) {

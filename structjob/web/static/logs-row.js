@@ -1,16 +1,12 @@
 // The rows of a viewer as elements.
 
 import { clock, count, day, duration, full, plural, zone } from "./format.js";
-import { el, errorOf, folded, frames, shown, valueText } from "./logs-text.js";
+import { HIDDEN, SAID, el, errorOf, folded, frames, shown, valueText } from "./logs-text.js";
 import { idOf } from "./logs-window.js";
 
 const LETTERS = { debug: "D", info: "I", success: "S", warning: "W", error: "E", critical: "C" };
-// Attributes that the row or the panel shows in another way.
-const HIDDEN = new Set(["exception", "traceback", "parent_job_id", "error_message"]);
-// Lines that report the state of a job or step, and what their message or their columns say already:
-// the same as on the command line (structjob/text/rendering.py).
+// Lines that report the state of a job or step.
 const OWN = /^(operation|step)_(created|start|end|error|crashed|crash_withdrawn)$/;
-const SAID = new Set(["step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "error_type", "last_lines", "attempt_number", "max_attempts", "retry_delay", "total_steps", "total_steps_completed", "retry_possible"]);
 
 /** What a column of the list shows of a line. */
 export function cell(line, column) {

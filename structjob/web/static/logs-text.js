@@ -5,6 +5,12 @@ const CUT = 4096;
 const SHOWN = /\u001b\[([\d;]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|([\u0000-\u0008\u000b-\u001f\u007f-\u009f])|([\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
 const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
+// Attributes that the row or the panel shows in another way.
+export const HIDDEN = new Set(["exception", "traceback", "parent_job_id", "error_message"]);
+// What the message or the columns of a line about the state of a job or step say already: the same as
+// on the command line (structjob/text/rendering.py).
+export const SAID = new Set(["step", "step_number", "operation", "status", "duration_ms", "duration_str", "total_duration_ms", "error_type", "last_lines", "attempt_number", "max_attempts", "retry_delay", "total_steps", "total_steps_completed", "retry_possible"]);
+
 /** An element with a class and what is in it: text or nodes. */
 export function el(tag, className, ...content) {
   const node = document.createElement(tag);

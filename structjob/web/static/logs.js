@@ -324,7 +324,7 @@ export class StructjobLogs extends HTMLElement {
       this.#sessions.add(line.session_id);
       const turn = this.#turn;
       this.client.request(`sessions/${line.session_id}/gaps`).then((gaps) => {
-        const list = (gaps.items ?? gaps).filter((gap) => gap.reason !== "pruned");
+        const list = gaps.filter((gap) => gap.reason !== "pruned");
         if (turn === this.#turn && list.length) this.#hold(() => this.#window.addGaps(line.session_id, list));
       }, () => { /* gaps are told again by the stream and the session's page */ });
     }
@@ -359,6 +359,14 @@ export class StructjobLogs extends HTMLElement {
     } else this.#take(lines);
   }
 
+  /** What the server will not answer ends the following: lines without those before them would hide a loss. */
+  #stop() {
+    this.#held = null;
+    this.#stream?.close();
+    this.#stream = null;
+    this.#setState("ended");
+  }
+
   /** More came than a stream begins with: what lies between is read first. */
   async #bridge(last) {
     const turn = this.#turn, until = idOf(this.#held[0]);
@@ -369,7 +377,10 @@ export class StructjobLogs extends HTMLElement {
         this.#take(page.items);
         from = !page.items.some((line) => idOf(line) === until) && page.next_cursor && { cursor: page.next_cursor };
       } catch (error) {
+        if (turn !== this.#turn) return;
         this.#failed(error);
+        if (error.status === 404) { this.#held = null; this.#later(); return; } // the last line was deleted
+        if (error.final) { this.#stop(); return; }
         await new Promise((resolve) => { setTimeout(resolve, 1000); });
         if (turn !== this.#turn) return;
       }

@@ -1,7 +1,7 @@
 // The steps of a job, with its child jobs and theirs, as bars on one axis.
 
 import { Glyph, html, now, useEffect, useMemo, useRef, useState } from "./ui.js";
-import { count, duration, hour, percent, spent, step as axisStep } from "./format.js";
+import { count, duration, percent, spent, step as axisStep } from "./format.js";
 import { href } from "./route.js";
 
 const ROW = matchMedia("(max-width: 799px)").matches ? 28 : 24, MANY = 20, VIRTUAL = 120;
@@ -90,7 +90,7 @@ const kindOf = (status) => ({ running: "run", failed: "bad", crashed: "bad", can
 
 function label(node) {
   const { record } = node;
-  if (node.status === "running") return record.percent_complete != null ? percent(record.percent_complete) : record.total ? `${count(record.completed ?? record.done ?? 0)} of ${count(record.total)}` : "";
+  if (node.status === "running") return record.percent_complete != null ? percent(record.percent_complete) : record.total ? `${count(record.completed ?? 0)} of ${count(record.total)}` : "";
   if (node.status === "failed" || node.status === "retrying") return record.error?.type ?? "";
   if (node.status === "crashed") return "last heartbeat";
   if (node.status === "cancelled") return "cancelled";
@@ -139,16 +139,16 @@ function Bar({ node, axis, marks, present }) {
  * nodes, unfolded, onUnfold(id, open); current, the id of the row with the cursor; onSelect(node);
  * marks, from id of a node to its errors and warnings; job, the record at the top.
  */
-export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, marks, estimate, boxRef, clockAxis, frozen }) {
+export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, marks, estimate, boxRef }) {
   const running = job.status === "running";
-  const present = frozen ?? (running ? now.value : now.peek());
+  const present = running ? now.value : now.peek();
   const rows = useMemo(() => rowsOf(nodes, unfolded), [nodes, unfolded]);
   const own = useRef(null);
   const box = boxRef ?? own;
   const [scroll, setScroll] = useState({ top: 0, height: 400 });
   const start = ms(job.started_at ?? job.created_at);
   const last = useMemo(() => { let most = start; const visit = (list) => { for (const one of list) { if (one.end) most = Math.max(most, one.end); visit(one.kids); } }; visit(nodes); return most; }, [nodes]);
-  const until = running ? Math.max(present, last) + (frozen ? 0 : Math.min(estimate?.remaining_ms ?? 0, 4 * (present - start))) : Math.max(last, ms(job.completed_at) ?? last);
+  const until = running ? Math.max(present, last) + Math.min(estimate?.remaining_ms ?? 0, 4 * (present - start)) : Math.max(last, ms(job.completed_at) ?? last);
   const axis = { start, length: Math.max(1, (until - start) * 1.09) };
   const tick = axisStep(axis.length, 6);
   const ticks = [];
@@ -170,14 +170,14 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
       <pattern id="hatch-bad" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="b-bad" width="5" height="2.2" /></pattern>
       <pattern id="hatch-run" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="h-run" width="5" height="1.2" /></pattern></defs></svg>
     <div class="wf-head" role="row"><span role="columnheader">Step</span><span class="took" role="columnheader">Took</span>
-      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span class=${t > 0.93 * axis.length ? "end" : ""} style=${{ left: `${(100 * t) / axis.length}%` }}>${clockAxis ? hour(start + t) : t === 0 ? "0" : short(t)}</span>`)}
-      ${running && html`<span class="nowflag" style=${{ left: `${(100 * (present - start)) / axis.length}%` }}>${frozen ? hour(frozen) : "now"}</span>`}</span></div>
+      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span class=${t > 0.93 * axis.length ? "end" : ""} style=${{ left: `${(100 * t) / axis.length}%` }}>${t === 0 ? "0" : short(t)}</span>`)}
+      ${running && html`<span class="nowflag" style=${{ left: `${(100 * (present - start)) / axis.length}%` }}>now</span>`}</span></div>
     ${virtual && html`<div style=${{ height: `${from * ROW}px` }}></div>`}
     ${rows.slice(from, to).map(({ node, depth }, i) => {
       const open = unfolded.has(node.id);
       const { record } = node;
       const elapsed = node.took ?? (node.status === "running" && node.start ? present - node.start : node.end && node.start ? node.end - node.start : null);
-      const note = node.kind === "group" ? "" : record?.total ? `${count(record.completed ?? record.done ?? 0)}/${count(record.total)}` : "";
+      const note = node.kind === "group" ? "" : record?.total ? `${count(record.completed ?? 0)}/${count(record.total)}` : "";
       return html`<div key=${node.id} class=${`row ${current === node.id ? "cur" : ""} ${node.status === "failed" ? "bad" : ""} ${node.status === "skipped" ? "off" : ""}`} role="row" aria-level=${depth + 1} aria-rowindex=${from + i + 2} aria-expanded=${node.kids.length ? String(open) : undefined} aria-selected=${String(current === node.id)} onClick=${() => onSelect(node)}>
         <span class="step" role="gridcell">${Array.from({ length: depth }, () => html`<span class="tick"></span>`)}
           ${node.kids.length ? html`<button type="button" class="twisty" tabindex="-1" aria-label=${open ? "fold" : "unfold"} onClick=${(event) => { event.stopPropagation(); onUnfold(node.id, !open); }}>${open ? "▾" : "▸"}</button>` : html`<span class="twisty"></span>`}

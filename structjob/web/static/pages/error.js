@@ -4,23 +4,21 @@ import { Copy, Glyph, Segments, html, live, useData, useEffect, useRef, useState
 import { ago, clock, count, day, full, present, rough, when, zone } from "../format.js";
 import { api, apiUrl, href, permanent } from "../route.js";
 import { DayBars } from "../charts.js";
-import { ErrorTag, daily, glyphOf, messageOf, tracebackOf, typeOf } from "./errors.js";
+import { ErrorTag, daysOf, glyphOf, messageOf, tracebackOf, typeOf } from "./errors.js";
+import { HIDDEN, SAID } from "../logs-text.js";
 import { Failed } from "./common.js";
 import { Traceback } from "./traceback.js";
 import "../logs.js";
 
 async function load(id, signal) {
-  const answer = await api.error(id, signal);
-  const group = answer.group ?? answer;
+  const { group, first, newest } = await api.error(id, signal);
   const quiet = (promise, other) => promise.catch(() => other);
-  const since = new Date(present() - 28 * 86_400_000).toISOString();
-  const newest = answer.newest ?? (await quiet(api.logs({ fingerprint: group.fingerprint, order: "desc", limit: 10 }, signal), { items: [] })).items;
   const ids = [...new Set(newest.map((line) => line.job_id).filter(Boolean))].slice(0, 8);
-  const [jobs, bars] = await Promise.all([
+  const [jobs, days] = await Promise.all([
     Promise.all(ids.map((one) => quiet(api.job(one, signal), null))),
-    quiet(api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }, signal), null),
+    quiet(daysOf(group.fingerprint, signal), null),
   ]);
-  return { group, first: answer.first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days: bars && daily(bars.bars, 28) };
+  return { group, first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days };
 }
 
 export default function ErrorPage({ id }) {
@@ -64,7 +62,7 @@ export default function ErrorPage({ id }) {
 function Values({ lines }) {
   const names = new Map();
   for (const line of lines) for (const [key, value] of Object.entries(line.attrs ?? {})) {
-    if (["exception", "error_type", "error_message", "retry_possible", "parent_job_id", "step", "step_number", "operation", "status", "attempt_number", "max_attempts", "duration_ms", "duration_str"].includes(key) || typeof value === "object") continue;
+    if (HIDDEN.has(key) || SAID.has(key) || typeof value === "object") continue;
     const values = names.get(key) ?? new Map();
     values.set(String(value), (values.get(String(value)) ?? 0) + 1);
     names.set(key, values);

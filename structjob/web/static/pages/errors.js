@@ -1,7 +1,7 @@
 // Errors, grouped: what is open, what came back.
 
 import { Chip, Glyph, Segments, html, live, useData, useEffect, useRef, useState, usePage } from "../ui.js";
-import { ago, brief, count, day, full, present, plural, rough } from "../format.js";
+import { brief, count, day, daysAgo, full, present, plural, rough } from "../format.js";
 import { api, go, href, setQuery } from "../route.js";
 import { DayBars } from "../charts.js";
 import { AddFilter } from "./filters.js";
@@ -22,24 +22,25 @@ export function ErrorTag({ group }) {
 }
 
 /** Occurrences a day of a group, for its bars. */
-export function Days({ group, days = DAYS, width, height }) {
+function Days({ group }) {
   const [counts, setCounts] = useState(null);
   useEffect(() => {
     let mine = true;
-    const since = new Date(present() - days * 86_400_000).toISOString();
-    api.histogram({ fingerprint: group.fingerprint, since, until: new Date().toISOString(), buckets: 28 }).then((found) => { if (mine) setCounts(daily(found.bars, days)); }, () => {});
+    daysOf(group.fingerprint).then((found) => { if (mine) setCounts(found); }, () => {});
     return () => { mine = false; };
   }, [group.fingerprint, group.count]);
-  return counts ? html`<${DayBars} counts=${counts} days=${days} width=${width} height=${height} bad=${group.status !== "resolved"} />` : null;
+  return counts ? html`<${DayBars} counts=${counts} days=${DAYS} bad=${group.status !== "resolved"} />` : null;
 }
 
-export function daily(buckets, days) {
-  const out = new Array(days).fill(0);
+/** How often an error occurred on each of the last `DAYS` days. */
+export async function daysOf(fingerprint, signal) {
   const end = present();
-  for (const one of buckets) {
+  const { bars } = await api.histogram({ fingerprint, since: daysAgo(DAYS), until: daysAgo(0), buckets: DAYS }, signal);
+  const out = new Array(DAYS).fill(0);
+  for (const one of bars) {
     const n = Object.values(one.counts).reduce((a, b) => a + b, 0);
-    const i = days - 1 - Math.floor((end - (Date.parse(one.since) + Date.parse(one.until)) / 2) / 86_400_000);
-    if (n) out[Math.max(0, Math.min(days - 1, i))] += n;
+    const i = DAYS - 1 - Math.floor((end - (Date.parse(one.since) + Date.parse(one.until)) / 2) / 86_400_000);
+    if (n) out[Math.max(0, Math.min(DAYS - 1, i))] += n;
   }
   return out;
 }
@@ -51,7 +52,7 @@ export default function Errors({ query }) {
   const [at, setAt] = useState(0);
   const [adding, setAdding] = useState(false);
   const body = useRef(null);
-  const all = data?.items ?? data ?? [];
+  const all = data ?? [];
   const status = query.get("status") ?? "";
   const isNew = (group) => group.status === "open" && present() - new Date(group.first_seen) < 2 * 86_400_000;
   const rank = { regressed: 0, open: 1, resolved: 2 };

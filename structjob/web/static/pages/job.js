@@ -5,7 +5,6 @@ import { ago, brief, bytes, clock, count, duration, full, percent, plural, spent
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { frames } from "../logs-text.js";
 import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
-import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 
@@ -46,7 +45,7 @@ function useMore(job) {
       add("group", drawn.then(() => lastError(3)).then(async (last) => {
         const line = last ?? (await lastError(20));
         const found = line && (await api.error(line.fingerprint, abort.signal));
-        return found ? found.group ?? found : null;
+        return found ? found.group : null;
       }));
     }
     return () => abort.abort();

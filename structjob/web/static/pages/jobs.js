@@ -32,9 +32,9 @@ async function load(query, signal) {
   for (const job of kids.items) if (job.parent_job_id) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
   return {
     page, families,
-    usual: new Map((usual.items ?? usual).filter((one) => one.completed >= 5).map((one) => [one.operation, one.p50_ms])), // as `jobs.estimate` has it
-    errors: new Map((bad.items ?? bad).map((one) => [one.job_id, one.errors])),
-    hosts: new Map((sessions.items ?? sessions).map((one) => { const session = one.session ?? one; return [session.session_id, session.host]; })),
+    usual: new Map(usual.filter((one) => one.completed >= 5).map((one) => [one.operation, one.p50_ms])), // as `jobs.estimate` has it
+    errors: new Map(bad.map((one) => [one.job_id, one.errors])),
+    hosts: new Map(sessions.map((one) => [one.session_id, one.host])),
   };
 }
 

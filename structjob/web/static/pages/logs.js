@@ -117,7 +117,7 @@ function Hides({ name, value, query, base }) {
     let mine = true;
     const rest = { ...base };
     delete rest[name];
-    api.count(rest).then((found) => { if (mine) setN(found.count ?? found); }, () => {});
+    api.count(rest).then((found) => { if (mine) setN(found.count); }, () => {});
     return () => { mine = false; };
   }, [query.toString()]);
   const remove = () => setQuery({ [name]: query.getAll(name).filter((one) => one !== value) });

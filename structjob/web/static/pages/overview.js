@@ -1,7 +1,7 @@
 // What runs, what needs attention, and how the day went.
 
 import { Glyph, Progress, html, useData, useEffect, useState, usePage } from "../ui.js";
-import { ago, brief, bytes, count, duration, hour, percent, plural, present, rough, span } from "../format.js";
+import { behind, brief, count, duration, hour, percent, plural, present, rough, span, spanText } from "../format.js";
 import { api, go, href } from "../route.js";
 import { Line, Throughput } from "../charts.js";
 import { Failed, took } from "./common.js";
@@ -12,7 +12,7 @@ const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", 
 /** Intervals that begin with an hour or day of the clock; the last one is not over. */
 function intervals(window) {
   const bucket = BUCKETS[window] ?? "1h", length = span(bucket);
-  const shift = length < 3_600_000 ? 0 : new Date().getTimezoneOffset() * 60_000;
+  const shift = length < 3_600_000 ? 0 : behind(present());
   const end = (Math.floor((present() - shift) / length) + 1) * length + shift;
   const from = end - Math.ceil(span(window) / length) * length;
   return { since: new Date(from).toISOString(), until: new Date(end).toISOString(), bucket };
@@ -35,7 +35,7 @@ async function load(window, project, signal) {
   const any = running.items.length || ended.length || bad.items.length || (await quiet(api.jobs({ limit: 1 }, signal), { items: [1] })).items.length;
   const named = ended.slice(0, 12).map((one) => one.operation);
   const trends = new Map(named.length ? (await quiet(api.statistics("trends", { ...chart, operation: named }, signal), [])).map((one) => [one.operation, one.p95_ms]) : []);
-  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors: errors.items ?? errors, sessions: sessions.items ?? sessions, volume, trends, none: !any };
+  return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors, sessions, volume, trends, none: !any };
 }
 
 export default function Overview({ query }) {
@@ -60,7 +60,6 @@ export default function Overview({ query }) {
   const ended = all.completed + all.failed + all.crashed + all.cancelled;
   const judged = all.completed + all.failed + all.crashed;
   const since = `-${window}`;
-  const queue = data.sessions.reduce((n, one) => n + Math.max(0, (one.backlog ?? one.undelivered ?? 0)), 0);
   const silent = data.sessions.filter((one) => one.status === "silent");
   const attention = [
     ...data.bad.items.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
@@ -70,18 +69,18 @@ export default function Overview({ query }) {
   const title = hover ?? null;
   return html`<div class="scroll" tabindex="-1"><div class="figures">
       <div><${Fig} n=${data.running.length} name="running" to=${href("jobs", "", { status: "running" })} color=${data.running.length ? "accent" : ""} /></div>
-      <div><${Fig} n=${ended} name=${`ended in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("jobs", "", { since, root: 0 })} /><span class="op">=</span><${Fig} n=${all.completed} more=${judged ? percent((100 * all.completed) / judged, 1) : ""} name="completed" to=${href("jobs", "", { since, status: "completed", root: 0 })} />
+      <div><${Fig} n=${ended} name=${`ended in ${spanText(window)}`} to=${href("jobs", "", { since, root: 0 })} /><span class="op">=</span><${Fig} n=${all.completed} more=${judged ? percent((100 * all.completed) / judged, 1) : ""} name="completed" to=${href("jobs", "", { since, status: "completed", root: 0 })} />
         <span class="op">+</span><${Fig} n=${all.failed} name="failed" color=${all.failed ? "err" : ""} to=${href("jobs", "", { since, status: "failed", root: 0 })} /><span class="op">+</span><${Fig} n=${all.crashed} name="crashed" color=${all.crashed ? "err" : ""} to=${href("jobs", "", { since, status: "crashed", root: 0 })} />
         <span class="op">+</span><${Fig} n=${all.cancelled} name="cancelled" to=${href("jobs", "", { since, status: "cancelled", root: 0 })} /></div>
-      ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} />${queue > 0 && html`<${Fig} n=${queue} name="spooled" to=${href("sessions", "", { live: 1 })} />`}</div>`}</div>
+      ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${spanText(window)}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} /></div>`}</div>
     <div class=${`halves ${data.running.length ? "" : "idle"}`}><section><h2>Running now <small>${data.running.length ? plural(data.running.length, "root job") : "nothing runs"}</small></h2>
         ${data.running.slice(0, 8).map((job) => html`<${Running} key=${job.id} job=${job} usual=${data.usual.get(job.operation)} />`)}</section>
       <section><h2>Needs attention <small>${attention.length ? count(attention.length) + (data.bad.next_cursor ? "+" : "") : "nothing"}</small></h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(present() - new Date(one.time))}</span></a>`)}</section></div>
-    <div class="through"><div class="chart-title">Jobs by ${(BUCKETS[window] ?? "1h") === "1h" ? "the hour" : (BUCKETS[window] ?? "").replace(/(\d)([a-z])/, "$1\u202f$2")} <small class="wide">completed above the line; below it, each failed <${Glyph} of="failed" label="" />, crashed <${Glyph} of="crashed" label="" /> and cancelled <${Glyph} of="cancelled" label="" /> job is one mark</small>
+    <div class="through"><div class="chart-title">Jobs by ${(BUCKETS[window] ?? "1h") === "1h" ? "the hour" : spanText(BUCKETS[window])} <small class="wide">completed above the line; below it, each failed <${Glyph} of="failed" label="" />, crashed <${Glyph} of="crashed" label="" /> and cancelled <${Glyph} of="cancelled" label="" /> job is one mark</small>
         <span class="right">${title ? html`<b>${hour(title.start)}–${hour(title.end)}</b> ${count(title.completed)} completed${title.failed > 0 && html` <span class="err">${count(title.failed)} failed</span>`}${title.crashed > 0 && html` <span class="err">${count(title.crashed)} crashed</span>`}` : ""}</span></div>
       <${Throughput} data=${data.through} hover=${hover} onHover=${setHover} onChoose=${(one) => go(href("jobs", "", { since: one.start, until: one.end, root: 0 }))} /></div>
     <div class="tbl-pad"><table class="tbl ops" aria-label="operations"><colgroup><col class="c-op" /><col class="c-n" /><col class="c-n wide" /><col class="c-n" /><col class="c-d wide" /><col class="c-d" /><col class="c-d wide" /><col class="wide" /><col class="c-note wide" /><col class="c-now" /></colgroup>
-      <thead><tr><th scope="col">Operation</th><th scope="col" class="r">Ended ↓</th><th scope="col" class="r wide">Completed</th><th scope="col" class="r">Failed</th><th scope="col" class="r wide">p50</th><th scope="col" class="r">p95</th><th scope="col" class="r wide">p99</th><th scope="col" class="wide">p95 over ${window.replace(/(\d)([a-z])/, "$1\u202f$2")}, dashed: median of 4 weeks</th><th scope="col" class="wide"></th><th scope="col" class="r">Now</th></tr></thead>
+      <thead><tr><th scope="col">Operation</th><th scope="col" class="r">Ended ↓</th><th scope="col" class="r wide">Completed</th><th scope="col" class="r">Failed</th><th scope="col" class="r wide">p50</th><th scope="col" class="r">p95</th><th scope="col" class="r wide">p99</th><th scope="col" class="wide">p95 over ${spanText(window)}, dashed: median of 4 weeks</th><th scope="col" class="wide"></th><th scope="col" class="r">Now</th></tr></thead>
       <tbody>${data.ended.map((one) => {
         const usual = data.usual.get(one.operation);
         const before = (usual?.completed ?? 0) - one.completed; // runs to compare with

@@ -1,7 +1,7 @@
 // The programs that log here: whether they live, and whether every line of theirs is accounted for.
 
 import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
-import { ago, clock, count, duration, full, plural, rough, when, zone } from "../format.js";
+import { ago, count, duration, full, plural, rough, when, zone } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { Failed } from "./common.js";
 import { useChanges } from "./lists.js";
@@ -20,7 +20,7 @@ function List({ query }) {
   const { data, error, took, reload } = useData((signal) => api.sessions({ ...(alive ? { live: 1 } : {}), limit: 300 }, signal), [alive]);
   const [at, setAt] = useState(0);
   const body = useRef(null);
-  const rows = data?.items ?? data ?? [];
+  const rows = data ?? [];
   const current = rows[Math.min(at, rows.length - 1)];
   useChanges("sessions", reload);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
@@ -38,7 +38,7 @@ function One({ id, query }) {
   const { data, error, reload } = useData(async (signal) => {
     const quiet = (promise) => promise.catch(() => null);
     const [one, gaps, found] = await Promise.all([api.request(`sessions/${id}`, {}, { signal }), quiet(api.request(`sessions/${id}/gaps`, {}, { signal })), quiet(api.count({ session_id: id }, signal))]);
-    return { one, gaps: gaps?.items ?? gaps, stored: found?.count ?? found };
+    return { one, gaps, stored: found?.count };
   }, [id]);
   const viewer = useRef(null);
   useEffect(() => { live.value = { kind: "ended", text: data?.one.ended_at ? "ended" : "not followed" }; }, [data]);

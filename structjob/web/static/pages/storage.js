@@ -1,7 +1,7 @@
 // What the tables take, and what of it is due to go.
 
 import { html, live, useData, useEffect, useState, usePage } from "../ui.js";
-import { bytes, count, percent, plural } from "../format.js";
+import { bytes, count, percent } from "../format.js";
 import { api, href } from "../route.js";
 import { Failed } from "./common.js";
 
