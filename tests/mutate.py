@@ -64,7 +64,10 @@ MODULES = {
     "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
     "removal": ("retention/removal.py", "test_removal test_retention"),
     "due": ("retention/due.py", "test_due test_retention"),
-    "engine": ("engine/engine.py", f"{_DELIVERY} test_orderly_stop test_without_loop test_tracker"),
+    "engine": (
+        "engine/engine.py",
+        f"test_engine_alone {_DELIVERY} test_orderly_stop test_without_loop test_tracker",
+    ),
     "writer": ("engine/writer.py", f"test_writer {_DELIVERY}"),
     "orphans": ("engine/adopted.py", "test_orphans test_set_aside"),
 }

@@ -8,9 +8,11 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -217,7 +219,7 @@ def test_a_lock_that_is_free_on_a_network_file_system_proves_nothing(root, monke
     assert adopt(root, set()) == []
 
 
-def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
+def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path, caplog):
     """faults H: all of its own directories, and of those beside them what says that it is for this
     database; not what is for others.
     """
@@ -242,6 +244,7 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path):
     assert sorted(close_all(spool_directory.adopt_elsewhere(places, None, set()))) == sorted(
         int(left[name].name) for name in ("own", "former", "beside")
     )
+    assert caplog.messages == []  # a former place was for this database, whatever its spools say
     assert [spool_directory.database_of(left[name]) for name in ("own", "beside")] == [None, "here"]
     (tmp_path / "link").symlink_to(left["beside"])
     assert spool_directory.database_of(tmp_path / "link") is None
@@ -318,11 +321,13 @@ def test_a_name_that_is_no_session_id(root, name):
 def test_only_what_a_process_left_half_made_is_swept_away(root):
     """faults H: hidden directories of other programs stay, however old they are."""
     root.mkdir(mode=0o700)
-    for name in (".4711", ".cache", ".47x11", "4711x"):
+    for name in (".4711", ".cache", ".47x11", "4711x", ".x4711", ".²4711"):
         (root / name).mkdir()
         os.utime(root / name, (0, 0))
     spool_directory.sweep(root)
-    assert sorted(path.name for path in root.iterdir()) == [".47x11", ".cache", "4711x"]
+    assert sorted(path.name for path in root.iterdir()) == sorted(
+        [".47x11", ".cache", "4711x", ".x4711", ".²4711"]
+    )
 
 
 def test_two_processes_take_over_each_session_once(root):
@@ -523,3 +528,229 @@ async def test_a_sink_is_shown_a_crash_when_it_is_committed(db_path, db_url):
         stored = {event.job_id for event in await tracker.logs.list(kind="operation_crashed")}
     assert sorted(sink.shown) == [("one", True, "crashed"), ("two", True, "crashed")]
     assert stored == {"one", "two"}
+
+
+# -- one thing at a time
+# ------------------------------------------------------------------------------
+
+
+def test_a_directory_that_cannot_be_written_to_is_refused_as_it_is(tmp_path, monkeypatch):
+    """faults H: a private directory keeps its mode, and so does the one that it is in."""
+    root = tmp_path / "above" / "spool"
+    root.mkdir(parents=True)
+    root.parent.chmod(0o755)
+    root.chmod(0o500)
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_directory.os, "access", lambda path, mode: asked.append(mode))
+        with pytest.raises(SpoolError, match="cannot be written to; check its permissions"):
+            SessionSpool.create_first(Places("here", (root,)), Session())
+    assert asked == [os.W_OK | os.X_OK]
+    assert [path.stat().st_mode & 0o777 for path in (root, root.parent)] == [0o500, 0o755]
+
+
+def test_what_is_in_a_new_directory_is_for_its_owner_alone(root):
+    """faults H: a forked child's directory has the lock file that its parent takes."""
+    for deliver in (True, False):
+        spool = SessionSpool.create(root, Session(), deliver=deliver)
+        assert spool.directory.stat().st_mode & 0o777 == 0o700
+        modes = {file.name: file.stat().st_mode & 0o777 for file in spool.directory.iterdir()}
+        assert set(modes.values()) == {0o600}
+        assert {"alive", "deliver", "session.json", "tally"} <= modes.keys()
+        spool.close()
+
+
+def test_a_child_whose_spool_is_full_drops_what_is_newest(root):
+    """faults H: what it wrote before may be in its parent's hands."""
+    spool = SessionSpool.create(root, Session(), deliver=False, max_bytes=65_536)
+    number = 0
+    while not spool.events.dropped:
+        number += 1
+        spool.events.append(LINE, number)
+    assert spool.events.dropped[0].first == number
+    spool.close()
+
+
+@pytest.mark.parametrize("refused", ["lock", "directory", "queue"])
+def test_a_directory_that_cannot_be_made_says_why(root, monkeypatch, refused):
+    """faults H: there is no talk of room on the disk where that is not the reason, and nothing
+    stays open or is left.
+    """
+    before = set(os.listdir("/proc/self/fd"))
+    root.mkdir(mode=0o700)
+
+    def refuse(*args, **kwargs):
+        raise OSError(13, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        if refused == "lock":
+            patch.setattr(spool_directory, "_lock", lambda path, create: None)
+        elif refused == "directory":
+            patch.setattr(Path, "mkdir", refuse)
+        else:
+            patch.setattr(spool_directory, "DiskQueue", refuse)
+        with pytest.raises(SpoolError) as caught:
+            SessionSpool.create(root, Session())
+    why = "its new lock file is locked already" if refused == "lock" else "Permission denied"
+    assert str(caught.value).endswith(
+        f"{root}: {why}; choose another with Tracker(spool=PATH), or spool=False"
+    )
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert list(root.iterdir()) == []
+
+
+def test_a_fallback_is_used_if_that_is_allowed(tmp_path):
+    """faults H: whatever the reason is for which the first place does not work."""
+    (tmp_path / "file").touch()
+    places = Places("here", (tmp_path / "file",), fallbacks=(tmp_path / "second",))
+    spool = SessionSpool.create_first(places, Session(), fallbacks=True)
+    assert spool.directory.parent == tmp_path / "second"
+    spool.remove()
+
+
+def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(root, monkeypatch):
+    """faults H: whoever deletes a directory held its lock; what is there now is another's."""
+    directory = left_behind(root)
+    before = set(os.listdir("/proc/self/fd"))
+    flock = spool_directory.fcntl.flock
+
+    def late(fd, operation):
+        flock(fd, operation)
+        (directory / "deliver").unlink()
+        (directory / "other").touch()  # so that the new file is not given the old one's number
+        (directory / "deliver").touch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_directory.fcntl, "flock", late)
+        assert adopt(root, set()) == []
+    assert set(os.listdir("/proc/self/fd")) == before
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+
+
+def test_a_link_in_place_of_a_file_is_not_followed(root, tmp_path):
+    """faults 0.4: neither a lock, nor who the session is, nor that it was set aside."""
+    directory, other = left_behind(root, Session(host="mine")), left_behind(tmp_path / "other")
+    (tmp_path / "reason").write_text("planted")
+    (directory / "set-aside").symlink_to(tmp_path / "reason")
+    assert spool_directory.set_aside(directory) is None
+    (directory / "session.json").rename(tmp_path / "session.json")
+    (directory / "session.json").symlink_to(tmp_path / "session.json")
+    (adopted,) = adopt(root, set())
+    assert (adopted.session.host, adopted.session.pid) == ("unknown", 0)
+    adopted.close()
+    (directory / "deliver").unlink()
+    (directory / "deliver").symlink_to(other / "deliver")
+    assert adopt(root, set()) == []
+    assert spool_directory.is_alive(directory)  # as far as anybody can tell
+
+
+def test_a_pipe_in_place_of_a_note_holds_nobody_up(root):
+    """faults H: it is read as a note that says nothing."""
+    directory = left_behind(root)
+    os.mkfifo(directory / "set-aside")
+    assert spool_directory.set_aside(directory).reason == ""
+
+
+def test_a_look_leaves_everything_as_it_was(root):
+    """faults H: no file is made in a directory that is no session's, or in one that is looked at
+    only, and none stays open.
+    """
+    directory = left_behind(root)
+    (root / "1002").mkdir()
+    (root / "1002" / "deliver").touch()
+    (root / "1003").mkdir()
+    before = set(os.listdir("/proc/self/fd"))
+    names = set(os.listdir(directory))
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+    assert set(os.listdir(directory)) == names
+    assert [os.listdir(root / name) for name in ("1002", "1003")] == [["deliver"], []]
+    (directory / "alive").unlink()
+    (directory / "deliver").unlink()
+    assert not spool_directory.is_alive(directory)
+    assert set(os.listdir(directory)) == names - {"alive", "deliver"}
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_directory_without_its_tally_is_delivered(root):
+    """faults H: nothing is known then of what was in memory only."""
+    directory = left_behind(root)
+    (directory / "tally").unlink()
+    (adopted,) = adopt(root, set())
+    assert adopted.tally is None
+    assert not adopted.alive
+    adopted.remove()
+    assert not directory.exists()
+
+
+def test_what_a_writer_says_of_itself_last_is_read_when_it_ends(root):
+    """faults H: its spool may have been adopted long before."""
+    spool = SessionSpool.create(root, Session(), deliver=False)
+    (adopted,) = adopt(root, set())
+    spool.tally.hold(5)
+    assert not adopted.try_finish()
+    assert adopted.tally.hands == 0
+    spool.close()
+    assert adopted.try_finish()
+    assert adopted.tally.hands == 5
+    adopted.close()
+
+
+def test_a_directory_that_is_gone_can_be_removed_and_not_set_aside(root):
+    """faults H: somebody has deleted it under the program."""
+    for name in ("remove", "set_aside"):
+        spool = SessionSpool.create(root, Session())
+        shutil.rmtree(spool.directory)
+        if name == "remove":
+            spool.remove()
+        else:
+            assert not spool.set_aside("why")
+        assert spool._locks == {}
+
+
+def test_the_longest_texts_that_a_database_holds(root):
+    """faults H: longer ones are cut."""
+    left_behind(root, Session(1, "h" * 300, "b" * 70, 7, "s" * 130, "v" * 70, database="d" * 510))
+    (spool,) = adopt(root, set())
+    found = spool.session
+    assert [
+        len(text or "")
+        for text in (found.host, found.boot_id, found.service, found.version, found.database)
+    ] == [255, 64, 128, 64, 500]
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("1970-01-01 00:00:00.000000", "1970-01-01 00:00:00.000000"),
+        ("9998-12-31 23:59:59.000000", "9998-12-31 23:59:59.000000"),
+        ("1969-12-31 23:59:59.000000", "2026-01-31 12:00:00.000000"),
+        ("9999-01-01 00:00:00.000000", "2026-01-31 12:00:00.000000"),
+        ("2026-01-31 21:00:00.000000+09:00", "2026-01-31 12:00:00.000000"),
+    ],
+)
+def test_the_earliest_and_the_latest_start(root, monkeypatch, written, read):
+    """faults H: whatever the time zone is; what no database holds is replaced by the file's
+    time.
+    """
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        directory = left_behind(root, Session(started_at=written))
+        os.utime(directory / "session.json", (1_769_860_800,) * 2)
+        (spool,) = adopt(root, set())
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert spool.session.started_at == read
+    spool.close()
+
+
+def test_a_directory_of_spools_that_cannot_be_read_has_none(root, monkeypatch):
+    """faults H: reading commands go on to the next."""
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(spool_directory.os, "listdir", refuse)
+    assert spool_directory.directories(root) == []

@@ -96,11 +96,7 @@ def _lock(path: Path, *, create: bool) -> int | None:
         # Non-blocking, because the path may name a pipe.
         fd = os.open(
             path,
-            os.O_RDWR
-            | os.O_CLOEXEC
-            | os.O_NOFOLLOW
-            | os.O_NONBLOCK
-            | (os.O_CREAT if create else 0),
+            os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0),
             0o600,
         )
     except OSError:
@@ -458,9 +454,7 @@ class SetAside(NamedTuple):
 def set_aside(directory: Path) -> SetAside | None:
     """Return why *directory* was set aside by `SessionSpool.set_aside`; ``None`` if it was not."""
     try:
-        fd = os.open(
-            directory / _SET_ASIDE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        )
+        fd = os.open(directory / _SET_ASIDE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return None
     with open(fd, "rb") as file, contextlib.suppress(OSError):
@@ -484,7 +478,7 @@ def _read_session(directory: Path) -> Session | None:
     if not 0 < number < 1 << 53 or directory.name != str(number):
         return None
     try:
-        fd = os.open(directory / _META, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        fd = os.open(directory / _META, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         with open(fd, "rb") as file:
             session = msgspec.json.decode(file.read(65_536), type=Session)
             written = os.fstat(fd).st_mtime
