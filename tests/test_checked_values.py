@@ -72,7 +72,7 @@ async def test_what_json_does_not_know_ends_no_work(db_url):
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         async with tracker.job("a") as job, job.step("s") as step:
-            job._error, step._completed, step._seq, job._attempt = (
+            job._error, step._completed, step._seq, job._claim.attempt = (
                 "broken",
                 types.SimpleNamespace(a=1),
                 1,

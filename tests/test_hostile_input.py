@@ -23,7 +23,7 @@ from structjob.capture.fanout import FanOut
 from structjob.capture.setup import SETUP
 from structjob.context.errors import describe
 from structjob.exceptions import ImportRefused
-from structjob.lifecycle.handle import error_columns
+from structjob.lifecycle.outcome import error_columns
 from structjob.statistics import StatsFilter
 from structjob.text.escaping import escape, escape_json
 from structjob.values import bounds, credentials

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import time
 from collections.abc import Callable, Mapping
@@ -14,19 +13,16 @@ import msgspec
 
 from structjob.capture.emit import emit
 from structjob.capture.setup import SETUP
-from structjob.context.errors import exits_cleanly
 from structjob.context.scope import Binding, Entry, Scope
 from structjob.context.tracing import Span
 from structjob.diagnostics import diagnostics, faults
-from structjob.exceptions import Cancelled, InvalidArgument, InvalidState, JobCancelled, Terminated
+from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import check_text
 from structjob.lifecycle.attributes import Absent, ReadOnly
 from structjob.lifecycle.hooks import HOOKS, Transition
 from structjob.machine.clock import now
-from structjob.models import ErrorInfo
-from structjob.text.appearance import lasting
 from structjob.values.bounds import OF_VALUE
-from structjob.values.encoding import encode_value, normalise, redacted_text
+from structjob.values.encoding import encode_value, normalise
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
@@ -422,75 +418,6 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
 def check_description(value: str | None, what: str = "description") -> str | None:
     return redacted(check_text(what, value, 65_536))
-
-
-def duration_fields(seconds: float) -> dict[str, Any]:
-    return {
-        "duration_ms": round(seconds * 1000, 3),
-        "duration_str": lasting(seconds),
-    }
-
-
-def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
-    if type(error) is not ErrorInfo:
-        return {"error_type": None, "error_message": None, "error_traceback": None}
-    message, trace = (
-        None if text is None else redacted_text(text, redacted)
-        for text in (error.message, error.traceback)
-    )
-    return {
-        "error_type": normalise(redacted(error.type))[:200],
-        "error_message": message,
-        "error_traceback": trace,
-    }
-
-
-_CANCELLATIONS = (
-    asyncio.CancelledError,
-    Cancelled,
-    GeneratorExit,
-    JobCancelled,
-    KeyboardInterrupt,
-    Terminated,
-)
-
-
-def outcome(exc: BaseException) -> str:
-    """Return the status of a job or step that *exc* leaves."""
-    # not `isinstance`, because it reads an attribute of the exception, which may raise
-    kind = type(exc)
-    if issubclass(kind, _CANCELLATIONS):
-        return "cancelled"
-    return "completed" if exits_cleanly(exc) else "failed"
-
-
-def ending(
-    what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]
-) -> str:
-    """Return the status with which *what* ends.
-
-    The caller may give it as *status*. By default it follows from *error*.
-
-    Raises:
-        InvalidArgument: if the status is not one of *choices*, *error* is not an exception, or the
-            two contradict each other.
-    """
-    # Not `isinstance`, because it reads an attribute of the object, which may raise.
-    if error is not None and not issubclass(type(error), BaseException):
-        raise InvalidArgument(
-            f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
-        )
-    if status is None:
-        return "completed" if error is None else outcome(error)
-    if status not in choices:
-        raise InvalidArgument(
-            f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}"
-        )
-    if status == "completed" and error is not None and not exits_cleanly(error):
-        raise InvalidArgument(
-            f"{what} that is completed has no error: leave out the status, or end it failed"
-        )
-    return status
 
 
 def decoded(value: Any) -> Any:

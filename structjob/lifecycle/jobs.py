@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -13,22 +12,12 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.capture.processors import check_overlooked
 from structjob.capture.setup import SETUP
-from structjob.context.errors import (
-    Classifier,
-    annotate,
-    describe,
-    error_fields,
-    exception_attrs,
-    is_noted,
-    is_recorded,
-)
+from structjob.context.errors import Classifier, annotate, describe, is_noted
 from structjob.context.scope import Scope, new_id
 from structjob.context.tracing import Span, begin_span, end_span, span_of
-from structjob.diagnostics import diagnostics
-from structjob.exceptions import InvalidArgument, InvalidState, JobCancelled, StoreUnavailable
+from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_mapping,
     check_metadata,
@@ -40,25 +29,24 @@ from structjob.lifecycle.arguments import (
 )
 from structjob.lifecycle.attributes import Absent, Checked, ReadOnly
 from structjob.lifecycle.cancellation import Cancellable, Cancellation
+from structjob.lifecycle.claim import Answer, Claim, named, refused
 from structjob.lifecycle.handle import (
     PROGRESS_EVENT_EVERY,
     check_description,
     decoded,
-    duration_fields,
-    ending,
-    error_columns,
     identifier,
     label,
-    outcome,
     redacted,
 )
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobKeywords, JobOptions
+from structjob.lifecycle.outcome import ending, error_columns, followed, last_event, outcome
+from structjob.lifecycle.run import Run
 from structjob.lifecycle.shared import Shared
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now
-from structjob.models import KEPT, EndStatus, ErrorInfo, JobStatus, check_job_transition
+from structjob.models import EndStatus, ErrorInfo, JobStatus, check_job_transition
 
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
@@ -66,9 +54,6 @@ if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy, RetryOptions
     from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
     from structjob.lifecycle.retries import Retrying
-
-_MOST_KB = 1 << 62
-"""Maximum kilobytes that the column can hold, more than any machine has."""
 
 START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""
@@ -155,11 +140,10 @@ class Job(Cancellable):
     """
 
     __slots__ = (
-        "_attempt", "_begun_in", "_bound", "_canceled", "_completed", "_cpu", "_cpu_ms", "_error", "_existing", "_former",
-        "_given_id", "_inherited", "_max_rss_kb", "_options", "_outer_correlation_id", "_parent", "_percent", "_provisional",
-        "_result", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description", "_set_external_job_id", "_set_id",
-        "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner", "_set_parent_job_id",
-        "_set_project", "_set_root_job_id", "_set_total_steps", "_started", "_status", "_summary", "shared",
+        "_bound", "_claim", "_error", "_outer_correlation_id", "_parent", "_percent", "_result", "_run", "_set_category",
+        "_set_context_id", "_set_correlation_id", "_set_description", "_set_external_job_id", "_set_id", "_set_idempotency_key",
+        "_set_job_type", "_set_metadata", "_set_operation", "_set_owner", "_set_parent_job_id", "_set_project", "_set_root_job_id",
+        "_set_total_steps", "_status", "_summary", "shared",
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
@@ -179,9 +163,14 @@ class Job(Cancellable):
     total_steps = Checked(_check_total_steps)
     status: ReadOnly[JobStatus] = ReadOnly(_END)
     error: ReadOnly[ErrorInfo | None] = ReadOnly("call job.end(error=…)")
-    attempt: ReadOnly[int] = ReadOnly("each start of the job with the same job_id counts it")
-    provisional: ReadOnly[str | None] = ReadOnly("it follows from offline=True")
-    existing: ReadOnly[bool] = ReadOnly("it follows from idempotency_key")
+    attempt: ReadOnly[int] = ReadOnly(
+        "each start of the job with the same job_id counts it", "_claim.attempt"
+    )
+    provisional: ReadOnly[str | None] = ReadOnly(
+        "it follows from offline=True", "_claim.provisional"
+    )
+    duration_ms: ReadOnly[float | None] = ReadOnly("it is measured", "_run.duration_ms")
+    existing: ReadOnly[bool] = ReadOnly("it follows from idempotency_key", "_claim.existing")
     percent: ReadOnly[float | None] = ReadOnly(_PERCENT)
     current_step: ReadOnly[str | None] = ReadOnly(
         "call job.update(current_step=…)", "shared.current"
@@ -208,9 +197,6 @@ class Job(Cancellable):
         self.job_type = options.job_type
         self.description = options.description
         above = parent.labels if parent is not None else {}
-        self._inherited = tuple(
-            name for name in ("owner", "project") if getattr(options, name) is None
-        )
         self.owner = above.get("owner") if options.owner is None else options.owner
         self.project = (
             (above.get("project") or host.project) if options.project is None else options.project
@@ -225,22 +211,11 @@ class Job(Cancellable):
         self._summary: dict[str, Any] = {}
         self._bound: dict[str, Any] = {}
         self._status = JobStatus.PENDING
-        self._attempt = 0
-        self._provisional: str | None = None
-        self._existing = False
         self._error: ErrorInfo | None = None
-        self._options = options
         self._parent = parent
-        self._former: Job | None = None
-        self._given_id = options.job_id is not None
         self._percent: float | None = None
-        self._started: str | None = None
-        self._completed: str | None = None
-        self._canceled: str | None = None
-        self._cpu = 0.0
-        self._cpu_ms: float | None = None
-        self._max_rss_kb: int | None = None
-        self._begun_in = 0
+        self._claim = Claim(options)
+        self._run = Run()
         self.shared = Shared()
         self.cancellation = Cancellation(parent)
 
@@ -256,7 +231,7 @@ class Job(Cancellable):
     def result(self, value: Any) -> None:
         self._result = value
         # no later change of state would record the result
-        if self._status.terminal and not self._existing:
+        if self._status.terminal and not self.existing:
             self._record()
 
     @property
@@ -264,7 +239,7 @@ class Job(Cancellable):
         """Whether the job has started and ended. Always False for an *existing* job, which another
         start ends.
         """
-        return self._status.terminal and not self._existing and not self._abandoned
+        return self._status.terminal and not self.existing and not self._abandoned
 
     @property
     def classifier(self) -> Classifier | None:
@@ -278,26 +253,16 @@ class Job(Cancellable):
         """Record the job as pending, to be started later, or show the job that already has the
         idempotency key.
         """
-        if self.idempotency_key is not None and (holder := await self._reserve()) is not None:
-            self._claimed(holder, 0)
-            return
+        if self.idempotency_key is not None:
+            holder = await self._claim.reserve(self._host, self._row() | self._unrecorded())
+            if holder is not None:
+                self._answered((holder, 0))
+                return
         self._scope = self.scope_of()
         number = self._record()
         self._event("info", "operation_created", {"operation": self.operation, **self._described()})
-        self._given_id = True
+        self._claim.known = True
         await self._committed(number)
-
-    async def _reserve(self) -> dict[str, Any] | None:
-        """Store the pending job with its idempotency key.
-
-        Return the job that already has the key, or None if there is no such job.
-        """
-        try:
-            return await self._host.reserve(self._row() | self._unrecorded())
-        except StoreUnavailable:
-            if not self._options.offline:
-                raise
-            return None
 
     def _unrecorded(self) -> dict[str, Any]:
         """Return the columns of a row that is stored before any record of the job."""
@@ -305,7 +270,7 @@ class Job(Cancellable):
 
     async def _committed(self, number: int) -> None:
         """Wait until the record is committed, so that other processes can find the job."""
-        if self._options.wait and number:
+        if self._claim.options.wait and number:
             try:
                 await self._host.committed(number, START_WAITS)
             except BaseException as exc:
@@ -327,22 +292,22 @@ class Job(Cancellable):
                 unavailable (see *offline*).
         """
         if self._must_claim():
-            if await self._claim():
+            if await self._claimed():
                 return self
         else:
-            self._attempt = 1
+            self._claim.attempt = 1
         await self._committed(self._begin())
         return self
 
     def _start_here(self) -> None:
         """Start as `start` does, in code without an event loop."""
         if self._must_claim():
-            if self._host.run(self._claim()):
+            if self._host.run(self._claimed()):
                 return
         else:
-            self._attempt = 1
+            self._claim.attempt = 1
         number = self._begin()
-        if self._options.wait and number:
+        if self._claim.options.wait and number:
             try:
                 self._host.wait_committed(number, START_WAITS)
             except BaseException as exc:
@@ -358,108 +323,50 @@ class Job(Cancellable):
             Cancelled: if an enclosing job without a task was asked to stop.
         """
         self._host.require_open()
-        if self._status is not JobStatus.PENDING or self._existing:
+        if self._status is not JobStatus.PENDING or self.existing:
             raise InvalidState(self._begun_already())
         self.cancellation.stop_if_asked()
-        return self._host.tracked and (self._given_id or self.idempotency_key is not None)
+        return self._host.tracked and (self._claim.known or self.idempotency_key is not None)
 
     def _begun_already(self) -> str:
-        if self._existing and self._status is JobStatus.PENDING:
+        if self.existing and self._status is JobStatus.PENDING:
             return (
                 f"{self._named()} is another call's (same idempotency key) and waits to be started: "
                 f"tracker.job({self.operation!r}, job_id={self.id!r}) starts it"
             )
         return f"{self._named()} was started already; make a new one to run it again"
 
-    async def _claim(self) -> bool:
-        """Ask the database for the attempt, because another process may have made earlier attempts.
+    async def _claimed(self) -> bool:
+        """Ask the database for the attempt.
 
         Return whether another start owns the job.
         """
-        self._status = JobStatus.RUNNING
-        self._started = database_time(now())
+        self._status, self._run.started = JobStatus.RUNNING, database_time(now())
         row = self._row() | self._unrecorded() | {"attempt": 1}
-        self._status = JobStatus.PENDING
-        self._started = None
-        claim = asyncio.ensure_future(self._host.claim(row, self, pending=self._scope is not None))
-        try:
-            former, attempt = await asyncio.shield(claim)
-        except asyncio.CancelledError:
-            # The database continues with the request and stores a running attempt. It must be
-            # ended, even if no caller waits for it any more.
-            self._host.claims.add(claim)
-            claim.add_done_callback(self._cancel_claimed)
-            raise
-        except StoreUnavailable:
-            if self._former is None and not self._options.offline:
-                raise
-            former, attempt = (
-                None,
-                self._host.provisional(
-                    self.id, self._former.attempt if self._former is not None else 0
-                ),
-            )
-            # The claim may have reached the database although no answer came. Then it has stored
-            # this time.
-            self._provisional = row["started_at"]
-        if former is not None and attempt == 0 and former["id"] == self.id:
-            raise JobCancelled(
-                f"{self._named()} was cancelled before it began: {former['error_message']}"
-            )
-        self._claimed(former, attempt)
-        return self._existing
+        self._status, self._run.started = JobStatus.PENDING, None
+        pending = self._scope is not None
+        self._answered(await self._claim.ask(self, row, pending=pending, late=self._answered_late))
+        return self.existing
 
-    def _cancel_claimed(self, claim: asyncio.Future[tuple[dict[str, Any] | None, int]]) -> None:
+    def _answered_late(self, claim: asyncio.Future[Answer]) -> None:
         self._host.claims.discard(claim)
-        if claim.cancelled() or claim.exception() is not None:
+        if claim.cancelled() or claim.exception() is not None or refused(self, claim.result()):
             return
-        former, attempt = claim.result()
-        if former is not None and attempt == 0 and former["id"] == self.id:
-            return
-        self._claimed(former, attempt)
-        if not self._existing:
+        self._answered(claim.result())
+        if not self.existing:
             self._begin()
             self._finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
 
-    def _claimed(self, former: dict[str, Any] | None, attempt: int) -> None:
-        """Copy what the database knows about the job.
-
-        With attempt 0, it is the job that has the idempotency key.
-        """
-        self._attempt = attempt
-        if former is None:
-            return
-        if self._attempt == 0:
-            self._existing = True
-            self.id, self._attempt = former["id"], former["attempt"]
-            self.operation = former["operation"]
-            self.correlation_id = former["correlation_id"] or self.correlation_id
+    def _answered(self, answer: Answer) -> None:
+        self._claim.answered(self, answer)
+        if self.existing and (former := answer[0]) is not None:
             self._status = JobStatus(former["status"])
             self._result = decoded(former["result"])
             self._scope = self.scope_of()
-            return
-        if former["operation"] != self.operation:
-            diagnostics.warning(
-                "%s goes on under a job_id that %r had so far: it is one job, which is called %r from now on",
-                self._named(), former["operation"], self.operation,
-            )  # fmt: skip
-        for name in KEPT:
-            if getattr(self, name) is None or (
-                name in self._inherited and former[name] is not None
-            ):
-                setattr(self, name, former[name])
-        if self._options.category is None:
-            self.category = former["category"]
-        if self._options.correlation_id is None and self.parent_job_id is None:
-            self.correlation_id = former["correlation_id"] or self.correlation_id
-        if self.parent_job_id is None and former["parent_job_id"] is not None:
-            self.parent_job_id, self.root_job_id = former["parent_job_id"], former["root_job_id"]
-        self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
-        self.shared.created = str(former["created_at"])
 
     def begin_untracked(self) -> None:
         """Start the job without a tracker that records it."""
-        self._status, self._attempt, self.began = JobStatus.RUNNING, 1, time.monotonic()
+        self._status, self._claim.attempt, self.began = JobStatus.RUNNING, 1, time.monotonic()
         self._scope = self.scope_of()
 
     def _begin(self) -> int:
@@ -470,13 +377,12 @@ class Job(Cancellable):
             self.begin_untracked()
             return 0
         self._status = JobStatus.RUNNING
-        self._started = self._provisional or database_time(now())
+        session_id = self._host.recorder.session.session_id
+        self._run.begin(session_id, self.provisional or database_time(now()))
         self.began = self.shared.reported_at = time.monotonic()
-        self._cpu = time.process_time()
         self._recorded_at = time.monotonic()
         self._span = begin_span(self, self._parent)
         self._scope = self.scope_of()
-        self._begun_in = self._host.recorder.session.session_id
         self._host.live.add(self)
         if (kept := self._host.recorder.kept) is not None:
             kept.begin(self.id)
@@ -490,7 +396,7 @@ class Job(Cancellable):
         """Become the attempt after *former*, which this process made, so that the database need not
         confirm it.
         """
-        self._former, self._given_id = former, True
+        self._claim.follow(former)
         self.id, self.parent_job_id, self.root_job_id = (
             former.id,
             former.parent_job_id,
@@ -524,7 +430,7 @@ class Job(Cancellable):
             job=self,
             step=step,
             job_id=self.id,
-            attempt=self._attempt or None,
+            attempt=self.attempt or None,
             operation=self.operation,
             parent_job_id=self.parent_job_id,
             step_id=step.id if step is not None else None,
@@ -537,7 +443,7 @@ class Job(Cancellable):
             tracestate=span.tracestate,
             category=self.category,
             project=self.project,
-            provisional=self._provisional,
+            provisional=self.provisional,
             root_job_id=self.root_job_id,
         )
 
@@ -580,7 +486,7 @@ class Job(Cancellable):
     ) -> None:
         self.cancellation.task = self.cancellation.thread = None
         self.leave_scope()
-        if not self._existing and self._status is JobStatus.RUNNING:
+        if not self.existing and self._status is JobStatus.RUNNING:
             self._finish(status, exc, summary)
 
     # -- end
@@ -617,17 +523,12 @@ class Job(Cancellable):
                 completed job is given an error, or a number is negative.
         """
         ended_as = ending("a job", status, error, ("completed", "failed", "cancelled"))
-        if self._existing:
+        if self.existing:
             self.require_running("end")
         if self._abandoned:
             return Done(None)
         check_job_transition(self._named(), self._status, JobStatus(ended_as))
-        self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
-        self._max_rss_kb = (
-            None
-            if max_rss_kb is None
-            else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
-        )
+        self._run.used(cpu_ms, max_rss_kb)
         if result is not UNCHANGED:
             self._result = result
         self._summary.update(summary or {})
@@ -635,7 +536,7 @@ class Job(Cancellable):
         return Done(None)
 
     def _fail(self, exc: BaseException) -> None:
-        if not self._existing and self._status is JobStatus.RUNNING:
+        if not self.existing and self._status is JobStatus.RUNNING:
             self._finish(outcome(exc), exc)
 
     def _finish(
@@ -657,89 +558,35 @@ class Job(Cancellable):
         ):
             self.shared.write_progress_event(self._scope)
         self._status = JobStatus(status)
-        self._completed = database_time(now())
-        if self._status is JobStatus.CANCELLED:
-            self._canceled = self._completed
         seconds = time.monotonic() - self.began if self.began else 0.0
-        self._duration_ms = round(seconds * 1000, 3)
+        self._run.end(seconds, cancelled=self._status is JobStatus.CANCELLED)
         if self._status is JobStatus.COMPLETED:
             self._percent = 100.0
         try:
             for step in list(self.shared.open.values()):
                 with suppress(InvalidState):  # another thread has just ended it
                     step.end("cancelled")
-            if self.began and self._cpu_ms is None and self._max_rss_kb is None:
-                self._measure()
+            self._run.measure()
             if exc is not None:
                 self._annotate(exc)
                 self._error = describe(exc)
         finally:  # record the job even if the exception cannot be described
             self._record()
             self._host.live.discard(self)
-        # An attempt that is followed by a retry is not yet a failure.
-        retried = "retry_delay" in (summary or {})
-        self._host.recorder.end_kept(self.id, failed=status == "failed" and not retried)
-        level = {
-            "completed": "info",
-            "failed": "warning" if retried else "error",
-        }.get(status, "warning")
-        attrs = {
-            "operation": self.operation,
-            "status": status,
-            # Attempts that were retried do not count as steps.
-            "total_steps": self.shared.begun - self.shared.retried
-            if self.total_steps is None
-            else self.total_steps,
-            "total_steps_completed": self.shared.completed,
-            "total_duration_ms": self._duration_ms,
-            **duration_fields(seconds),
-            **self._summary,
-            **(summary or {}),
-        }
-        if LIMITS and (suppressed := suppressed_in(self.id)):
-            attrs["suppressed"] = suppressed
-        if self.shared.failed is not None and status == "failed":
-            attrs["failure_step"] = self.shared.failed
-        if exc is not None:
-            classifier = self._host.classifier
-            # The first report of the exception, usually by the failed step, already contains the
-            # traceback.
-            recorded = status != "failed" or is_recorded(exc, self._scope)
-            attrs = {
-                **(
-                    error_fields(exc, classifier)
-                    if recorded
-                    else exception_attrs(exc, classifier, self._scope)
-                ),
-                **attrs,
-            }
-        elif level == "error":
-            from structjob.values.fingerprint import of_words  # see `structjob.failure`
-
-            attrs = {
-                "error_type": "Failed",
-                "error_message": "it ended as failed, without an error",
-                **attrs,
-            }
-            attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
+        said = summary or {}
+        kept = status == "failed" and not followed(said)
+        self._host.recorder.end_kept(self.id, failed=kept)
+        level, attrs = last_event(self, status, exc, seconds, said)
         self._event(level, "operation_end", attrs)
         if SETUP.overlooked:
             check_overlooked()
         if HOOKS and self.began:
-            self._announce("ended", exc, self._duration_ms)
+            self._announce("ended", exc, self.duration_ms)
         end_span(self)
 
     def _annotate(self, exc: BaseException) -> None:
         if not is_noted(exc, self.id):
             annotate(exc, job_id=self.id, operation=self.operation)
-
-    def _measure(self) -> None:
-        self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
-        with suppress(ImportError):
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
 
     # -- while running
     # --------------------------------------------------------------------------
@@ -905,7 +752,7 @@ class Job(Cancellable):
             raise error
 
     def _not_running(self, what: str) -> InvalidState | None:
-        if self._existing:
+        if self.existing:
             return InvalidState(
                 f"{self._named()} is another start's job (same idempotency key); {what} is up to that one"
             )
@@ -914,7 +761,7 @@ class Job(Cancellable):
         return None
 
     def _named(self) -> str:
-        return f"job {self.id} ({self.operation})"
+        return named(self)
 
     def _owner(self) -> Job:
         return self
@@ -937,8 +784,8 @@ class Job(Cancellable):
             name: getattr(self, name)
             for name in ("job_type", "owner", "external_job_id", "context_id")
         }
-        if self._attempt > 1 and self._provisional is None:
-            given["attempt"] = self._attempt
+        if self.attempt > 1 and self.provisional is None:
+            given["attempt"] = self.attempt
         return {key: value for key, value in given.items() if value is not None}
 
     def _row(self) -> dict[str, Any]:
@@ -962,15 +809,10 @@ class Job(Cancellable):
             "external_job_id": self.external_job_id,
             "context_id": self.context_id,
             "idempotency_key": self.idempotency_key,
-            "attempt": self._attempt,
+            "attempt": self.attempt,
             "created_at": self.shared.created,
-            "started_at": self._started,
-            "completed_at": self._completed,
-            "cancelled_at": self._canceled,
-            "duration_ms": self._duration_ms,
-            "cpu_ms": self._cpu_ms,
-            "max_rss_kb": self._max_rss_kb,
-            **({} if self._provisional is None else {"provisional": self._provisional}),
+            **self._run.columns(),
+            **({} if self.provisional is None else {"provisional": self.provisional}),
         }
 
     def abandon(self, reason: str) -> bool:
@@ -986,7 +828,7 @@ class Job(Cancellable):
         # those.
         if (
             self._status is not JobStatus.RUNNING
-            or self._begun_in != self._host.recorder.session.session_id
+            or self._run.session_id != self._host.recorder.session.session_id
         ):
             return False
         self._abandoned = True

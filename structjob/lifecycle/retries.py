@@ -25,9 +25,9 @@ from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, is_coroutine_function
 from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
 from structjob.lifecycle.current import current_job
-from structjob.lifecycle.handle import outcome
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.outcome import outcome
 from structjob.lifecycle.policy import (
     DEFAULTS,
     RetryOptions,

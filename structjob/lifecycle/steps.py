@@ -31,16 +31,10 @@ from structjob.lifecycle.arguments import (
 )
 from structjob.lifecycle.attributes import Absent, Checked, ReadOnly, refuse
 from structjob.lifecycle.both import WithOrAsyncWith
-from structjob.lifecycle.handle import (
-    check_description,
-    duration_fields,
-    ending,
-    error_columns,
-    label,
-    outcome,
-)
+from structjob.lifecycle.handle import check_description, label
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.items import Items
+from structjob.lifecycle.outcome import duration_fields, ending, error_columns, outcome
 from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.machine.clock import database_time, now

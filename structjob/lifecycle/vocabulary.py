@@ -18,8 +18,9 @@ from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.attributes import Checked
-from structjob.lifecycle.handle import Handle, duration_fields
+from structjob.lifecycle.handle import Handle
 from structjob.lifecycle.host import OPEN_HOSTS
+from structjob.lifecycle.outcome import duration_fields
 
 if TYPE_CHECKING:
     from structjob.lifecycle.steps import Step

@@ -1,0 +1,149 @@
+"""Which attempt at a job a handle is, and how it gets this attempt from the database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from structjob.diagnostics import diagnostics
+from structjob.exceptions import JobCancelled, StoreUnavailable
+from structjob.lifecycle.handle import decoded
+from structjob.models import KEPT
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.host import JobHost
+    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.options import JobOptions
+
+Answer = tuple[dict[str, Any] | None, int]
+"""What the database answers to a claim: its row of the job, if it has one, and the number of the
+attempt. The number is 0 if the attempt belongs to another start.
+"""
+
+
+class Claim:
+    """The attempt of one handle of a job: a new job's first one, or the next one of a known job.
+
+    Args:
+        options: The options of the job.
+
+    Attributes:
+        options: See above.
+        attempt: See `structjob.Job`; so do *provisional* and *existing*.
+        known: Whether the database may know the job already.
+    """
+
+    __slots__ = ("_before", "_inherited", "attempt", "existing", "known", "options", "provisional")
+
+    def __init__(self, options: JobOptions) -> None:
+        self.options = options
+        self.attempt = 0
+        self.provisional: str | None = None
+        self.existing = False
+        self.known = options.job_id is not None
+        self._before: int | None = None
+        """The attempt before this one, if this process made it."""
+        self._inherited = tuple(
+            name for name in ("owner", "project") if getattr(options, name) is None
+        )
+
+    def follow(self, former: Job) -> None:
+        """Become the attempt after *former*, so that the database need not confirm it."""
+        self._before, self.known = former.attempt, True
+
+    async def reserve(self, host: JobHost, row: dict[str, Any]) -> dict[str, Any] | None:
+        """Store a pending job with its idempotency key.
+
+        Return the job that already has the key, or None if there is no such job.
+
+        Raises:
+            StoreUnavailable: if the database is unavailable, unless the job may start *offline*.
+        """
+        try:
+            return await host.reserve(row)
+        except StoreUnavailable:
+            if not self.options.offline:
+                raise
+            return None
+
+    async def ask(
+        self,
+        job: Job,
+        row: dict[str, Any],
+        *,
+        pending: bool,
+        late: Callable[[asyncio.Future[Answer]], None],
+    ) -> Answer:
+        """Ask the database for the attempt, because another process may have made earlier attempts.
+
+        Args:
+            job: The job.
+            row: Its row, as if it were running.
+            pending: Whether it is stored as pending.
+            late: Called with the answer if the caller is cancelled while it waits.
+
+        Raises:
+            JobCancelled: if the job was cancelled before it began.
+            StoreUnavailable: see `reserve`.
+        """
+        claim = asyncio.ensure_future(job.host.claim(row, job, pending=pending))
+        try:
+            answer = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            # The database continues with the request and stores a running attempt. It must be
+            # ended, even if no caller waits for it any more.
+            job.host.claims.add(claim)
+            claim.add_done_callback(late)
+            raise
+        except StoreUnavailable:
+            if self._before is None and not self.options.offline:
+                raise
+            # The claim may have reached the database although no answer came. Then it has stored
+            # this time.
+            self.provisional = row["started_at"]
+            return None, job.host.provisional(job.id, self._before or 0)
+        if refused(job, answer):
+            assert answer[0] is not None  # noqa: S101 -- see `refused`
+            raise JobCancelled(
+                f"{named(job)} was cancelled before it began: {answer[0]['error_message']}"
+            )
+        return answer
+
+    def answered(self, job: Job, answer: Answer) -> None:
+        """Keep the attempt, and copy to *job* what the database knows about it."""
+        former, self.attempt = answer
+        if former is None:
+            return
+        if self.attempt == 0:
+            self.existing, self.attempt = True, former["attempt"]
+            job.id, job.operation = former["id"], former["operation"]
+            job.correlation_id = former["correlation_id"] or job.correlation_id
+            return
+        if former["operation"] != job.operation:
+            diagnostics.warning(
+                "%s goes on under a job_id that %r had so far: it is one job, which is called %r from now on",
+                named(job), former["operation"], job.operation,
+            )  # fmt: skip
+        for name in KEPT:
+            if getattr(job, name) is None or (name in self._inherited and former[name] is not None):
+                setattr(job, name, former[name])
+        if self.options.category is None:
+            job.category = former["category"]
+        if self.options.correlation_id is None and job.parent_job_id is None:
+            job.correlation_id = former["correlation_id"] or job.correlation_id
+        if job.parent_job_id is None and former["parent_job_id"] is not None:
+            job.parent_job_id, job.root_job_id = former["parent_job_id"], former["root_job_id"]
+        job.metadata = {**(decoded(former["metadata"]) or {}), **job.metadata}
+        job.shared.created = str(former["created_at"])
+
+
+def refused(job: Job, answer: Answer) -> bool:
+    """Return whether *answer* says that *job* itself was cancelled before it began."""
+    former, attempt = answer
+    return former is not None and attempt == 0 and former["id"] == job.id
+
+
+def named(job: Job) -> str:
+    """Return the name of *job* for messages."""
+    return f"job {job.id} ({job.operation})"

@@ -1,0 +1,143 @@
+"""How jobs and steps end: their status, their error, and the last event of a job."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from structjob.capture.noise import LIMITS, suppressed_in
+from structjob.context.errors import error_fields, exception_attrs, exits_cleanly, is_recorded
+from structjob.exceptions import Cancelled, InvalidArgument, JobCancelled, Terminated
+from structjob.lifecycle.handle import redacted
+from structjob.models import ErrorInfo
+from structjob.text.appearance import lasting
+from structjob.values.encoding import normalise, redacted_text
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.jobs import Job
+
+_CANCELLATIONS = (
+    asyncio.CancelledError,
+    Cancelled,
+    GeneratorExit,
+    JobCancelled,
+    KeyboardInterrupt,
+    Terminated,
+)
+
+
+def outcome(exc: BaseException) -> str:
+    """Return the status of a job or step that *exc* leaves."""
+    # not `isinstance`, because it reads an attribute of the exception, which may raise
+    kind = type(exc)
+    if issubclass(kind, _CANCELLATIONS):
+        return "cancelled"
+    return "completed" if exits_cleanly(exc) else "failed"
+
+
+def ending(
+    what: str, status: str | None, error: BaseException | None, choices: tuple[str, ...]
+) -> str:
+    """Return the status with which *what* ends.
+
+    The caller may give it as *status*. By default it follows from *error*.
+
+    Raises:
+        InvalidArgument: if the status is not one of *choices*, *error* is not an exception, or the
+            two contradict each other.
+    """
+    # Not `isinstance`, because it reads an attribute of the object, which may raise.
+    if error is not None and not issubclass(type(error), BaseException):
+        raise InvalidArgument(
+            f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
+        )
+    if status is None:
+        return "completed" if error is None else outcome(error)
+    if status not in choices:
+        raise InvalidArgument(
+            f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}"
+        )
+    if status == "completed" and error is not None and not exits_cleanly(error):
+        raise InvalidArgument(
+            f"{what} that is completed has no error: leave out the status, or end it failed"
+        )
+    return status
+
+
+def duration_fields(seconds: float) -> dict[str, Any]:
+    return {
+        "duration_ms": round(seconds * 1000, 3),
+        "duration_str": lasting(seconds),
+    }
+
+
+def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
+    if type(error) is not ErrorInfo:
+        return {"error_type": None, "error_message": None, "error_traceback": None}
+    message, trace = (
+        None if text is None else redacted_text(text, redacted)
+        for text in (error.message, error.traceback)
+    )
+    return {
+        "error_type": normalise(redacted(error.type))[:200],
+        "error_message": message,
+        "error_traceback": trace,
+    }
+
+
+def last_event(
+    job: Job, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
+) -> tuple[str, dict[str, Any]]:
+    """Return the level and the attributes of the last event of *job*.
+
+    Args:
+        job: The job, which has its last status and duration.
+        status: How it ended.
+        exc: The exception that ended it.
+        seconds: How long it took.
+        summary: Attributes that are added to those of `structjob.Job.summary`.
+    """
+    level = {
+        "completed": "info",
+        "failed": "warning" if followed(summary) else "error",
+    }.get(status, "warning")
+    shared = job.shared
+    attrs = {
+        "operation": job.operation,
+        "status": status,
+        # Attempts that were retried do not count as steps.
+        "total_steps": shared.begun - shared.retried
+        if job.total_steps is None
+        else job.total_steps,
+        "total_steps_completed": shared.completed,
+        "total_duration_ms": job.duration_ms,
+        **duration_fields(seconds),
+        **job.summary,
+        **summary,
+    }
+    if LIMITS and (suppressed := suppressed_in(job.id)):
+        attrs["suppressed"] = suppressed
+    if shared.failed is not None and status == "failed":
+        attrs["failure_step"] = shared.failed
+    if exc is not None:
+        # The first report of the exception, usually by the failed step, already contains the
+        # traceback.
+        if status != "failed" or is_recorded(exc, job.scope):
+            return level, {**error_fields(exc, job.classifier), **attrs}
+        return level, {**exception_attrs(exc, job.classifier, job.scope), **attrs}
+    if level == "error":
+        from structjob.values.fingerprint import of_words  # see `structjob.failure`
+
+        attrs = {
+            "error_type": "Failed",
+            "error_message": "it ended as failed, without an error",
+            **attrs,
+        }
+        attrs["error_fingerprint"] = of_words("Failed", "", job.operation)
+    return level, attrs
+
+
+def followed(summary: Mapping[str, Any]) -> bool:
+    """Return whether another attempt follows the one with *summary*: it is not yet a failure."""
+    return "retry_delay" in summary

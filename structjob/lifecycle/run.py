@@ -1,0 +1,88 @@
+"""One run of a job: its times, and the resources that it used."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+
+from structjob.lifecycle.arguments import check_units
+from structjob.machine.clock import database_time, now
+
+_MOST_KB = 1 << 62
+"""Maximum kilobytes that the column can hold, more than any machine has."""
+
+
+class Run:
+    """When a job ran, and what it used.
+
+    Attributes:
+        session_id: The session in which it began; 0 before.
+        started: When it began, as the text of its column.
+        ended: When it ended, in the same form.
+        cancelled: The same as *ended*, if it was cancelled.
+        duration_ms: Milliseconds from its start to its end.
+    """
+
+    __slots__ = (
+        "_cpu", "_cpu_ms", "_max_rss_kb", "cancelled", "duration_ms", "ended", "session_id", "started",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.session_id = 0
+        self.started: str | None = None
+        self.ended: str | None = None
+        self.cancelled: str | None = None
+        self.duration_ms: float | None = None
+        self._cpu: float | None = None
+        """CPU seconds of this process when the job began."""
+        self._cpu_ms: float | None = None
+        self._max_rss_kb: int | None = None
+
+    def begin(self, session_id: int, started: str) -> None:
+        """Record that the job begins now in this process."""
+        self.session_id, self.started = session_id, started
+        self._cpu = time.process_time()
+
+    def end(self, seconds: float, *, cancelled: bool) -> None:
+        """Record that the job ends now, after *seconds*."""
+        self.ended = database_time(now())
+        if cancelled:
+            self.cancelled = self.ended
+        self.duration_ms = round(seconds * 1000, 3)
+
+    def used(self, cpu_ms: float | None, max_rss_kb: int | None) -> None:
+        """Keep the resources that were used elsewhere; see `structjob.Job.end`.
+
+        Raises:
+            InvalidArgument: if a number is invalid.
+        """
+        self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
+        self._max_rss_kb = (
+            None
+            if max_rss_kb is None
+            else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
+        )
+
+    def measure(self) -> None:
+        """Measure the resources of this process, unless they are known or the job has not begun."""
+        if self._cpu is None or self._cpu_ms is not None or self._max_rss_kb is not None:
+            return
+        self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
+        with suppress(ImportError):
+            import resource
+
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
+
+    def columns(self) -> dict[str, Any]:
+        """Return the columns of the job's row."""
+        return {
+            "started_at": self.started,
+            "completed_at": self.ended,
+            "cancelled_at": self.cancelled,
+            "duration_ms": self.duration_ms,
+            "cpu_ms": self._cpu_ms,
+            "max_rss_kb": self._max_rss_kb,
+        }
