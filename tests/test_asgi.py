@@ -437,8 +437,8 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 @pytest.mark.parametrize("trust", ["ids", "all", "none", "function", "faulty"])
 async def test_what_is_believed_of_a_request(tracker, trust):
-    """R22, R48: by default nobody outside can log into another's job; what is believed is for the
-    application to say.
+    """R22, R48: by default no outside caller can log into the job of another; the application
+    decides which headers are trusted.
     """
 
     def by_path(scope):

@@ -423,7 +423,7 @@ async def test_threads_lose_nothing(tracker, connected):
 
 
 async def test_they_are_drawn_by_themselves(tracker, connected, monkeypatch):
-    """R17: whoever shows them does nothing else about it."""
+    """R17: the bars are drawn without any further call."""
     screen = connected()
     monkeypatch.setattr(bars, "DRAW_EVERY", 0.001)
     async with (

@@ -58,8 +58,8 @@ async def test_a_job_of_another_process_is_named_with_it(any_tracker, database, 
 
 
 async def test_what_cannot_be_ended_is_told(tracker, caplog):
-    """faults 32: one that is unknown, that has not begun, or that has ended; progress that comes
-    too late ends nobody's work.
+    """faults 32: an unknown job, one that has not begun, and one that has ended are refused;
+    progress that comes too late does not raise.
     """
     for call in (tracker.end("nobody"), tracker.update("nobody")):
         with pytest.raises(JobNotFound):

@@ -134,7 +134,7 @@ async def test_children_go_with_their_parent(tracker, other):
 
 
 async def test_a_pending_job_never_starts(tracker, other):
-    """It is cancelled at once, and whoever would start it is told so (R9, R13)."""
+    """A pending job is cancelled at once, and a later start of it raises (R9, R13)."""
     job = await tracker.create_job("later", job_id="later")
     await other.cancel("later", "not wanted any more", by="ada")
     await other.flush()
@@ -236,9 +236,7 @@ async def test_a_job_cancels_itself(any_tracker, tried, fails):
 
 
 async def test_a_job_that_has_caught_its_cancellation_goes_on(tracker):
-    """Whoever stops it there has the last word: it completes, and nothing after it is cancelled
-    (R9).
-    """
+    """A job that catches its cancellation completes, and nothing after it is cancelled (R9)."""
 
     async def work() -> None:
         async with tracker.job("stubborn", job_id="stubborn") as job:
@@ -340,8 +338,8 @@ async def test_nobody_asks_while_no_job_runs(tracker, monkeypatch):
 
 @pytest.mark.parametrize("elsewhere", [False, True])
 async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path, elsewhere):
-    """faults 23: the cleanup goes on to its end, the reason stays the first one, and the second
-    caller is told both.
+    """faults 23: the cleanup runs to its end and the first reason stays; the error of the second
+    caller says both.
     """
     began, cleaning, go_on, cleaned = asyncio.Event(), asyncio.Event(), asyncio.Event(), []
 

@@ -263,8 +263,8 @@ async def test_leaving_needs_no_await(tracker):
 
 
 async def test_cancelling_aclose_leaves_nothing_behind(db_url):
-    """Guarantee 4: a tracker whose closing is cancelled lets go, and what waited is in the spool
-    for the next.
+    """Guarantee 4: a tracker whose closing is cancelled releases its resources, and waiting events
+    stay in the spool for the next tracker.
     """
     structjob.configure(console=False, strict=True)
     for turns in range(1, 30, 3):

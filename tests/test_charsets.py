@@ -102,8 +102,8 @@ async def test_a_database_in_latin1_keeps_every_character(latin1, tmp_path):
 
 
 def test_doctor_and_migrate_name_a_column_that_cannot_hold_every_character():
-    """A column that somebody converted is named, with what to type; typed, all is well again
-    (faults 11).
+    """A column with a smaller character set is named, with the statement that converts it; after
+    the statement all is well again (faults 11).
     """
     url = asyncio.run(create("mariadb", "CHARACTER SET latin1"))
 

@@ -1,6 +1,4 @@
-"""The start of a job whose answer is lost: the database has entered it, and whoever asked was told
-that it does not answer.
-"""
+"""The start of a job whose answer is lost: it is stored, and the caller got an error."""
 
 from __future__ import annotations
 
@@ -29,7 +27,7 @@ def lose(faulty: FaultyStore) -> None:
 
 
 async def until(condition, seconds: float = 60.0) -> None:
-    """Wait for what the engine does by itself."""
+    """Wait for what the engine does without being asked."""
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)
@@ -46,8 +44,8 @@ async def entered(database) -> list[tuple]:
 
 
 async def test_the_same_start_again_is_the_first(unanswered, database, faulty: FaultyStore):
-    """A start that was not answered and is repeated with its idempotency key runs the job; nobody
-    else's is in its way (R14).
+    """A start that was not answered and is repeated with its idempotency key runs the job; the lost
+    first start does not block it (R14).
     """
     lose(faulty)
     with pytest.raises(StoreUnavailable):
@@ -62,8 +60,8 @@ async def test_the_same_start_again_is_the_first(unanswered, database, faulty: F
 
 
 async def test_what_never_began_is_taken_back(unanswered, database, faulty: FaultyStore):
-    """Where the start is not repeated, the job that nobody runs is gone as soon as the database
-    answers (R11).
+    """If the start is not repeated, the stored job is removed as soon as the database answers
+    (R11).
     """
     lose(faulty)
     with pytest.raises(StoreUnavailable):
@@ -79,8 +77,8 @@ async def test_what_never_began_is_taken_back(unanswered, database, faulty: Faul
 async def test_what_is_carried_out_late_is_taken_back(
     unanswered, database, faulty: FaultyStore, monkeypatch
 ):
-    """A server that goes on with what it had received, after we have looked for it in vain, leaves
-    no job that nobody runs (R11).
+    """If the server carries out the start later, after we have looked for it in vain, the job is
+    removed as well (R11).
     """
     faulty.late = True
     lose(faulty)
@@ -189,8 +187,8 @@ async def test_the_former_attempt_is_the_latest_again(unanswered, database, faul
 
 @pytest.mark.parametrize("own", [True, False])
 async def test_a_pending_job_is_pending_again(unanswered, database, faulty: FaultyStore, own):
-    """A pending job, this process's or another's, waits on for whoever starts it; nothing that was
-    told of it is lost (R13).
+    """A pending job, of this process or another, stays pending and keeps its values until it is
+    started (R13).
     """
     if own:
         made = await unanswered.create_job("pay", job_id="j", owner="ada")
@@ -250,7 +248,7 @@ async def test_what_others_made_of_it_stays(unanswered, database, faulty: Faulty
 async def test_a_job_that_is_made_with_a_key_needs_an_answer(
     unanswered, database, faulty: FaultyStore
 ):
-    """With the database away nobody can tell whether the key is taken: that is raised, unless
+    """While the database is unavailable it is unknown whether the key is taken: this raises, unless
     `offline=True` takes the risk (R14, R29).
     """
     faulty.before = StoreUnavailable("the connection broke")

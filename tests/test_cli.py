@@ -310,8 +310,8 @@ def test_a_closed_pipe_is_no_error(shell: Shell) -> None:
     "words", [("jobs",), ("logs",), ("stats", "--json"), ("verify",), ("--help",)], ids=" ".join
 )
 def test_output_that_nobody_takes(shell: Shell, words: tuple[str, ...]) -> None:
-    """Whoever read has gone: 141, as a shell shows SIGPIPE. No room is left: one line says so. A
-    closed stdout is as one likes (R49).
+    """If the reader of the output has gone, the exit code is 141, as a shell shows SIGPIPE. A full
+    disk gives one line. A closed stdout is no error (R49).
     """
     command = [*COMMAND, *words]
 
@@ -364,7 +364,7 @@ def test_what_is_stored_cannot_steer_the_terminal(shell: Shell) -> None:
 
 
 def test_a_stream_cannot_steer_the_terminal(shell: Shell) -> None:
-    """What an event came by is shown and not obeyed, whoever put it into the database (R49)."""
+    """A control character in an event's stream is shown as text and not obeyed (R49)."""
     import sqlite3
 
     shutil.copy(shell.directory / "structjob.db", shell.directory / "odd.db")

@@ -32,8 +32,8 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 @pytest.mark.slow
 def test_a_program_under_run_is_cancelled(shell: Shell) -> None:
-    """It gets SIGTERM, its job is cancelled with the reason, and whoever asked sees it end (R9,
-    R48).
+    """The program gets SIGTERM, its job is cancelled with the reason, and the command that asked
+    sees it end (R9, R48).
     """
     process = shell.start(
         "run", "--external-id", "gui-17", "--", "sh", "-c", "echo ready; exec sleep 60"

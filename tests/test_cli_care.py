@@ -94,8 +94,8 @@ asyncio.run(main())
 
 
 def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
-    """A dead program's lines that wait in a spool nobody can deliver are told of, and are no proof
-    of completeness (R11, R28, R49).
+    """Lines of a dead program in a spool that cannot be delivered are reported, and are no proof of
+    completeness (R11, R28, R49).
     """
     with pytest.raises(subprocess.CalledProcessError):
         shell.python(KILLED, "sqlite:///structjob.db")
@@ -122,9 +122,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
 
 
 def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
-    """Of a program whose spool nobody has seen it says that more may have been written
-    (R11, R28).
-    """
+    """If the spool of a program was not seen, it says that there may be more events (R11, R28)."""
     shell.python(SAMPLE, "sqlite:///structjob.db")
     with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
         connection.execute("UPDATE structjob_sessions SET end_reason = 'lease_expired'")

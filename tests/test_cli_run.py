@@ -333,8 +333,8 @@ def test_a_server_without_the_database(shell: Shell, kind: str) -> None:
 
 
 def test_a_mistake_on_the_command_line_runs_nothing(shell: Shell) -> None:
-    """A URL that is none, or a database in memory: exit code 2. In the environment it is no mistake
-    of the command: it runs (faults A1).
+    """An invalid URL or a database in memory on the command line: exit code 2. In the environment
+    it is no mistake of the command: the program runs (faults A1).
     """
     for url in ("nonsense://x", "sqlite://"):
         assert shell.run("run", "--db", url, "--", "touch", "ran").returncode == 2
@@ -793,7 +793,9 @@ asyncio.run(main())
 
 @pytest.mark.slow
 def test_a_closed_pipe_ends_the_program_as_it_would_without_us(shell: Shell) -> None:
-    """``structjob run -- yes | head -1`` ends, quietly; the job says that nobody read on (R48)."""
+    """``structjob run -- yes | head -1`` ends quietly; the job says that its output was not read to
+    the end (R48).
+    """
     command = f"{sys.executable} -m structjob run -- yes | head -1"
     done = subprocess.run(
         ["bash", "-c", command],

@@ -518,8 +518,8 @@ def test_refused_ids_are_counted_and_never_repeated(caplog):
     "hostile", ["", " ", "a b", "x\r\nSet-Cookie: a=b", "\x00", "é", "x" * 129, "\x1b[2J"]
 )
 def test_a_hostile_id_counts_as_missing(hostile):
-    """R22: an id from outside that is too long or not printable ASCII is none: it would end up in
-    headers, logs and terminals.
+    """R22: an id from outside that is too long or not printable ASCII counts as missing: it would
+    end up in headers, logs and terminals.
     """
     assert (
         structjob.extract(

@@ -123,8 +123,8 @@ async def test_a_bad_event_that_is_delivered_twice_is_put_aside_once(tracker, db
 async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_stored(
     tracker, db_path, poison
 ):
-    """The same for changes of state: jobs and steps around it are stored, and nobody waits for it
-    (guarantee 7).
+    """The same for changes of state: jobs and steps around it are stored, and no caller waits for
+    it (guarantee 7).
     """
     async with tracker.job("before"):
         pass
@@ -471,8 +471,8 @@ class Held:
 
 
 async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
-    """What came during a transaction waits for its flush interval like all else, and not longer
-    than until somebody asks (R28).
+    """An event that arrives during a transaction waits for its flush interval like all others, and
+    not longer than until a read asks for it (R28).
     """
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine.writers.flush_interval = 0.001
@@ -498,9 +498,7 @@ async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
 
 
 async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypatch):
-    """Whoever waits for what came during a transaction does not wait for its flush
-    interval (R28).
-    """
+    """A flush that is called during a transaction does not wait for the flush interval (R28)."""
     engine, held = tracker._engine, Held(tracker._store, monkeypatch)
     engine.writers.flush_interval = 0.001
     log.info("first")
@@ -516,7 +514,7 @@ async def test_a_flush_during_a_transaction_is_heard(db_path, tracker, monkeypat
 
 
 async def test_who_asks_once_does_not_hurry_all_that_follows(db_path, tracker, monkeypatch):
-    """A steady stream goes on waiting for company after somebody has read, or flushed (R28)."""
+    """After one read or flush, a steady stream of events is again sent in batches (R28)."""
     engine, store = tracker._engine, tracker._store
     engine.writers.flush_interval = 3600.0
     write, batches = store.write, []
@@ -813,8 +811,8 @@ async def test_closing_leaves_nothing(db_path):
 
 
 async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
-    """Guarantees 1 and 6: whoever loses patience twice keeps no lock on the spool: another tracker
-    delivers it, in this process even.
+    """Guarantees 1 and 6: a closing that is cancelled twice keeps no lock on the spool: another
+    tracker delivers it, even in this process.
     """
     structjob.configure(console=False, strict=True)
     asked, over = asyncio.Event(), asyncio.Event()
@@ -848,7 +846,7 @@ async def test_a_closing_that_is_cancelled_twice_lets_the_spool_go(db_path):
 async def test_a_closing_that_is_cancelled_during_a_claim_lets_go_of_everything(
     db_path, monkeypatch
 ):
-    """Guarantees 4 and 6: whoever loses patience while a job is being started keeps no task,
+    """Guarantees 4 and 6: a closing that is cancelled while a job is being started keeps no task,
     thread, spool or descriptor.
     """
     structjob.configure(console=False, strict=True)

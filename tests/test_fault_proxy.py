@@ -82,7 +82,7 @@ async def test_a_reset_cuts_what_is_open_only(proxy, connect):
 
 
 async def test_refused_until_it_accepts_again(proxy, connect):
-    """While it refuses nobody can connect, and it comes back at the same port."""
+    """While it refuses no client can connect; afterwards it accepts at the same port."""
     await proxy.refuse()
     with pytest.raises(ConnectionRefusedError):
         await connect()
@@ -114,8 +114,8 @@ async def test_a_trickle_passes_pieces(proxy, connect):
 
 @pytest.mark.parametrize("after", [False, True])
 async def test_it_cuts_at_a_pattern(proxy, connect, heard, after):
-    """Before: the server never hears of it. After: the server has done it, and nobody is told.
-    Found across the borders of packets.
+    """Before: the server never gets the request. After: the server has done it, and the client gets
+    no answer. The pattern is found across packets.
     """
     client = await connect()
     await client.ask(b"BEGIN\n")

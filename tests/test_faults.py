@@ -71,9 +71,8 @@ every_backend = pytest.mark.parametrize("backend", BACKENDS)
     ],
 )
 async def test_a_fault_costs_nothing(backend, fault, server, home):
-    """A program that goes on logging while something breaks feels nothing of it; when it is mended
-    everything is stored, once, unchanged and in order, without anybody's help (R29, guarantees 1, 2
-    and 3).
+    """A program continues to log during a fault and gets no exception; after the fault everything
+    is stored, once, unchanged and in order, without any help (R29, guarantees 1, 2 and 3).
     """
     try:
         async with place(backend, home / "site", server, fault.disk) as site:

@@ -144,8 +144,8 @@ def test_no_directory_is_used_that_another_user_put_there(shared, tmp_path, make
 
 @pytest.mark.parametrize("how", ["link above", "directory above", "directory", "link"])
 def test_no_spool_is_made_where_another_user_may_have_put_its_directory(shared, tmp_path, how):
-    """faults 0.4: whoever owns the directory above a spool may put another one in its place, at any
-    time.
+    """faults 0.4: the owner of the directory above a spool could replace it at any time, so it is
+    refused.
     """
     (tmp_path / "private").mkdir()
     planted = shared / ".structjob"

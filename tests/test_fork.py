@@ -544,9 +544,9 @@ os.waitpid(pid, 0)
     "options", ["", ", spool=False, overflow='block', queue_size=1000"], ids=["spool", "memory"]
 )
 async def test_a_childs_own_tracker_takes_its_events(db_path, options):
-    """What a child logs without a job goes to the tracker that it opens; what it logs before, where
-    its parent's has no spool by which to take it, waits for that, and never for room in a queue
-    that nobody empties (R28, fork).
+    """Events without a job of a child go to the tracker that the child opens. Earlier ones wait for
+    it if the parent's tracker has no spool, and never for room in a queue that no task empties
+    (R28, fork).
     """
     lost = "logged while no tracker was open; memory keeps the last 1000; open the tracker earlier"
     out = run(
@@ -588,8 +588,8 @@ asyncio.run(main())
 
 
 async def test_progress_of_a_childs_step_is_seen_while_it_runs(db_path):
-    """Again and again: nobody comes back in a child to what was told too soon after the last time
-    (R15, fork).
+    """A child has no task that writes delayed progress later, so its next report writes it (R15,
+    fork).
     """
     out = run(
         """

@@ -39,8 +39,8 @@ def cluster():
 
 
 def test_six_programs_open_an_empty_database_at_once(cluster, tmp_path):
-    """Two programs on each node begin at the same moment: the tables are made once, nobody fails,
-    all is stored (faults 0.7).
+    """Two programs on each node begin at the same moment: the tables are made once, no program
+    fails, all is stored (faults 0.7).
     """
     outcome = open_at_once(cluster, tmp_path, ROUNDS)
     assert not outcome.problems, outcome

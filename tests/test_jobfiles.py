@@ -39,8 +39,8 @@ def logs(tmp_path):
 
 
 async def test_each_job_has_its_file(tracker, logs):
-    """R32: its own events from beginning to end, its steps' with them, those of a child in the
-    child's; nobody else may read them.
+    """R32: the file has the job's own events from beginning to end and those of its steps; a child
+    has its own file. Only the owner can read them.
     """
     sink = made(logs)
     log.info("of no job")
@@ -122,7 +122,7 @@ async def test_a_file_is_rotated(tracker, logs):
 
 
 def test_rotation_by_many_threads_loses_nothing(logs):
-    """R32: whoever rotates at the same time overwrites nothing."""
+    """R32: threads that rotate at the same time overwrite nothing."""
     sink = made(logs, max_bytes=500, keep=10_000)
 
     def work(name):
@@ -145,8 +145,8 @@ def test_rotation_by_many_threads_loses_nothing(logs):
 
 
 async def test_what_is_done_is_archived(tracker, logs):
-    """R32: what nobody wrote to for that long is compressed, for its owner alone; what is fresh
-    stays; a job that goes on has a new one.
+    """R32: files without a new line for that long are compressed, readable by the owner only;
+    recent ones stay; a job that continues gets a new file.
     """
     sink = made(logs, max_bytes=1_000, keep=100)
     async with tracker.job("old", job_id="old"):
@@ -188,7 +188,7 @@ def test_an_archive_that_was_interrupted_goes_on(logs, monkeypatch):
 
 
 def test_bad_arguments(tmp_path):
-    """Bad input: a directory that cannot be made, figures that are none."""
+    """Bad input: a directory that cannot be made, values that are not numbers."""
     (tmp_path / "file").write_text("")
     with pytest.raises(InvalidArgument, match="cannot make the directory"):
         JobFileSink(tmp_path / "file" / "logs")

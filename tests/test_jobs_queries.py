@@ -570,8 +570,8 @@ async def test_progress_says_how_far(store, found):
     ],
 )
 async def test_percent_and_run_time_of_each_status(store, found, values, percent, runtime):
-    """What was told counts before what is derived; a completed job is at 100; the clock stops with
-    the job (R15, R16).
+    """A reported percentage counts before a derived one; a completed job is at 100; the run time
+    ends with the job (R15, R16).
     """
     await store.job("j", **values)
     progress = await found.progress("j")

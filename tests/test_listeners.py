@@ -1,4 +1,4 @@
-"""Listeners: live events of this process, never felt by who logs."""
+"""Listeners: live events of this process, which never slow down or break logging."""
 
 import asyncio
 import threading

@@ -372,8 +372,8 @@ async def test_more_numbers_than_threads_are_not_in_flight(database, root, progr
 
 
 def test_every_thread_that_logs_is_counted(root):
-    """faults 0.1: threads that live at the same time are told apart, and the count survives the
-    process.
+    """faults 0.1: threads that live at the same time are counted separately, and the count survives
+    the process.
     """
     recorder = Recorder(
         Session(), root, level=10, queue_size=10, max_bytes=None, overflow="drop_oldest"

@@ -66,7 +66,7 @@ def test_what_is_whole_has_no_fault(promises):
     ],
 )
 def test_each_fault_has_its_name(promises, change, faults):
-    """A database that is not as promised is found out, and the fault is told by its name."""
+    """If a database breaks a promise, the oracle finds it and names the fault."""
     assert judge(promises, dataclasses.replace(WHOLE, **change)).faults() == faults
 
 

@@ -49,7 +49,7 @@ def died(
 
 
 def damage(spool: SessionSpool) -> None:
-    """Change a byte of the second event, and leave a state that is none."""
+    """Change a byte of the second event, and add a state that cannot be read."""
     (spool.directory / "states-000001.jsonl").write_bytes(b"no state\n")
     path = spool.directory / "events-000001.jsonl"
     path.write_bytes(
@@ -337,8 +337,8 @@ def test_what_a_process_left_unfinished_is_swept_away(tmp_path):
 
 
 def test_what_is_elsewhere_is_taken_over(tmp_path):
-    """faults H: what an earlier version left under another name is delivered; where nothing is
-    left, nobody is woken.
+    """faults H: the spool of an earlier version under another name is delivered; if nothing is
+    left, no writer is woken.
     """
     number = died(tmp_path / "former", 1)
     (tmp_path / "present").mkdir(mode=0o700)

@@ -1,5 +1,5 @@
-"""The database is down at the start, for an hour, or now and then: nobody waits for it, nothing is
-lost or stored twice, little is said.
+"""The database is unavailable at the start, for an hour, or from time to time: no caller waits,
+nothing is lost or stored twice, and few warnings are logged.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def rows(path, query: str) -> list[tuple]:
 
 
 async def until(condition, seconds: float = 20.0) -> None:
-    """Wait for what the engine does by itself; there is nothing to await."""
+    """Wait for what the engine does without being asked; there is nothing to await."""
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
@@ -247,8 +247,8 @@ async def test_an_hour_without_the_database(
 async def test_a_database_that_comes_and_goes_does_not_flood_the_log(
     db_url, faulty: FaultyStore, monkeypatch, caplog
 ):
-    """However often it goes, it is told once a minute at most, and once that it is back; what lasts
-    is told in any case (R29).
+    """Repeated outages are reported once a minute at most, with one message when it is back; a long
+    one is always reported (R29).
     """
     async with structjob.Tracker(db_url) as tracker:
         link = tracker._engine.link
@@ -293,8 +293,8 @@ async def test_a_connection_that_is_cut_around_the_commit(
 
 
 async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
-    """A writer that waits long, for only a hand could mend its fault, goes on as soon as another
-    one finds the database mended (R29).
+    """A writer that waits long, because a person must fix the fault, continues as soon as another
+    writer reaches the database (R29).
     """
     mended = asyncio.Event()
 
@@ -315,8 +315,8 @@ async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
 
 @pytest.mark.parametrize("spool", [True, False])
 async def test_closing_asks_once_more(db_path, db_url, faulty: FaultyStore, spool):
-    """A database that was mended while nobody looked, since only a hand could mend it, has
-    everything when the tracker is closed (R29).
+    """A database that was repaired while the writers paused gets everything when the tracker is
+    closed (R29).
     """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(db_url, spool=spool).open()

@@ -92,8 +92,8 @@ async def test_a_job_that_lost_nothing_says_so(tracker):
 
 
 async def test_what_was_dropped_is_put_down_while_the_database_is_away(db_url, faulty: FaultyStore):
-    """Nobody need wait for the database to have the account of it on disk, and memory does not grow
-    with what is dropped (guarantee 2).
+    """The account of drops is written to disk while the database is unavailable, and memory does
+    not grow with what is dropped (guarantee 2).
     """
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(db_url, spool=False, queue_size=10) as tracker:

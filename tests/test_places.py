@@ -136,7 +136,9 @@ def test_a_place_that_does_not_work_is_named_and_the_next_is_used(home, caplog):
 
 
 def test_a_spool_directory_that_is_open_to_others_is_closed(tmp_path):
-    """faults H: what waits is for its owner alone, though somebody made the directory for all."""
+    """faults H: only the owner can read waiting events, even if the directory was created for all
+    users.
+    """
     root = tmp_path / "spool"
     root.mkdir()
     root.chmod(0o777)
@@ -169,8 +171,8 @@ async def test_what_was_left_under_other_names_is_delivered(bare_database, home)
 
 
 async def test_a_spool_beside_a_link_is_found_by_the_files_own_name(home):
-    """faults 38: it stands beside the file itself, and what was left beside the link is delivered
-    by whoever uses the link.
+    """faults 38: the spool is beside the file itself, and one that is left beside the link is
+    delivered by the programs that use the link.
     """
     (home / "link.db").symlink_to(home / "real.db")
     linked, real = (f"sqlite:///{home}/{name}.db" for name in ("link", "real"))

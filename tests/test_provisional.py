@@ -37,13 +37,13 @@ async def cut_off(database, tmp_path, faulty: FaultyStore):
 
 @pytest.fixture
 async def other(cut_off, database):
-    """A tracker of somebody else's, who reaches the database."""
+    """A tracker of another process, which reaches the database."""
     async with structjob.Tracker(database.url, spool=False) as tracker:
         yield tracker
 
 
 async def until(condition, seconds: float = 60.0) -> None:
-    """Wait for what the engine does by itself."""
+    """Wait for what the engine does without being asked."""
     async with asyncio.timeout(seconds):
         while not await condition():
             await asyncio.sleep(0.02)
@@ -93,8 +93,8 @@ async def finish(tracker, job_id: str, word: str, **options) -> structjob.Job:
 async def test_what_began_offline_is_the_next_attempt(
     cut_off, other, database, faulty: FaultyStore
 ):
-    """It is stored with its result, its steps and its events, and what was told of the job before
-    holds on (R2, R29).
+    """It is stored with its result, its steps and its events, and the job keeps its earlier values
+    (R2, R29).
     """
     await finish(
         other, "j", "first", owner="ada", category="nightly", metadata={"vm": 1, "disk": 2}
@@ -191,8 +191,8 @@ async def test_after_what_this_process_knows(cut_off, faulty: FaultyStore):
 async def test_what_others_log_for_it_goes_along(
     cut_off, other, database, faulty: FaultyStore, way
 ):
-    """An event of another process that was told of the attempt while its number was not known
-    belongs to the same one (R4, R22).
+    """An event of another process that was logged for the attempt before its number was known
+    belongs to the same attempt (R4, R22).
     """
     await finish(other, "j", "theirs")
     async with cut_off.job("a", job_id="j", offline=True) as job:
@@ -256,8 +256,8 @@ async def test_what_others_do_meanwhile_keeps_its_number(
 
 
 async def test_two_that_begin_a_job_at_once(cut_off, other, database, faulty: FaultyStore):
-    """Where one settles what nobody knew while another starts the same, each is an attempt of its
-    own (R2).
+    """If an offline attempt is stored while another process starts the same job, each is an attempt
+    of its own (R2).
     """
     for number in range(5):
         faulty.before = StoreUnavailable("the server is gone")
@@ -364,8 +364,8 @@ async def test_a_start_whose_answer_was_lost_is_the_attempt_that_was_entered(
 
 
 async def test_a_job_that_was_cancelled_meanwhile_did_run(cut_off, other, faulty: FaultyStore):
-    """A pending job that somebody cancelled, while another who could not know of it ran it, shows
-    what came of it (R13).
+    """A pending job that was cancelled while an offline process ran it shows the outcome of that
+    run (R13).
     """
     await other.create_job("a", job_id="j", owner="ada")
     await other.flush()
@@ -447,8 +447,8 @@ async def test_a_request_to_cancel_reaches_what_began_offline(cut_off, other, fa
 async def test_what_the_database_refuses_leaves_its_neighbours(
     cut_off, other, database, faulty: FaultyStore, monkeypatch
 ):
-    """A change of state that cannot be stored is put aside; what is told with it is stored
-    (guarantee 7).
+    """A change of state that cannot be stored becomes a dead letter; the others of its batch are
+    stored (guarantee 7).
     """
     await finish(other, "j", "first")
     bad = cut_off.job("a", job_id="bad", offline=True)

@@ -97,7 +97,7 @@ def test_every_public_name_is_documented(name):
     ],
 )
 def test_every_public_method_is_documented(cls):
-    """Style: whoever reads `help()` is told what each method does."""
+    """Style: `help()` says what each method does."""
     for name, member in inspect.getmembers(cls):
         if (
             not name.startswith("_")

@@ -89,8 +89,8 @@ async def test_a_file_that_is_not_there(tmp_path):
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 async def test_a_file_that_another_user_put_there(tmp_path, suffix):
-    """In a directory where everybody may write, a database, or what SQLite reads beside it, that
-    is another user's is refused (R33).
+    """In a directory that all users may write to, a database of another user, or a file that SQLite
+    reads beside it, is refused (R33).
     """
     shared = tmp_path / "shared"
     shared.mkdir()

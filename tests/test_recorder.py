@@ -131,8 +131,8 @@ def test_a_listener_has_each_line_until_it_is_removed(recorder):
 
 
 def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
-    """faults H: with its first line it makes a directory; what it drops is recorded by itself, and
-    its parent's numbers are not its own.
+    """faults H: the first line of a child makes its directory; its drops are recorded under its own
+    numbers, not its parent's.
     """
     recorder.put(BODY, 10)
     parent, before, heard = recorder.session.session_id, recorder.spool, []

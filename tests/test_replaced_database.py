@@ -393,9 +393,7 @@ async def test_a_file_that_is_overwritten_in_place(db_path, tmp_path, caplog):
 async def test_what_goes_wrong_at_each_heartbeat_is_logged_once(
     db_path, tmp_path, caplog, monkeypatch
 ):
-    """faults 13: a fault that nobody foresaw, such as a row of a damaged file, is logged with its
-    traceback once.
-    """
+    """faults 13: an unforeseen error, such as a damaged row, is logged once, with its traceback."""
     async with structjob.Tracker(
         f"sqlite:///{db_path}", spool=tmp_path / "spool", heartbeat_interval=0.02
     ) as tracker:

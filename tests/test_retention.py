@@ -169,8 +169,8 @@ async def test_what_ended_keeps_all_below_it(tracker, database):
 
 
 async def test_jobs_that_are_each_others_parents_end_no_prune(tracker, database):
-    """A circle that somebody named as parents, with a member that never began, stays, and holds up
-    nothing (R41).
+    """Jobs that are each other's parents, one of which never began, stay, and do not stop the prune
+    (R41).
     """
     await tracker.create_job("later", job_id="a", parent="b")
     async with tracker.job("now", job_id="b", parent="a"):
@@ -739,9 +739,7 @@ async def test_two_that_prune_at_once(tracker, database, tmp_path, monkeypatch):
 
 
 async def test_one_that_waits_in_vain_says_so(tracker, database):
-    """Whoever cannot wait until another process is done is told, and nothing is deleted twice
-    (R41).
-    """
+    """A prune that cannot wait for another process raises, and nothing is deleted twice (R41)."""
     await work(tracker)
     await tracker.flush()
     holder = Lock(LOCK, tracker.session_id)
@@ -868,9 +866,7 @@ async def test_a_database_in_memory():
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_without_a_retention_nothing_is_deleted(tracker, database):
-    """A tracker that was told nothing asks what is to be kept; a wrong word deletes
-    nothing (R41).
-    """
+    """A tracker without a retention asks what to keep; a wrong value deletes nothing (R41)."""
     await work(tracker)
     with pytest.raises(InvalidArgument, match="give a Retention"):
         await tracker.prune()

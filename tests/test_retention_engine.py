@@ -1,4 +1,6 @@
-"""Retention by itself: now and then, by one process at a time, and never felt (R41, R34)."""
+"""Automatic retention: about once an hour, by one process at a time, without slowing down or
+breaking the program (R41, R34).
+"""
 
 import asyncio
 import logging
@@ -35,9 +37,7 @@ async def old(database, tmp_path):
 
 
 async def test_it_goes_by_itself(database, tmp_path, hasty):
-    """A tracker that was told how long things are kept deletes what is older, while it
-    works (R41).
-    """
+    """A tracker with a retention deletes what is older while it is open (R41)."""
     structjob.configure(console=False, strict=True)
     await old(database, tmp_path)
     async with structjob.Tracker(
@@ -103,7 +103,7 @@ async def test_one_process_an_hour(database, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_its_faults_are_told_once(database, tmp_path, hasty, caplog, monkeypatch):
-    """What goes wrong with it is a warning, once, and nobody else's business (R41)."""
+    """An error of the retention is logged as one warning, and raised nowhere (R41)."""
     structjob.configure(console=False)
     await old(database, tmp_path)
     (tmp_path / "file").touch()

@@ -302,7 +302,7 @@ async def test_a_cancellation_between_two_tries_is_told(any_tracker):
     "policy", [None, tenacity.AsyncRetrying(retry=tenacity.retry_if_not_exception_type(ValueError))]
 )
 async def test_a_cancelled_try_is_not_tried_again(tracker, policy):
-    """R9: a cancellation is nobody's to swallow, whatever the policy says."""
+    """R9: a cancellation is never swallowed, whatever the policy says."""
     with pytest.raises(asyncio.CancelledError):
         async with tracker.job("backup") as job:
             async for attempt in job.retrying("upload", policy):
@@ -577,7 +577,9 @@ async def test_the_next_attempt_does_not_need_the_database(tracker, monkeypatch)
 
 
 async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
-    """R14: with an idempotency key each try is told of the same job, and opens no attempt at it."""
+    """R14: with an idempotency key that another start holds, each try gets that job, and opens no
+    attempt of it.
+    """
     async with tracker.job("nightly", idempotency_key="monday") as holder:
         with pytest.raises(Refused):
             async for attempt in tracker.retrying(

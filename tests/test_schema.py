@@ -1,5 +1,5 @@
-"""The tables: made by whoever comes first, once; the same whichever way they are made; never
-touched when they are not ours.
+"""The tables: made by the first process, once; the same in whichever way they are made; never
+touched if they are not structjob's.
 """
 
 import concurrent.futures
@@ -185,7 +185,7 @@ def test_what_an_application_keeps_beside_ours_is_left_alone(engine):
 
 @pytest.mark.slow
 def test_eight_processes_open_one_new_file_at_once(tmp_path):
-    """Whoever comes second waits for the first and finds the tables ready; nobody fails (R6)."""
+    """The second process waits for the first and finds the tables ready; none fails (R6)."""
     context = multiprocessing.get_context("spawn")
     with (
         context.Manager() as manager,
@@ -255,7 +255,7 @@ def test_a_newer_database_is_refused(engine):
 
 
 def test_a_revision_that_is_not_ours_is_refused(engine):
-    """A version table that somebody else wrote is not built upon."""
+    """A version table of another program is not upgraded."""
     with prepared(engine).begin() as connection:
         connection.exec_driver_sql(
             f"UPDATE {migrations.VERSION_TABLE} SET version_num = 'ae1027a6acf'"
@@ -355,7 +355,7 @@ def test_an_older_sqlite_file_is_upgraded_by_a_command_that_reads(tmp_path, engi
 
 
 def test_an_older_sqlite_file_is_upgraded_where_it_stands(engine, monkeypatch):
-    """On SQLite the upgrade happens by itself at the next start, and old rows stay (R6)."""
+    """On SQLite the next start upgrades the tables automatically, and old rows stay (R6)."""
     with prepared(engine).begin() as connection:
         connection.execute(
             jobs.insert().values(
@@ -385,8 +385,8 @@ def test_an_older_server_waits_for_its_operator(engine, monkeypatch):
 
 
 def test_the_lock_is_waited_for_only_so_long(tmp_path, engine, monkeypatch):
-    """If somebody holds the file for a minute, the start fails with a message that says what it
-    waited for.
+    """If another process holds the file for a minute, the start fails with a message that says what
+    it waited for.
     """
     monkeypatch.setattr(migrations, "LOCK_TIMEOUT", 0)
     with closing(sqlite3.connect(tmp_path / "jobs.db", isolation_level=None)) as holder, holder:
@@ -399,7 +399,7 @@ def test_the_lock_is_waited_for_only_so_long(tmp_path, engine, monkeypatch):
 
 
 def test_a_transaction_of_the_caller_is_not_ended_for_him(engine):
-    """prepare commits; called inside somebody's transaction it refuses instead."""
+    """prepare commits; inside the caller's transaction it refuses instead."""
     with engine.begin() as connection:
         connection.exec_driver_sql("SELECT 1")
         with pytest.raises(InvalidArgument, match="transaction"):
@@ -474,7 +474,7 @@ def test_ids_differ_by_case_and_trailing_blanks(engine):
 
 
 def test_log_ids_are_never_given_out_twice(engine):
-    """Whoever reads "id > last" misses nothing after the newest events were deleted (R4)."""
+    """A query for "id > last" misses nothing after the newest events were deleted (R4)."""
     row = {
         "session_id": 1,
         "ts": datetime.now(UTC),

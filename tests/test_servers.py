@@ -112,7 +112,9 @@ async def test_a_missing_table(database, tmp_path):
 
 @SERVERS
 async def test_a_user_without_rights(database, tmp_path):
-    """A user who may not create tables is told who has to, and what a tracker needs (R29)."""
+    """The error of a user who may not create tables says who has to, and which rights a tracker
+    needs (R29).
+    """
     name = f"weak_{database.url.rpartition('_')[2][:12]}"
     async with bare(database.kind, tmp_path) as own:
         schema = parse(own.url).database
@@ -269,7 +271,7 @@ async def test_a_batch_of_events_asks_little(database):
 @SERVERS
 @pytest.mark.parametrize("answered", [False, True], ids=["before", "after"])
 async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
-    """The batch is repeated at once, whether the server stored it or not: nobody hears of it, and
+    """The batch is repeated at once, whether the server stored it or not: no warning is logged, and
     it is stored once (R29).
     """
     async with behind_proxy(database) as (proxy, store):
@@ -367,8 +369,8 @@ async def test_a_connection_that_is_cut_in_a_transaction(database):
 
 @SERVERS
 async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
-    """Somebody's long transaction holds a row: the store says so after its time limit and works
-    when the row is free (R29).
+    """The long transaction of another program holds a row: the store says so after its time limit
+    and works when the row is free (R29).
     """
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 1.0)
     async with opened(database) as store:
@@ -389,8 +391,8 @@ async def test_a_locked_table_is_given_up_in_time(database, monkeypatch):
 @SERVERS
 async def test_a_slow_server_is_given_less_at_a_time(database, tmp_path, monkeypatch):
     """A server that would take longer for a batch than a transaction may take gets it in parts,
-    small at first, and larger ones when it turns out faster; nobody hears of it, and all is stored,
-    once and in order (R29).
+    small at first, and larger ones when it turns out faster; no warning is logged, and all is
+    stored, once and in order (R29).
     """
     monkeypatch.setattr(server, "WRITE_TIMEOUT", 2.0)
     monkeypatch.setattr(batch_sizer, "LONG", 0.1)
@@ -534,8 +536,8 @@ async def test_a_frozen_server(private, monkeypatch, tmp_path):
 
 @pytest.mark.slow
 async def test_a_restarted_server(private, tmp_path):
-    """A tracker outlives its server's restart: what was logged meanwhile is stored once, and nobody
-    is told but by one message (R29).
+    """A tracker survives the restart of its server: events logged meanwhile are stored once, with
+    one warning only (R29).
     """
     structjob.configure(console=False)
     async with structjob.Tracker(private.url(), spool=tmp_path / "spool") as tracker:

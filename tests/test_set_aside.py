@@ -1,4 +1,4 @@
-"""One directory that cannot be delivered keeps nobody from the others, nor from storing and
+"""A directory that cannot be delivered does not prevent the delivery of others, nor storing and
 reading.
 """
 

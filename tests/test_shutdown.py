@@ -225,7 +225,9 @@ async def test_three_event_loops_use_one_tracker(db_url):
 
 
 async def test_a_tracker_closed_from_another_loop(db_url):
-    """Guarantee 6: whoever closes it, it ends within the timeout and stores what there is."""
+    """Guarantee 6: from whichever loop it is closed, it ends within the timeout and stores what
+    there is.
+    """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(db_url).open()
     async with tracker.job("a"):
@@ -259,8 +261,8 @@ async def test_the_loop_of_a_tracker_is_gone(db_url):
 
 
 async def test_a_tracker_whose_loop_is_closed_says_so(database, tmp_path):
-    """R29, guarantee 6: nobody waits for what cannot be done any more; closing it stores what
-    waits, or leaves that to the next tracker.
+    """R29, guarantee 6: calls that can no longer succeed return at once; closing stores what waits,
+    or leaves it to the next tracker.
     """
     child = run(
         """

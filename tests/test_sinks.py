@@ -1,4 +1,6 @@
-"""The file sink: JSON lines, safe, private, rotated; also when somebody else rotates (R32)."""
+"""The file sink: JSON lines, safe, private, rotated; also if another program rotates the file
+(R32).
+"""
 
 import gzip
 import itertools
@@ -328,7 +330,7 @@ def test_a_path_that_cannot_be_written_is_named(tmp_path, path):
 
 
 def test_a_closed_sink_is_a_counted_fault(tmp_path):
-    """Guarantee 3: writing after the end is felt by nobody, and never lands in another's file."""
+    """Guarantee 3: writing after the end raises nothing, and never lands in another file."""
     sink = FileSink(tmp_path / "app.jsonl")
     structjob.configure(console=False, file=sink)
     sink.close()
@@ -363,7 +365,7 @@ signal.setitimer(signal.ITIMER_REAL, 0)
 
 async def test_own_sinks_see_what_is_written(tracker):
     """R27: a sink's record holds level, message, attributes, ids, logger, time and the line,
-    redacted; changing it harms nobody.
+    redacted; changing it has no effect elsewhere.
     """
     seen = []
 
@@ -401,8 +403,8 @@ async def test_own_sinks_see_what_is_written(tracker):
 
 
 def test_a_file_that_cannot_be_moved_away_grows(tmp_path, monkeypatch):
-    """R32: where the directory is somebody else's, no line is lost for the file being due; the
-    fault is counted.
+    """R32: if the directory belongs to another user, a file that is due for rotation loses no line;
+    the fault is counted.
     """
     structjob.configure(
         console=False, file=FileSink(tmp_path / "app.jsonl", max_bytes=500), stdlib=False

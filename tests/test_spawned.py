@@ -61,9 +61,9 @@ if __name__ == "__main__":
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["spawn", "forkserver", "process", "environment"])
 def test_a_worker_without_a_tracker_says_once_that_nothing_is_stored(tmp_path, db_url, how):
-    """faults 0.5: at the first event that belongs to a job, in each kind of process that inherits
-    no tracker; not once for each event. A worker that is told of its job by its environment alone
-    says so, too; the program itself, which logs before its tracker opens, does not.
+    """faults 0.5: one warning, at the first event that belongs to a job, in each kind of process
+    that inherits no tracker. A worker that has its job from its environment alone warns, too; the
+    program itself, which logs before its tracker opens, does not.
     """
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)

@@ -312,9 +312,7 @@ def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
 
 
 def test_a_lane_outlives_its_directory(tmp_path):
-    """If somebody deletes the directory of a living program, what it logs is still delivered while
-    it lives.
-    """
+    """The directory of a live program is deleted: its events are still delivered while it lives."""
     directory = tmp_path / "spool"
     directory.mkdir()
     queue = DiskQueue(directory, "events", writable=True)
@@ -491,7 +489,7 @@ def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
 
 
 def test_a_position_in_an_orphan_includes_what_was_not_read_yet(tmp_path):
-    """faults H: whoever waits for an orphan to be delivered waits for all of its files."""
+    """faults H: waiting for the delivery of an adopted spool means waiting for all of its files."""
     for number in (1, 2):
         (tmp_path / f"events-{number:06}.jsonl").write_bytes(line(number))
     queue = orphan(tmp_path)
@@ -721,8 +719,8 @@ def forked(directory: Path, *, overflow: str = "drop_newest") -> tuple[DiskQueue
 def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_it(
     tmp_path, monkeypatch
 ):
-    """faults H: nobody acknowledges anything in a child; it sees on disk that there is room again,
-    and drops nothing from then on.
+    """faults H: a child acknowledges nothing; it sees on disk that there is room again, and drops
+    nothing from then on.
     """
     monkeypatch.setattr(spool_module, "SETTLE", 0.0)
     child, parent = forked(tmp_path)

@@ -285,7 +285,7 @@ async def test_a_gap_is_recorded_once(store, database):
 
 
 async def test_a_claim_opens_the_next_attempt(store):
-    """An id that is known opens attempt after attempt, and what was told before holds on (R13,
+    """Each claim of a known id opens its next attempt, and the job keeps its earlier values (R13,
     R14).
     """
     assert await store.claim(claim_row("j", owner="ada", metadata={"a": 1})) == (None, 1)
@@ -406,8 +406,8 @@ async def test_ending_a_session_explains_its_holes(store):
 
 
 async def test_what_a_dead_session_left_running_is_crashed(store):
-    """The job, its attempt and its open steps; what is told of it is stored in the same
-    transaction, and only once (R11).
+    """The job, its attempt and its open steps are crashed; the events about it are stored in the
+    same transaction, and only once (R11).
     """
     other = job(1, "theirs")
     await store.write(Write(2, b"", other))
@@ -586,8 +586,8 @@ async def test_many_writers_at_once(database):
 
 
 async def test_a_store_that_is_cancelled_goes_on(store):
-    """Whoever gives up waiting is free at once, and the next call works (traps: drivers that hang
-    when they are cancelled).
+    """A cancelled caller is free at once, and the next call works (traps: drivers that hang when
+    they are cancelled).
     """
     for _ in range(3):
         task = asyncio.create_task(store.write(Write(1, events(*range(1, 2000)))))
@@ -665,7 +665,7 @@ async def test_the_tables_in_code_are_the_tables_in_the_database(bare_database):
 
 
 async def test_ten_stores_open_one_new_database_at_once(bare_database):
-    """Whoever comes second waits for the first and finds the tables ready (R6)."""
+    """The second store waits for the first and finds the tables ready (R6)."""
     stores = [make_store(bare_database.url, {}) for _ in range(10)]
     try:
         await asyncio.gather(*(store.open() for store in stores))
@@ -779,7 +779,7 @@ async def test_the_command_line_makes_no_tables_to_read(bare_database, tmp_path)
 
 
 async def test_a_claim_at_a_closed_store_is_refused(database):
-    """A store that is not open says so instead of opening by itself."""
+    """A store that is not open raises instead of opening automatically."""
     async with opened(database) as store:
         pass
     with pytest.raises(StoreUnavailable, match="closed"):

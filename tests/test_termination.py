@@ -361,8 +361,8 @@ async def test_the_handler_is_there_while_a_tracker_is_open(db_url):
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_anothers_handler_has_precedence(db_url, when):
-    """R34: whoever handled SIGTERM before we came, or does later, goes on to do so, and nothing of
-    ours happens.
+    """R34: a handler of SIGTERM that was set before or is set later stays in charge, and structjob
+    does nothing.
     """
     called = []
 

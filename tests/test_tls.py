@@ -204,8 +204,8 @@ async def refused(url):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_that_demands_tls(server):
-    """Every spelling connects; without one the server's demand is told as that, with what to add
-    (faults 58).
+    """Every spelling connects; without one the error says that the server demands TLS, and what to
+    add (faults 58).
     """
     ca = server.certificates / "ca.pem"
     verified = (
@@ -228,9 +228,7 @@ async def test_a_server_that_demands_tls(server):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_that_demands_a_certificate(server):
-    """A user's certificate is sent; where there is none, it is named as what is missing (faults
-    58).
-    """
+    """A user's certificate is sent; without one the error names it as missing (faults 58)."""
     own = f"sslcert={server.certificates}/client.pem&sslkey={server.certificates}/client.key"
     async with opened(None, f"{server.url(user='cert')}?{own}"):
         pass
@@ -247,8 +245,8 @@ async def test_a_server_that_demands_a_certificate(server):
 @pytest.mark.slow
 @SERVERS
 async def test_a_server_of_another_authority(server, tmp_path):
-    """A certificate that cannot be verified is told with the option that names its authority
-    (faults 58).
+    """The error of a certificate that cannot be verified names the option for its authority (faults
+    58).
     """
     make_certificates(tmp_path)
     told = await refused(

@@ -68,7 +68,7 @@ async def test_urls_of_every_form_open(tmp_path, monkeypatch):
 
 
 async def test_the_database_is_private(db_url, db_path):
-    """Traps: SQLite would create it for everybody to read."""
+    """Traps: SQLite would create it readable for all users."""
     async with Tracker(db_url) as tracker:
         log.info("x")
         await tracker.flush()
@@ -181,7 +181,7 @@ def threads():
 
 
 def join_workers():
-    """Wait until the workers' threads, which end by themselves, have ended."""
+    """Wait until the workers' threads have ended."""
     for thread in threading.enumerate():
         if thread.name.startswith("structjob"):
             thread.join(10)
@@ -272,7 +272,7 @@ def test_a_database_that_will_not_do_is_refused_and_nothing_is_left(name, tmp_pa
 
 
 async def test_an_unusable_spool_is_refused_and_nothing_is_left(tmp_path):
-    """Bad input: a file in the spool's place; the database is let go of."""
+    """Bad input: a file in the spool's place; the database is closed again."""
     (tmp_path / "spool").write_text("mine")
     tracker = Tracker(f"sqlite:///{tmp_path}/jobs.db", spool=tmp_path / "spool")
     with pytest.raises(

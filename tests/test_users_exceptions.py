@@ -208,8 +208,8 @@ async def test_nothing_of_ours_is_in_it(tracker):
 
 
 async def test_logging_it_keeps_nothing_alive(tracker):
-    """faults A.5: what the frames of a logged exception hold is freed as soon as the user lets go
-    of it.
+    """faults A.5: the variables in the frames of a logged exception are freed as soon as the user
+    drops it.
     """
 
     class Held:

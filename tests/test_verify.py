@@ -161,8 +161,8 @@ async def test_a_live_session_is_not_accused(store):
     ],
 )
 async def test_a_vanished_process_leaves_an_unknown_tail(store, values):
-    """Without an end and without a heartbeat nobody knows the last number, so it is never called
-    complete (R11).
+    """Without an end and without a heartbeat the last number is unknown, so the session is never
+    called complete (R11).
     """
     await store.session(1, 3, seqs=(1, 2, 3), ended_at=None, end_reason=None, **values)
     assert (await store.one()).status is SessionState.UNKNOWN_TAIL
@@ -172,8 +172,8 @@ async def test_a_vanished_process_leaves_an_unknown_tail(store, values):
 
 @pytest.mark.parametrize("reason", PRESUMED)
 async def test_a_spool_that_nobody_saw_leaves_an_unknown_tail(store, reason):
-    """A session that was ended for a dead process whose spool nobody has seen is not called
-    complete either (R11).
+    """A session that was ended for a dead process whose spool was not seen is not called complete
+    either (R11).
     """
     await store.session(1, 3, seqs=(1, 2, 3), end_reason=reason)
     assert (await store.one()).status is SessionState.UNKNOWN_TAIL

@@ -1,4 +1,4 @@
-"""Live streams: every line once, however the connection fares."""
+"""Live streams: every line once, whatever happens to the connection."""
 
 from __future__ import annotations
 
