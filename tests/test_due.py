@@ -11,7 +11,7 @@ from sqlalchemy import create_engine, select
 
 from structjob import Retention
 from structjob.retention.due import Due, Plan, planned
-from structjob.store.tables import dead_letters, jobs, logs, metadata, sessions
+from structjob.store.tables import dead_letters, gaps, jobs, logs, metadata, sessions
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 EDGE = NOW - timedelta(days=30)
@@ -80,11 +80,12 @@ def test_an_event_is_due_when_it_is_older_than_its_age(connection):
         {"ts": EDGE}, {"ts": EDGE - TICK}, {"ts": OLD, "level": "error"}, {"ts": OLD, "type": "job", "job_id": "a"},
         {"ts": warned, "level": "warning"}, {"ts": warned - TICK, "level": "warning"},
         {"ts": OLD, "level": "warning", "type": "job", "job_id": "a"},
+        {"ts": OLD, "type": "job", "job_id": "a"},
     )  # fmt: skip
     assert [numbers(connection, condition) for condition in due.events()] == [[6, 7], [2]]
-    assert numbers(connection, due.not_by_level()) == [1, 2, 3, 4, 5]
+    assert numbers(connection, due.not_by_level()) == [1, 2, 3, 4, 5, 8]
     assert [numbers(connection, condition) for condition in NEVER.events()] == [[6, 7]]
-    assert numbers(connection, DUE.not_by_level()) == [1, 2, 3, 4, 5, 6, 7]
+    assert numbers(connection, DUE.not_by_level()) == [1, 2, 3, 4, 5, 6, 7, 8]
 
 
 def test_an_event_of_a_job_that_is_gone_is_due_once_its_row_would_be_there(connection):
@@ -123,6 +124,60 @@ def test_dead_letters_and_sessions_of_exactly_that_age_are_kept(connection):
     assert numbers(connection, DUE.dead_letters(), dead_letters.c.seq) == [1]
     assert numbers(connection, DUE.sessions(), sessions.c.session_id) == [11]
     assert NEVER.dead_letters() is NEVER.sessions() is NEVER.before is None
+
+
+@pytest.mark.parametrize(
+    ("last_seq", "given_up", "due"),
+    [
+        (0, [], True),
+        (5, [], False),
+        (5, [(1, 5, "pruned")], True),
+        (5, [(1, 9, "pruned")], True),
+        (5, [(1, 4, "pruned")], False),
+        (5, [(2, 5, "pruned")], False),
+        (5, [(1, 5, "queue_full")], False),
+        (5, [(1, 5, "pruned"), (7, 8, "pruned")], False),
+        (0, [(1, 1, "queue_full")], False),
+    ],
+)
+def test_a_session_is_due_if_its_own_numbers_were_pruned(connection, last_seq, given_up, due):
+    """faults H: all of them, and no other was lost; what another session lost or had pruned decides
+    nothing.
+    """
+    others = {2: (5, [(1, 5, "pruned")]), 3: (5, [(1, 5, "queue_full")]), 4: (5, [])}
+    for number, (last, rows) in {**others, 1: (last_seq, given_up)}.items():
+        connection.execute(
+            sessions.insert().values(
+                session_id=number, host="h", pid=1, started_at=OLD, ended_at=OLD, last_seq=last
+            )
+        )
+        for first, final, reason in rows:
+            connection.execute(
+                gaps.insert().values(
+                    session_id=number, first_seq=first, last_seq=final, reason=reason
+                )
+            )
+    assert numbers(connection, DUE.sessions(), sessions.c.session_id) == ([1, 2] if due else [2])
+
+
+@pytest.mark.parametrize("what", ["event", "job", "dead letter"])
+def test_a_session_that_something_belongs_to_is_kept(connection, what):
+    """faults H: while it is there; other sessions are due."""
+    for number in (1, 2):
+        connection.execute(
+            sessions.insert().values(
+                session_id=number, host="h", pid=1, started_at=OLD, ended_at=OLD, last_seq=0
+            )
+        )
+    if what == "event":
+        events(connection, {"ts": NOW})
+    elif what == "job":
+        job(connection, "a")
+    else:
+        connection.execute(
+            dead_letters.insert().values(session_id=1, seq=1, reason="refused", ts=NOW)
+        )
+    assert numbers(connection, DUE.sessions(), sessions.c.session_id) == [2]
 
 
 def test_a_job_is_due_by_itself_unless_something_above_it_has_ended(connection):

@@ -754,3 +754,32 @@ def test_a_directory_of_spools_that_cannot_be_read_has_none(root, monkeypatch):
 
     monkeypatch.setattr(spool_directory.os, "listdir", refuse)
     assert spool_directory.directories(root) == []
+
+
+def test_changes_of_state_of_another_process_are_verified(root):
+    """faults H: a record that was hit is left out, as with events."""
+    spool = SessionSpool.create(root, Session())
+    for number in (1, 2):
+        spool.states.append(seal_state(b'{"id":"a"', number), number)
+    spool.close()
+    (file,) = spool.directory.glob("states-*")
+    file.write_bytes(file.read_bytes().replace(b'"a"', b'"b"', 1))
+    (adopted,) = adopt(root, set())
+    batch = adopted.states.read(1 << 20, 10)
+    assert (batch.count, adopted.states.damaged) == (1, 1)
+    adopted.close()
+
+
+def test_what_cannot_be_swept_away_is_left_for_the_next_time(root, monkeypatch):
+    """faults H: and nothing stays open."""
+    (root / ".4711").mkdir(parents=True)
+    os.utime(root / ".4711", (0, 0))
+    before = set(os.listdir("/proc/self/fd"))
+
+    def rmtree(path, ignore_errors=False):
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty")
+
+    monkeypatch.setattr(spool_directory.shutil, "rmtree", rmtree)
+    spool_directory.sweep(root)
+    assert set(os.listdir("/proc/self/fd")) == before

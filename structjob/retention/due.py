@@ -242,13 +242,9 @@ class Due:
         if self.before is None:
             return None
         mine = gaps.c.session_id == sessions.c.session_id
-        whole = exists().where(
-            mine,
-            gaps.c.first_seq == 1,
-            gaps.c.last_seq >= sessions.c.last_seq,
-            gaps.c.reason == PRUNED,
-        )
         more = exists().where(mine, or_(gaps.c.first_seq != 1, gaps.c.reason != PRUNED))
+        # without `more` its only row says which numbers were pruned, from 1 on
+        whole = exists().where(mine, gaps.c.last_seq >= sessions.c.last_seq)
         return and_(
             sessions.c.ended_at < _moment(self.before),
             ~exists().where(logs.c.session_id == sessions.c.session_id),
