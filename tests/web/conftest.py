@@ -37,13 +37,15 @@ def serve(url: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
         stderr=subprocess.DEVNULL,
     )
     address = f"http://127.0.0.1:{port}/"
-    for _ in range(300):
+    end = time.monotonic() + 120
+    while time.monotonic() < end:
         try:
             with urllib.request.urlopen(f"{address}api/v1/health", timeout=5):
                 return server, address
         except OSError:
             assert server.poll() is None, "the server ended"
             time.sleep(0.05)  # a process starts: there is nothing to wait on but its port
+    stop(server)
     raise AssertionError("the server did not start")
 
 
