@@ -521,7 +521,7 @@ class Recorder:
         if self.open_child():
             self._append_child(line, number)
         else:
-            self.keep(self.fallback, line, number)
+            self.take_late(self.fallback, line, number)
 
     def _append_child(self, line: bytes, number: int) -> None:
         """Append, and also do the work of an engine, because no engine runs here."""
@@ -531,8 +531,8 @@ class Recorder:
             self.account()
         self._catch_up()
 
-    def keep(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
-        """Keep a line that came while the directory was being created."""
+    def take_late(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
+        """Take a line that came while the directory was being created."""
         fallback.append(line, number)
         if self.spool is not None:
             self._catch_up()
@@ -613,7 +613,7 @@ class _FirstState(MemoryQueue):
         if recorder.open_child():
             recorder.states.append(line, number)
         else:
-            recorder.keep(recorder.fallback_states, line, number)
+            recorder.take_late(recorder.fallback_states, line, number)
 
 
 def _nothing() -> None:
