@@ -177,7 +177,7 @@ def test_no_database_at_all(shell: Shell) -> None:
 
 
 def test_dead_letters_are_counted(shell: Shell) -> None:
-    """What was put aside is told of, and where it is (R49)."""
+    """Dead letters are counted, and their table is named (R49)."""
     execute(
         shell,
         "INSERT INTO structjob_dead_letters (session_id, seq, reason, error, payload, ts) "
@@ -324,9 +324,7 @@ def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch
 
 @pytest.mark.slow
 def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
-    """Who finds "database is locked" in a log is told that it is so, and how to find the program
-    (R49).
-    """
+    """A held lock is a finding: "database is locked", and how to find the program (R49)."""
     with closing(
         sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
     ) as connection:
@@ -518,8 +516,8 @@ def test_a_server_that_does_not_answer(shell: Shell) -> None:
 
 @pytest.mark.parametrize("scheme", ["postgresql", "mariadb"])
 def test_a_server_that_says_nothing_is_soon_given_up(scheme: str, monkeypatch) -> None:
-    """Reading and looking wait for one that takes connections, and answers nobody, as long as for
-    any transaction (R49).
+    """A server that accepts connections and never answers is given up after the time limit of a
+    transaction, by doctor and by reading commands (R49).
     """
 
     async def read(database: Database) -> None:
@@ -610,8 +608,8 @@ def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
 @pytest.mark.faults
 @pytest.mark.parametrize(("kind", "megabytes"), [("mariadb", 200), ("postgresql", 120)])
 def test_a_server_whose_disk_is_full(shell: Shell, kind: str, megabytes: int) -> None:
-    """faults 55: a server that answers and has no room is a problem, in its own words; once there
-    is room it is none.
+    """faults 55: a server that answers but has a full disk is a problem, in the server's words;
+    with room again there is no problem.
     """
     directory = Path(tempfile.mkdtemp(prefix="structjob-"))
     directory.chmod(0o711)  # its own user must get through

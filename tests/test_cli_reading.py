@@ -232,9 +232,7 @@ def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
 def test_watch_in_a_pipe_is_a_line_for_each_change(
     live: Shell, writer: subprocess.Popen[bytes]
 ) -> None:
-    """Where nobody looks at it, a line says what changed, whole ids and all, until it is told to
-    end (R49).
-    """
+    """In a pipe, one line says what changed, with whole ids, until the command is ended (R49)."""
     watch = live.start("--db", "live.db", "jobs", "--watch")
     assert watch.stdout is not None
     assert watch.stdout.readline().split()[:3] == [b"ID", b"OPERATION", b"STATUS"]
@@ -630,7 +628,7 @@ def test_a_killed_program_is_seen_as_crashed_with_every_line(
 def test_reading_does_not_disturb_a_live_program(
     live: Shell, writer: subprocess.Popen[bytes]
 ) -> None:
-    """A job whose process lives stays running, whoever looks at it (R11)."""
+    """A job whose process lives stays running while other processes read (R11)."""
     tell(writer, "alive")
     assert live.json("--db", "live.db", "jobs")[0]["status"] == "running"
     done = live.run("--db", "live.db", "show", "watched-1")

@@ -450,11 +450,11 @@ async def test_a_thread_wakes_an_idle_engine(db_path, tracker):
 
 
 class Held:
-    """A store whose transactions wait until they are let go.
+    """A store whose transactions wait until the test releases them.
 
     Attributes:
         entered: Set once one has come.
-        go_on: Set to let all go.
+        go_on: Set to release all of them.
         batches: How many events each had.
     """
 

@@ -53,7 +53,7 @@ def occurrence(
 
 
 def history(seed):
-    """Return occurrences of some errors, and events that are none."""
+    """Return occurrences of some errors, and events that are no errors."""
     chance = random.Random(seed)
     rows = []
     for seq in range(1, 300):
@@ -209,8 +209,8 @@ async def test_errors_are_counted_by_type_step_and_operation(store, seed):
 
 
 async def test_a_type_that_is_no_text_is_none(store, found):
-    """An error whose `error_type` somebody made a number or null of is counted under its level,
-    wherever it is stored (R39).
+    """An error whose `error_type` is a number or null is counted under its level, wherever it is
+    stored (R39).
     """
     kinds = ("timeout", "Timeout", "Timeout ", None, 5, True, {"a": 1}, "")
     await store.add(
@@ -424,8 +424,8 @@ async def only(tracker):
 
 
 async def test_an_exception_that_passes_through_is_one_occurrence(any_tracker):
-    """Logged, raised through two steps, a child job, its parent: once, where it was told of first
-    (R39).
+    """An exception that is logged and passes through two steps, a child job and its parent counts
+    once, at its first report (R39).
     """
     for _ in range(2):
         with pytest.raises(ValueError, match="bad"):
@@ -462,7 +462,7 @@ async def test_an_exception_that_passes_through_is_one_occurrence(any_tracker):
 
 
 async def test_what_is_not_recorded_is_no_occurrence(tracker):
-    """An exception that was told of below the database's level first is counted where it fails the
+    """An exception that was first logged below the database's level is counted where it fails the
     step (R39).
     """
     with pytest.raises(ValueError, match="bad"):
@@ -644,7 +644,7 @@ async def test_a_setup_of_ones_own_has_the_same_groups(tracker):
 
 
 async def test_a_job_that_is_ended_as_failed_is_in_the_error_reports(any_tracker):
-    """faults 25: a failure for which nobody gave an error, too."""
+    """faults 25: a failure without an error is in the error reports, too."""
     job = await any_tracker.create_job("copy")
     await job.start()
     await job.end("failed")

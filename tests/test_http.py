@@ -146,7 +146,7 @@ async def test_headers_of_the_caller_are_kept(tracker, service, kind):
     ],
 )
 async def test_only_chosen_hosts_get_the_ids(tracker, service, kind, hosts, sent):
-    """R22: ids say something of a system, and not everybody is to know it."""
+    """R22: ids reveal something of a system, so only the chosen hosts get them."""
     async with tracker.job("caller"):
         arrived = await Asking(kind, hosts).get(f"http://127.0.0.1:{service.port}/")
     assert bool(arrived) is sent

@@ -133,7 +133,7 @@ async def test_the_first_example_of_the_documentation_works_as_written(tmp_path,
 
 
 async def test_every_field_of_a_job_is_stored(any_tracker):
-    """R1: what was told at the start, and what was found out until the end."""
+    """R1: the values that are given at the start, and those that are set until the end."""
     async with any_tracker.job(
         "op",
         job_type="t",
@@ -565,7 +565,7 @@ async def test_entering_a_known_id_again_is_the_next_attempt(any_tracker):
 
 
 async def test_a_pending_job_is_started_later_even_by_another_tracker(database, tmp_path):
-    """R13: created now, started by whoever has its id."""
+    """R13: a pending job can be started later by any tracker that has its id."""
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
         pending = await tracker.create_job("later", owner="ada", metadata={"n": 1})
@@ -617,8 +617,8 @@ asyncio.run(main())
 
 
 async def test_a_pending_job_is_started_by_another_process(any_tracker, database, live, tmp_path):
-    """R13: on each database: who has its id starts it, with what was told of it; the process that
-    created it sees it done.
+    """R13: on each database: another process starts the job by its id, with the values given at its
+    creation; the process that created it sees it completed.
     """
     pending = await any_tracker.create_job("later", metadata={"n": 1})
     await asyncio.to_thread(live.python, STARTER, database.url, str(tmp_path / "other"), pending.id)
@@ -681,8 +681,8 @@ async def test_the_first_start_with_an_idempotency_key_wins(any_tracker):
 
 
 async def test_a_job_is_made_once_with_an_idempotency_key(any_tracker, database, tmp_path):
-    """R13, R14: whoever makes it again, another process too, is shown the first one's pending job,
-    which keeps what was told of it.
+    """R13, R14: a second creation, in any process, returns the first pending job with its own
+    values.
     """
     first = await any_tracker.create_job("charge", idempotency_key="k", metadata={"amount": 100})
     async with structjob.Tracker(database.url, spool=tmp_path / "other") as other:

@@ -176,7 +176,7 @@ async def test_another_program_replaces_the_stream_meanwhile(tracker):
 
 
 async def test_bare_threads_are_not_captured(tracker, capsys):
-    """R31: a thread that carries no context belongs to nobody; it prints as ever."""
+    """R31: the output of a thread without a context belongs to no job; it is printed as usual."""
     async with tracker.job("threads") as job:
         with job.capture_output(echo=False):
             thread = threading.Thread(target=print, args=("loose",))

@@ -139,7 +139,7 @@ def test_the_outcome_is_the_exit_code(shell, ending, code):
 
 
 def test_who_cancels_can_be_named(shell):
-    """api.md 1.10: `structjob cancel --by`, for scripts that act for somebody else."""
+    """api.md 1.10: `structjob cancel --by`, for scripts that act for a person."""
 
     async def pending():
         async with structjob.Tracker(shell.directory / "structjob.db") as tracker:

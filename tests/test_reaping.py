@@ -99,7 +99,7 @@ def rows(path, query: str) -> list[tuple]:
 
 
 async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url):
-    """On the same host nobody waits for a lease: there is no such process (R11)."""
+    """On the same host no lease is waited for: the process does not exist (R11)."""
     program = Program(db_url)
     job_id = await program.line()
     program.kill()
@@ -330,7 +330,9 @@ async def test_a_sink_is_shown_a_presumption_when_it_is_committed(db_path, watch
 
 
 async def test_a_job_crashed_when_its_process_last_gave_a_sign_of_life(db_path, watcher, stranger):
-    """Not when somebody came to find out: an hour later, it may be (R11)."""
+    """The time of the crash is the last sign of life, not the time when it was found, which may be
+    an hour later (R11).
+    """
     beat = "2026-01-01 10:00:00.000000"
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
         connection.execute(
@@ -421,8 +423,8 @@ async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(
 
 
 async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, faulty):
-    """While nobody reached the database every heartbeat stood still: the watch begins
-    anew (R11).
+    """While this process could not reach the database no heartbeat was seen, so the observation
+    begins anew (R11).
     """
     await watcher.watch(50)
     faulty.before = StoreUnavailable("away")
@@ -436,8 +438,8 @@ async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, 
 
 
 async def test_a_pause_of_ones_own_proves_nothing(db_path, watcher, stranger):
-    """Whoever was stopped for a day does not know whether the database could be reached meanwhile
-    (R11).
+    """A process that was stopped for a day does not know whether others could reach the database
+    meanwhile (R11).
     """
     await watcher.watch(10)
     watcher.now += 86_400
@@ -449,7 +451,7 @@ async def test_a_pause_of_ones_own_proves_nothing(db_path, watcher, stranger):
 async def test_clocks_that_are_wrong_by_a_day_do_no_harm(
     db_path, watcher, stranger, monkeypatch, days
 ):
-    """Nobody's wall clock is compared with anybody's (R11)."""
+    """Wall clocks of different hosts are never compared (R11)."""
     store, session = stranger
     with contextlib.closing(sqlite3.connect(db_path, isolation_level=None)) as connection:
         connection.execute(
@@ -466,7 +468,7 @@ async def test_clocks_that_are_wrong_by_a_day_do_no_harm(
 
 
 async def test_ten_that_reap_at_once_reap_once(db_path, db_url, watcher, stranger):
-    """The database lets one of them through, and the crash is told once (R11)."""
+    """The database lets one of them through, and the crash is recorded once (R11)."""
     _, session = stranger
     stores = [make_store(db_url, {}) for _ in range(10)]
     for store in stores:
@@ -522,7 +524,7 @@ async def test_a_beat_in_the_last_moment_saves(db_path, watcher, stranger):
 
 
 async def test_a_session_that_closed_is_not_called_back(db_path, db_url, stranger):
-    """What ended by itself stays so, whoever believes it to live (R11)."""
+    """A session that was closed stays closed, even if it is believed to be live (R11)."""
     store, session = stranger
     await store.end_session(session, Ending(reason=sessions.CLOSED))
     assert not await store.transact(

@@ -455,8 +455,8 @@ def test_keys_of_the_users_count_in_texts_too():
 
 
 def test_keys_can_be_allowed_and_rules_disabled():
-    """faults 35: a key that only looks secret, or a rule that hits what is none, is switched off by
-    name; all else stays on.
+    """faults 35: a key that only looks secret, or a rule with false hits, is switched off by name;
+    all others stay on.
     """
     redactor = Redactor(allow=["sessionToken"], disable=["cards", "tokens"])
     assert redactor.redact({"session_token": "a1", "token": "b2"}) == {

@@ -145,7 +145,7 @@ def test_a_stream_with_few_letters_gets_ascii(monkeypatch):
 
 
 def test_what_the_user_calls_kind_is_an_attribute(monkeypatch):
-    """faults 41: only events of our own are told in our words."""
+    """faults 41: only structjob's own events are shown in structjob's words."""
     stream = console(monkeypatch)
     log.info("tank", kind="step_end", status="failed")
     assert anonymous(stream.getvalue()) == ["info     tank  kind=step_end status=failed · app"]

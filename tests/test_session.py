@@ -1,5 +1,5 @@
-"""Sessions on disk: who may deliver them, how the living are told from the dead, and what is no
-session at all.
+"""Sessions on disk: which process may deliver them, how live ones are distinguished from dead ones,
+and what is no session at all.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def test_a_session_id_is_one_that_javascript_can_hold():
 
 
 def test_a_living_session_is_not_taken_over(root):
-    """As long as its process delivers it, nobody else does; afterwards anybody, once
+    """While its process delivers it, no other does; afterwards one other process does, once
     (guarantee 1).
     """
     spool = SessionSpool.create(root, Session())
@@ -157,7 +157,7 @@ def test_a_copied_directory_keeps_to_its_name(root):
 
 
 def test_a_restored_directory_without_lock_files_is_delivered(root):
-    """Backups may leave empty files out; nobody holds a lock that is not there."""
+    """Backups may leave empty files out; a lock file that does not exist is not locked."""
     directory = left_behind(root)
     (directory / "alive").unlink()
     (directory / "deliver").unlink()
@@ -251,8 +251,8 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path, caplog):
 
 
 def test_which_directories_are_in_use(root):
-    """faults H: one whose process lives, or that somebody delivers; a directory of spools that is
-    absent or a file has none.
+    """faults H: a directory is in use if its process lives or another process delivers it; a
+    directory of spools that is absent, or a file, has none.
     """
     living = SessionSpool.create(root, Session())
     dead = left_behind(root)

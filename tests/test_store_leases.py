@@ -90,8 +90,8 @@ def a_notice() -> Notices:
 
 
 async def test_of_many_who_reap_one_does(stores, stranger):
-    """The database lets one through; the crash is told once, and the job keeps its session, so that
-    a later truth wins (R11).
+    """The database lets one through; the crash is recorded once, and the job keeps its session, so
+    that a later record of that session wins (R11).
     """
     lease = await lease_of(stores[0], stranger)
 
@@ -135,7 +135,7 @@ async def test_a_beat_in_the_last_moment_saves(stores, stranger):
 
 
 async def test_a_presumption_is_taken_back_once(stores, stranger):
-    """A session that lives ends no longer; one that closed by itself stays closed (R11)."""
+    """A session that was presumed dead is revived once; one that was closed stays closed (R11)."""
     store = stores[0]
 
     def revive(connection):
@@ -156,8 +156,8 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
 
 
 async def test_requests_at_once_leave_one(stores, stranger):
-    """Whoever asks, and how often: the job's session finds one request, and none once it is settled
-    (R9).
+    """However many ask, and however often: the job's session finds one request, and none once it is
+    carried out (R9).
     """
 
     def ask(connection) -> JobStatus:
@@ -210,7 +210,7 @@ async def test_a_pending_job_is_cancelled_where_it_is_asked_for(stores, stranger
 
 @pytest.mark.parametrize("job_id", ["plain", 'quoted " and \\ %_/', "ünïcode-🎉"])
 async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id):
-    """By reason, whatever its id looks like, and nobody else's (R28)."""
+    """Lost lines are counted by reason for this job only, whatever characters its id has (R28)."""
     async with any_tracker.job("holes", job_id=job_id):
         pass
     async with any_tracker.job("whole", job_id="whole"):

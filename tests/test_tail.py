@@ -1,5 +1,5 @@
-"""Following the log: each event once, none missed, whoever stores it and in whatever order it is
-committed.
+"""Following the log: each event once, none missed, whichever process stores it and in whatever
+order it is committed.
 """
 
 import asyncio
@@ -303,8 +303,8 @@ async def test_reading_all_that_is_stored_where_ids_fall(database):
 
 
 async def test_gaps_explain_what_does_not_come(database):
-    """A number that was dropped or pruned is not waited for; where gaps are wanted they are told in
-    their place (R37).
+    """A number that was dropped or pruned is not waited for; with `gaps=True` a gap is returned in
+    its place (R37).
     """
     await database.session(1)
     plain, telling = database.logs.tail(), database.logs.tail(gaps=True)
@@ -383,8 +383,8 @@ async def test_the_spool_of_a_session_that_ended_long_ago(database, patience):
 
 
 async def test_reconnecting_at_every_event(database):
-    """Whoever goes on with the cursor behind any event gets exactly the rest, whatever has come
-    meanwhile (R37).
+    """A tail that continues with the cursor behind any event returns exactly the rest, whatever was
+    stored meanwhile (R37).
     """
     await database.session(1, 2)
     await database.add(1, [1, 2, 3])
@@ -412,8 +412,8 @@ async def test_reconnecting_at_every_event(database):
 
 
 async def test_reconnecting_after_the_sessions_have_ended(database):
-    """A session that began and ended while nobody looked is not missed, one that was over before
-    does not come again (R37).
+    """A session that began and ended between two reads is not missed; one that was over before is
+    not returned again (R37).
     """
     await database.session(1, 2)
     await database.add(1, [1])
@@ -448,7 +448,7 @@ async def test_a_tail_that_begins_before_everything(database):
 
 
 async def test_a_cursor_of_another_filter_is_refused(sqlite):
-    """A cursor belongs to its filter; what is none at all is told from it (R36, R37)."""
+    """A cursor belongs to its filter; a text that is no cursor gets another error (R36, R37)."""
     cursor = sqlite.logs.tail(level="error").cursor
     sqlite.logs.tail(level="error", after=cursor)
     with pytest.raises(InvalidFilter, match="another filter"):
@@ -573,7 +573,7 @@ async def test_an_outage_is_waited_out(sqlite, monkeypatch):
 
 
 async def test_a_commit_of_this_process_is_seen_at_once(tracker, monkeypatch):
-    """Within the process nobody waits for the next look: the engine tells (R37)."""
+    """A commit of this process wakes its tails, without waiting for the next query (R37)."""
     monkeypatch.setattr(tailing, "POLL", 600.0)
     async with tracker.job("copy") as job:
         tail = tracker.logs.tail(job_id=job.id)

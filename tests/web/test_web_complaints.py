@@ -691,7 +691,7 @@ def test_10_a_link_to_a_line_that_is_deleted_opens_the_log_and_says_so(site, wat
 
 
 def test_10_a_misspelled_filter_shows_nothing_and_what_to_write(site, watched):
-    """The list of jobs is not shown without the filter that somebody meant (R47)."""
+    """A misspelled filter is refused: the list is not shown without it (R47)."""
     watched.expected = ("400",)
     page = watched.page()
     for address in ("jobs?status_=failed", "errors?operation_=x"):
