@@ -126,6 +126,22 @@ async def test_fifty_thousand_interruptions(db_path, interrupting):
     await interrupted(db_path, interrupting, 50_000)
 
 
+async def test_kept_events_may_be_interrupted_anywhere(db_path, interrupting):
+    """Handlers and ``__del__`` that log while their own thread keeps an event in memory
+    (`debug_on_failure`): nothing waits for itself, and the last events are recorded (R33).
+    """
+    structjob.configure(console=False, strict=True)
+    log = structlog.get_logger("capture")
+    url = f"sqlite:///{db_path}"
+    async with structjob.Tracker(url, level="warning", debug_on_failure=200) as tracker:
+        with pytest.raises(ValueError, match="broken"):
+            async with tracker.job("interrupted") as job:
+                run_interrupted(log, interrupting, 1000)
+                raise ValueError("broken")
+        kept = await tracker.logs.list(job=job, levels="info", limit=1000)
+        assert sum(event.attrs.get("late", False) for event in kept) == 200
+
+
 def test_an_interruption_that_raises_is_accounted_for(tmp_path, interrupting):
     """A handler that raises (Ctrl-C) in the middle of recording: each number is in a line, or known
     as interrupted, or found missing at the end; none is both, and none is twice (guarantee 2).

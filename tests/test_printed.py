@@ -224,6 +224,49 @@ async def test_descriptors(tracker, capfd):
     assert sorted(shown.out.splitlines()[:-1]) == sorted(text for stream, text in found if stream == "stdout")  # fmt: skip
 
 
+INTERRUPTED = """
+import asyncio, signal
+import structjob
+
+async def main():
+    signals = looped = 0
+
+    def handler(*_):
+        nonlocal signals
+        signals += 1
+        print("from a signal", signals)
+        signal.setitimer(signal.ITIMER_REAL, 0.0002)  # one at a time
+
+    signal.signal(signal.SIGALRM, handler)
+    async with structjob.Tracker("sqlite:///jobs.db") as tracker, tracker.job("interrupted") as job:
+        with job.capture_output(fd=True, stderr=False), job.capture_output():
+            signal.setitimer(signal.ITIMER_REAL, 0.0002)
+            while signals < 300:
+                looped += 1
+                print("from the loop", looped)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        found = await tracker.logs.count(job_id=job.id, text="from the loop")
+    print("counted", found == looped)
+
+asyncio.run(main())
+"""
+
+
+def test_signal_handlers_may_print_anywhere(tmp_path):
+    """R31: a handler that prints while its own thread reads what the descriptor got does not wait
+    for itself, and no line of the interrupted code is lost or recorded twice.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "counted True"
+
+
 DESCRIPTORS = """
 import asyncio, ctypes, sys
 import structjob, structlog

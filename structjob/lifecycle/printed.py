@@ -346,7 +346,9 @@ class _Descriptor:
         while type(self._stream) is Proxy:
             self._stream = self._stream.stream
         self._ended = threading.Event()
-        self._turn = threading.Lock()
+        # Re-entrant, because a signal handler may print while its own thread reads the file.
+        self._turn = threading.RLock()
+        self._draining = False
         self._file = self._fresh()
         stand_ins[id(self._stream)] = self
         self._thread = threading.Thread(target=self._watch, name="structjob-output", daemon=True)
@@ -396,10 +398,14 @@ class _Descriptor:
 
     def _drain(self) -> None:
         with self._turn:
-            if self._ended.is_set() or not os.fstat(self._file).st_size:
+            if self._draining or self._ended.is_set() or not os.fstat(self._file).st_size:
                 return
-            former, self._file = self._file, self._fresh()
-            self._read(former)
+            self._draining = True
+            try:
+                former, self._file = self._file, self._fresh()
+                self._read(former)
+            finally:
+                self._draining = False
 
     def _read(self, file: int) -> None:
         try:

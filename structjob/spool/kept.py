@@ -15,7 +15,8 @@ from structjob.spool.line import job_of
 KEPT_BYTES = 512 * 1024
 """Maximum bytes of the events that are kept for one job."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()
+"""Re-entrant, because a signal handler or a ``__del__`` may log while its own thread keeps an event."""
 
 
 class _Ring:
@@ -55,8 +56,10 @@ class KeptEvents:
                 return
             ring.bodies.append(body)
             ring.size += len(body)
-            while len(ring.bodies) > self._most or ring.size > KEPT_BYTES:
-                ring.size -= len(ring.bodies.popleft())
+            while ring.bodies and (len(ring.bodies) > self._most or ring.size > KEPT_BYTES):
+                # Two statements: an interruption in `popleft` changes the size, too.
+                removed = len(ring.bodies.popleft())
+                ring.size -= removed
 
     def end(self, job_id: str) -> list[bytes]:
         """Keep nothing more of a job. Return the events that were kept."""
@@ -67,7 +70,7 @@ class KeptEvents:
 
 def _after_fork() -> None:
     global _lock
-    _lock = threading.Lock()  # another thread may have held it
+    _lock = threading.RLock()  # another thread may have held it
 
 
 at_fork("kept", in_child=_after_fork)

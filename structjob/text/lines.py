@@ -42,13 +42,17 @@ class LineSplitter:
 
     def feed(self, chunk: bytes) -> None:
         """Process a chunk that was read."""
-        complete, newline, self._rest = (self._rest + chunk).rpartition(b"\n")
+        # Taken at once: a signal handler may print while its own thread is in here.
+        rest, self._rest = self._rest, b""
+        complete, newline, rest = (rest + chunk).rpartition(b"\n")
+        self._rest += rest
         lines = complete.split(b"\n") if newline else []
         special = self._part or self._overwritten or b"\r" in complete
         if lines and not special and max(map(len, lines)) <= PIECE:
             # the usual case, in few steps
             self.lines += len(lines)
-            self._plain = _text(complete).split("\n")
+            plain = _text(complete).split("\n")
+            self._plain += plain
             lines = []
         for line in lines:
             self._line(line[:-1] if line.endswith(b"\r") else line)
@@ -118,11 +122,12 @@ class LineSplitter:
             self._flush()
             self._record([_text(line)], attrs)
         else:
-            self._plain.append(_text(line))
+            text = _text(line)
+            self._plain.append(text)
 
     def _flush(self) -> None:
-        if self._plain:
-            lines, self._plain = self._plain, []
+        lines, self._plain = self._plain, []
+        if lines:
             self._record(lines, {})
 
 
