@@ -20,7 +20,8 @@ from secrets_support import HARMLESS, secrets
 
 import structjob
 from structjob import Redactor
-from structjob.capture.event import BY_NAME
+from structjob.capture.event import BY_NAME, Encoder
+from structjob.context.errors import format_traceback
 from structjob.processors import FanOut
 from structjob.values import redaction
 from structjob.values.encoding import normalise
@@ -514,3 +515,58 @@ def test_new_messages_and_keys_of_events_are_remembered_too():
     fan_out.take(BY_NAME["info"], "late", {"late_key": 1}, None)
     assert "late" in fan_out.encoder.messages
     assert "late_key" in fan_out.encoder.plain
+
+
+GITHUB = "ghp_A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8"
+BEYOND_CUTS = {
+    "a token": (GITHUB, "A1b2"),
+    "a password in a URL": ("https://ada:hunter2-hunter2@example.org/", "hunt"),
+    "a card": ("4111 1111 1111 1111", "4111"),
+    "a signed token": (f"eyJ{'hb0ci1' * 20}.eyJ{'zd2Ii3' * 30}.{'Sf4Kx5' * 10}", "hb0c"),
+    "a registered value": ("correct-horse-battery-staple", "corr"),
+}
+LONG = {
+    "text": (65_456, lambda text: {"given": text}),
+    "text of a large event": (4_016, lambda text: {"given": [text, *["y" * 6_000] * 54]}),
+    "text of a very large event": (176, lambda text: {f"k{n}": [text, *["y" * 3_900] * 70] for n in range(5)}),
+    "bytes": (65_456, lambda text: {"given": text.encode()}),
+    "name": (176, lambda text: {text: 1}),
+    "name of a member": (176, lambda text: {"given": {text: 1}}),
+    "object": (65_456, lambda text: {"given": types.SimpleNamespace(inner=text)}),
+    "message": (65_456, lambda text: text),
+    "message of bytes": (65_456 - 2, lambda text: text.encode()),
+    "words": (2_000, lambda text: text),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", LONG)
+@pytest.mark.parametrize("kind", BEYOND_CUTS)
+def test_no_beginning_of_a_secret_stays_where_a_text_is_cut(kind, what):
+    """R33: a text is searched a little further than it is kept, because the rest of a secret shows
+    that it is one.
+    """
+    secret, beginning = BEYOND_CUTS[kind]
+    size, made = LONG[what]
+    encoder = Encoder(Redactor(values=[secret] if kind == "a registered value" else []))
+    for at in {5, len(secret) // 2, len(secret) - 1}:
+        before = "x" * (size - at - 1)
+        value = made(f"{before} {secret} {'z' * 5_000}")
+        if what == "words":
+            out = encoder.words(value)
+        elif what.startswith("message"):
+            out, _ = encoder.encode(value, {})
+        else:
+            _, out = encoder.encode("m", encoder.attrs(value, {}))
+        assert beginning not in out.decode(), at
+        assert "cut: " in out.decode() or what == "words"
+
+
+def test_no_half_of_a_secret_stays_where_a_traceback_is_cut():
+    """R33: the middle of a long traceback is cut between lines or words."""
+    redactor = Redactor()
+    for at in (*range(8_050, 8_200, 5), *range(60_000 - 24_576 - 60, 60_000 - 24_576 + 60, 5)):
+        text = f"{'x ' * (at // 2)}password={GITHUB} {'y ' * ((60_000 - at) // 2)}"
+        shown = redactor.text(format_traceback(ValueError(text)))
+        assert "A1b2" not in shown, at
+        assert "Q7r8" not in shown, at
+        assert "cut: " in shown

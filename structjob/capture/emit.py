@@ -27,8 +27,6 @@ from structjob.text.rendering import words_of
 from structjob.values.encoding import encode_plain
 
 _ERROR = LEVELS["error"]
-_WORDS = 2_000
-"""Maximum characters of the stored text of our own events; the error is also in the attributes."""
 
 
 def emit(
@@ -101,7 +99,7 @@ def emit_lines(
 def _words(scope: Scope | None, level: str, attrs: dict[str, Any], kind: str) -> str | None:
     """Return the readable message that is stored for an event of this *kind*."""
     names = (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))
-    return words_of(kind, level, attrs, *names)[1][:_WORDS] or None  # type: ignore[arg-type]  # the name of a step is a text
+    return words_of(kind, level, attrs, *names)[1] or None  # type: ignore[arg-type]  # the name of a step is a text
 
 
 def body_of(scope: Scope, level: str, attrs: dict[str, Any], *, kind: str, ns: int) -> bytes:
@@ -188,7 +186,7 @@ def _body(
         columns.setdefault("logger", logger_name(logger, passed.redactor))
     message_json, attrs_json = passed.encode(message, attrs)
     if words is not None:
-        message_json = passed.once(words)
+        message_json = passed.words(words)
     attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
     return stored_line(
         ns or clock.now(), level, message_json, attrs_json, columns_json(scope, columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any, NamedTuple, cast
@@ -111,6 +111,8 @@ _LIMITS = {
 _ERROR = LEVELS["error"]
 _REMEMBERED = 4096
 """Maximum number of remembered keys, and of messages, that need no further check."""
+_WORDS = 2_000
+"""Maximum characters of the stored text of our own events; the error is also in the attributes."""
 _TOKEN = 16
 """Minimum characters of a token."""
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -161,7 +163,7 @@ class Encoder:
         `structjob.context.errors.exception_attrs`.
         """
         if any(type(key) is not str or len(key) > MAX_KEY for key in given):
-            given = with_text_keys(given)
+            given = with_text_keys(given, self._redact)
         attrs = dict(given)
         for key in given:
             if key in self.plain:
@@ -177,6 +179,10 @@ class Encoder:
                 self.plain.add(key)
         return attrs
 
+    @property
+    def _redact(self) -> Callable[[str], object] | None:
+        return None if self.redactor is None else self.redactor.redact
+
     def _concerns(self, key: str) -> bool:
         return self.redactor is not None and (
             self.redactor.reads_all or self.redactor.concerns(key)
@@ -190,7 +196,7 @@ class Encoder:
         redactor = self.redactor
         assert redactor is not None  # noqa: S101 -- `_concerns` has checked it
         hidden = redactor.named(attrs)
-        value = redactor.redact(normalise(attrs[key]), key)
+        value = redactor.redact(normalise(attrs[key], redact=redactor.redact), key)
         if (shown := redactor.text(key)) != key:
             del attrs[key]
         attrs[shown] = value
@@ -211,7 +217,7 @@ class Encoder:
                 return
             # most values are short words, which need no further check
             if type(value) is not str or len(value) >= _TOKEN or _is_word(value) is None:
-                value = normalise(value)
+                value = normalise(value, redact=self._redact)
                 value = value if self.redactor is None else self.redactor.redact(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
@@ -274,17 +280,20 @@ class Encoder:
         """Return *message* as JSON, redacted, without caching it, because it will rarely occur
         again.
         """
-        encoded = encode_text(message)
+        if self.redactor is None or (
+            type(message) is str
+            and len(message) <= MAX_STRING // 4
+            and not self.redactor.suspects(message)
+        ):
+            return encode_text(message)
+        return encode_text(redacted_text(message, self.redactor.text))
+
+    def words(self, text: str) -> bytes:
+        """Return the readable text of one of our own events as JSON, redacted and shortened."""
+        text = text[: 2 * _WORDS]  # a secret at the end of the stored part is seen whole
         if self.redactor is not None:
-            # what was cut is not looked through: the text may have 100 MB
-            text = (
-                message
-                if type(message) is str and len(message) <= MAX_STRING // 4
-                else msgspec.json.decode(encoded)
-            )
-            if self.redactor.suspects(text):
-                encoded = encode_text(redacted_text(message, self.redactor.text))
-        return encoded
+            text = self.redactor.text(text)
+        return encode_text(text[:_WORDS])
 
     def lines(self, lines: list[str]) -> list[bytes]:
         """Return each of *lines* as `once` does, in a fraction of the time."""

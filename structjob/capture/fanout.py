@@ -237,7 +237,7 @@ class FanOut:
                 text[1],
                 micros,
                 level[2],
-                message_json if words is None else encoder.once(words),
+                message_json if words is None else encoder.words(words),
                 attrs_json
                 if scope is None or scope.parent_job_id is None
                 else with_parent(attrs_json, scope),

@@ -33,6 +33,8 @@ _FIRST_FRAMES, _LAST_FRAMES = 100, 300
 """Maximum numbers of frames of one traceback that are formatted: at its start and at its end. Their
 text is about as long as `MAX_TRACEBACK`.
 """
+_LONGEST_WORD = 1024
+"""Maximum characters that are cut in addition, so that no part of a line or word stays."""
 _REMEMBERED_FRAMES = 1000
 """Maximum number of frames whose text is remembered."""
 
@@ -150,7 +152,7 @@ def format_traceback(exc: BaseException) -> str:
         )
         text = f"{''.join(lines)}{type_name(exc)}: {message_of(exc)}\n"
     if len(text) > MAX_TRACEBACK:
-        start, end = MAX_TRACEBACK // 4, len(text) - MAX_TRACEBACK * 3 // 4
+        start, end = _between_words(text, MAX_TRACEBACK // 4, len(text) - MAX_TRACEBACK * 3 // 4)
         left_out = count_of(end - start, "character")
         # the lines that say how many frames are missing are cut, too
         frames = [int(one[1].replace(",", "")) for one in _LEFT_OUT.finditer(text, start, end)]
@@ -158,6 +160,16 @@ def format_traceback(exc: BaseException) -> str:
             left_out += f" and {count_of(sum(frames), 'more frame')}"
         text = f"{text[:start]}\n…[cut: {left_out}]\n{text[end:]}"
     return text
+
+
+def _between_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """Return where to cut *text* instead of from *start* to *end*: at the end of a line or a word.
+
+    Half a secret could not be recognized any more.
+    """
+    before = [text.rfind(space, start - _LONGEST_WORD, start) for space in ("\n", " ")]
+    after = [text.find(space, end, end + _LONGEST_WORD) + 1 for space in ("\n", " ")]
+    return next((at for at in before if at >= 0), start), next(filter(None, after), end)
 
 
 def _formatted(exc: BaseException, trace: TracebackType | None) -> str:

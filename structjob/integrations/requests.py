@@ -16,6 +16,7 @@ from structjob.context.scope import current_scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument
 from structjob.integrations.routes import Route
+from structjob.lifecycle.handle import redacted
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
@@ -148,7 +149,9 @@ def job_of(
     client: str | None,
 ) -> Job:
     """Return the job of a request, not started yet."""
-    about = {"method": method[:20], "path": path[:_MAX_PATH], "client": client}
+    if len(path) > _MAX_PATH:
+        path = str(redacted(path))[:_MAX_PATH]
+    about = {"method": method[:20], "path": path, "client": client}
     # Not `tracker.job()`, because its checks cost as much as the job itself.
     options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
     parent = remote_scope(remote) if remote.job_id or remote.trace_id else None

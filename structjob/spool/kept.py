@@ -16,7 +16,9 @@ KEPT_BYTES = 512 * 1024
 """Maximum bytes of the events that are kept for one job."""
 
 _lock = threading.RLock()
-"""Re-entrant, because a signal handler or a ``__del__`` may log while its own thread keeps an event."""
+"""Re-entrant, because a signal handler or a ``__del__`` may log while its own thread keeps an
+event.
+"""
 
 
 class _Ring:

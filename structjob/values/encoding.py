@@ -86,6 +86,12 @@ _ARRAY_MODULES = frozenset({"numpy", "pandas", "torch", "cupy", "jax", "jaxlib"}
 They have ``shape``, ``tolist`` and slices in the same way as NumPy.
 """
 
+_BEYOND = 4 * 1024
+"""Maximum characters after a cut that are searched for secrets.
+
+Otherwise the beginning of a secret at the cut would stay, because the rest shows that it is one.
+"""
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -107,11 +113,10 @@ def encode_text(value: object) -> bytes:
 def redacted_text(value: object, redact: Callable[[str], object], limit: int = MAX_STRING) -> str:
     """Return *value* as text of at most *limit* bytes in UTF-8, without secrets.
 
-    What is cut is not looked through, and the mark contains the original size.
+    Little of what is cut is looked through, and the mark contains the original size.
     """
-    text, size = _clean_text(value, limit)
-    hidden, shown = _clean_text(redact(text), limit)
-    return _cut(hidden, limit, max(size, shown))
+    text, size = _clean_text(value, limit + _beyond(limit), redact)
+    return _cut_redacted(text, size, redact, limit)
 
 
 def encode_plain(attrs: dict[str, Any]) -> bytes | None:
@@ -191,6 +196,8 @@ def encode_value(
             if limits is not tried[-1] and (length := len(_encode(plain))) > hopeless:
                 size = size or length
                 continue
+            if normaliser.cut_text:
+                plain = _Normaliser(limits, redactor.redact).plain(value, 0)
             plain = redactor.redact(plain)
         try:
             out = _encode(plain)
@@ -293,35 +300,56 @@ def _survey(value: Any, limits: Limits) -> set[str] | None:
     return None
 
 
-def normalise(value: Any, limits: Limits = OF_EVENT.limits[0]) -> Any:
+def normalise(
+    value: Any,
+    limits: Limits = OF_EVENT.limits[0],
+    redact: Callable[[str], object] | None = None,
+) -> Any:
     """Return *value* converted to plain types within the limits.
 
     These are ``dict``, ``list``, ``str``, ``int``, finite ``float``, ``bool`` and ``None``.
+
+    Args:
+        value: Any object.
+        limits: The limits; default: those of an event.
+        redact: Removes the secrets from a text that is cut. The other texts keep theirs.
     """
-    return _Normaliser(limits).plain(value, 0)
+    return _Normaliser(limits, redact).plain(value, 0)
 
 
-def with_text_keys(given: Mapping[Any, Any]) -> dict[str, Any]:
+def with_text_keys(
+    given: Mapping[Any, Any], redact: Callable[[str], object] | None = None
+) -> dict[str, Any]:
     """Return *given* with keys that are text, and unchanged values.
 
-    Different keys such as 1 and "1" stay different.
+    Different keys such as 1 and "1" stay different. *redact* removes the secrets from a key that
+    is cut.
     """
     out: dict[str, Any] = {}
+    normaliser = _Normaliser(OF_EVENT.limits[0], redact)
     for key, value in given.items():
-        out[_fresh(_text(_key(key), MAX_KEY), out)] = value
+        out[_fresh(normaliser.key(key), out)] = value
     return out
 
 
 class _Normaliser:
     """One walk through a value.
 
+    Args:
+        limits: The limits.
+        redact: See `normalise`.
+
     Attributes:
         cut: The first thing that was too large, and the limit; empty if there was no such thing.
+        cut_text: Whether a text was cut.
     """
 
-    __slots__ = ("_above", "_max_items", "_max_keys", "_max_nodes", "_max_string", "_nodes", "cut")
+    __slots__ = (
+        "_above", "_max_items", "_max_keys", "_max_nodes", "_max_string", "_nodes", "_redact", "cut", "cut_text",
+    )  # fmt: skip
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, redact: Callable[[str], object] | None = None) -> None:
+        self._redact = redact
         self._max_string = limits.string
         self._max_items = limits.items
         self._max_keys = limits.keys
@@ -329,6 +357,7 @@ class _Normaliser:
         self._nodes = 0
         self._above: set[int] = set()
         self.cut = ""
+        self.cut_text = False
 
     @property
     def full(self) -> bool:
@@ -399,15 +428,28 @@ class _Normaliser:
         """Record that something exceeds a *limit*."""
         self.cut = self.cut or f"{what} is more than {limit:,}"
 
+    def key(self, key: Any) -> str:
+        """Return *key* as text."""
+        return self._text(_key(key), MAX_KEY)
+
     def _text(self, value: Any, limit: int = 0) -> str:
-        text, size = _clean_text(value, limit or self._max_string)
-        cut = _cut(text, limit or self._max_string, size)
-        if cut is not text:
-            self._note(
-                f"a {'text' if not limit else 'key'} of {size:,} characters",
-                limit or self._max_string,
-            )
-        return cut
+        most = limit or self._max_string
+        text, size = _clean_text(value, most + self._beyond(most), self._redact)
+        return self._kept(
+            text, size, most, f"a {'key' if limit else 'text'} of {size:,} characters"
+        )
+
+    def _beyond(self, limit: int) -> int:
+        return 0 if self._redact is None else _beyond(limit)
+
+    def _kept(self, text: str, size: int, limit: int, what: str) -> str:
+        """Return *text* cut to *limit* bytes; *size* is the original size of *what* it is."""
+        kept = _cut(text, limit, size)
+        if kept is text:
+            return text
+        self.cut_text = True
+        self._note(what, limit)
+        return kept if self._redact is None else _cut_redacted(text, size, self._redact, limit)
 
     def _too_deep(self, value: Any) -> str:
         self._note("the depth of nesting", MAX_DEPTH)
@@ -431,7 +473,7 @@ class _Normaliser:
             name = (
                 key
                 if type(key) is str and _is_short(key) and key not in out
-                else _fresh(self._text(_key(key), MAX_KEY), out)
+                else _fresh(self.key(key), out)
             )
             out[name] = self.plain(value[key], depth + 1)
             kept += 1
@@ -459,13 +501,10 @@ class _Normaliser:
 
     def _bytes(self, value: bytes | bytearray | memoryview) -> str:
         # Slice first: decoding 100 MB to keep 64 KiB would delay the caller.
-        size = memoryview(value).nbytes
-        text = bytes(memoryview(value).cast("B")[: self._max_string + 1]).decode(
-            "utf-8", "backslashreplace"
-        )
-        if size > self._max_string:
-            self._note(f"{size:,} bytes", self._max_string)
-        return _cut(_clean(text), self._max_string, size)
+        size, most = memoryview(value).nbytes, self._max_string
+        first = memoryview(value).cast("B")[: most + self._beyond(most) + 1]
+        text = _clean(bytes(first).decode("utf-8", "backslashreplace"))
+        return self._kept(text, size, most, f"{size:,} bytes")
 
     def _array(self, value: Any, depth: int) -> Any:
         """Return an array or a series of NumPy, or of a similar library, as a list of its
@@ -594,7 +633,7 @@ def _key(key: Any) -> Any:
     """Return *key* in the form that is converted to text."""
     if issubclass(type(key), (bytes, bytearray)):
         # the same as for a value; for example names of headers
-        key = bytes(key[:257]).decode("utf-8", "backslashreplace")
+        key = bytes(key[: MAX_KEY + _beyond(MAX_KEY) + 1]).decode("utf-8", "backslashreplace")
     elif issubclass(type(key), enum.Enum):
         key = key.value  # the same as for a value
     elif issubclass(type(key), _SHOWN):
@@ -622,14 +661,30 @@ def _text(value: Any, limit: int) -> str:
     return _cut(text, limit, size)
 
 
-def _clean_text(value: Any, limit: int) -> tuple[str, int]:
+def _beyond(limit: int) -> int:
+    """Return how many characters after a cut at *limit* are searched for secrets."""
+    return min(limit, _BEYOND)
+
+
+def _cut_redacted(text: str, size: int, redact: Callable[[str], object], limit: int) -> str:
+    """Return *text*, the beginning of a text of *size* characters, without secrets and cut to
+    *limit* bytes.
+    """
+    hidden, shown = _clean_text(redact(text), limit)
+    return _cut(hidden, limit, max(size, shown))
+
+
+def _clean_text(
+    value: Any, limit: int, redact: Callable[[str], object] | None = None
+) -> tuple[str, int]:
     """Return *value* as clean text that is not much longer than *limit*, and its original length.
 
-    The length is in characters.
+    The length is in characters. *redact* removes the secrets from texts within *value* that are
+    cut.
     """
     if type(value) is not str:
         try:
-            value = str.__str__(value if issubclass(type(value), str) else _repr(value))
+            value = str.__str__(value if issubclass(type(value), str) else _repr(value, redact))
         except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not lose the event
             value = f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
     return _clean(value[: limit + 1]), len(value)
@@ -643,10 +698,10 @@ def _most(size: Any, limit: int) -> int:
     return limit + 1 if size == limit + 1 else limit
 
 
-def _repr(value: Any) -> str:
+def _repr(value: Any, redact: Callable[[str], object] | None) -> str:
     if issubclass(type(value), (list, tuple, dict, set, frozenset)):
         # Lists of lists of the same list can have a text of gigabytes.
-        normaliser = _Normaliser(OF_EVENT.limits[0]._replace(string=SHORT_STRING))
+        normaliser = _Normaliser(OF_EVENT.limits[0]._replace(string=SHORT_STRING), redact)
         plain = normaliser.plain(value, 0)
         if normaliser.full:
             return repr(plain)
