@@ -2,15 +2,20 @@
 late is ignored, with one warning.
 """
 
+import collections.abc
 import decimal
 import fractions
 import logging
 import math
 import re
+import sys
 import threading
+from functools import partial
 
+import hypothesis
 import numpy
 import pytest
+from hypothesis import strategies as st
 
 import structjob
 from structjob import InvalidArgument, InvalidState
@@ -176,3 +181,74 @@ async def test_things_without_a_length_that_can_be_told_are_tracked(lenient):
     async with lenient.job("a") as job, job.step("s") as step:
         assert [n async for n in step.track(Endless([1, 2]))] == [1, 2]
     assert (step.completed, step.total) == (2, None)
+
+
+class _Meanwhile(collections.abc.Mapping):
+    """Metadata of an update; while it is read, another thread reports progress."""
+
+    def __init__(self, report):
+        self._report = report
+
+    def __len__(self):
+        return 1
+
+    def __iter__(self):
+        self._report()
+        return iter(["key"])
+
+    def __getitem__(self, key):
+        return 1
+
+
+_UNITS = st.integers(0, 1 << 40) | st.just(1e308)
+_UPDATES = st.lists(
+    st.fixed_dictionaries(
+        {"meanwhile": _UNITS},
+        optional={"advance": _UNITS, "completed": _UNITS, "description": st.just("at it"), "percent": st.just(5)},
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+def test_no_unit_is_lost_by_an_update():
+    """faults A.6: another thread may count at any point of an update; only `completed` replaces the
+    count, and it ends at the largest number of the column.
+    """
+    structjob.configure(console=False, strict=True)
+    with structjob.Tracker("sqlite://") as tracker, tracker.job("a") as job:
+
+        @hypothesis.settings(max_examples=50)
+        @hypothesis.given(_UPDATES)
+        def check(updates):
+            expected = 0
+            with job.step("s") as step:
+                for fields in updates:
+                    units = fields.pop("meanwhile")
+                    step.update(**fields, metadata=_Meanwhile(partial(step.advance, units)))
+                    expected = fields.get("completed", expected + units) + fields.get("advance", 0)
+                    expected = min(expected, sys.float_info.max)
+                    assert step.completed == expected
+
+        check()
+
+
+async def test_an_update_keeps_what_another_thread_reports(tracker):
+    """What an update does not name stays as another thread has set it meanwhile."""
+    async with tracker.job("a") as job, job.step("s") as step:
+        step.update(metadata=_Meanwhile(lambda: step.update(percent=40)))
+        assert step.percent == 40
+        job.update(metadata=_Meanwhile(lambda: job.update(percent=30, current_step="copying")))
+        await tracker.flush()
+        progress = await tracker.jobs.progress(job.id)
+        assert (progress.percent, progress.current_step) == (30, "copying")
+
+
+def test_what_is_reported_when_the_job_is_asked_to_stop_counts(tmp_path):
+    """In code without a loop, an update raises `Cancelled` after it has counted."""
+    structjob.configure(console=False, strict=True)
+    with structjob.Tracker(tmp_path / "jobs.db") as tracker:
+        with pytest.raises(structjob.Cancelled), tracker.job("a") as job, job.step("s") as step:
+            job.cancel()
+            step.update(advance=3)
+        (record,) = tracker.run(tracker.jobs.steps(job.id))
+    assert (record.status, record.completed) == ("cancelled", 3)

@@ -615,16 +615,20 @@ class Job(Cancellable):
         if (error := self._not_running("update")) is not None:
             self._misused(error)
             return
-        self.cancellation.stop_if_asked()
-        percent = self._checked(check_percent, percent, self._percent)
-        current_step = self._checked(_check_current_step, current_step, self.shared.current)
+        percent = self._checked(check_percent, percent, None)
+        current_step = self._checked(_check_current_step, current_step, None)
         described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
         self.metadata.update(added or {})
-        self._percent, self.shared.current = percent, current_step
+        # Only what is given is set: another thread may have reported the rest since.
+        if percent is not None:
+            self._percent = percent
+        if current_step is not None:
+            self.shared.current = current_step
         if described is not None:
             self.description = described
         self.progressed()
+        self.cancellation.stop_if_asked()  # last, so that the report is not lost
 
     def step(
         self,

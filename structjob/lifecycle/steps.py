@@ -388,13 +388,16 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         if self._status is not StepStatus.RUNNING and not self._abandoned:
             self._misused(self._not_running("update"))
             return
-        self._job.cancellation.stop_if_asked()
-        units = self._checked(partial(check_units, "completed"), completed, self._completed)
+        units = self._checked(partial(check_units, "completed"), completed, None)
         total = self._checked(_check_total, total, None)
-        percent = self._checked(check_percent, percent, self._percent)
+        percent = self._checked(check_percent, percent, None)
         described = self._checked(check_description, description, None)
         added = self._checked(check_metadata, metadata, None)
-        self._completed, self._percent = units, percent
+        # Only what is given is set: another thread may have reported the rest since.
+        if units is not None:
+            self._completed = units
+        if percent is not None:
+            self._percent = percent
         if total is not None:
             self.total = total
         if described is not None:
@@ -403,6 +406,7 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         if advance is not None:
             self.advance(advance)
         self.progressed()
+        self._job.cancellation.stop_if_asked()  # last, so that the report is not lost
 
     def track(self, items: AsyncIterable[T] | Iterable[T]) -> Items[T]:
         """Iterate over *items* with ``async for`` or ``for``, and count each item after it was
