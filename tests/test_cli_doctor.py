@@ -581,6 +581,31 @@ def test_a_file_that_may_not_be_read(shell: Shell) -> None:
     assert "cannot be read to look for damage" in found["damage"].found
 
 
+def test_a_file_on_a_read_only_file_system(shell: Shell, monkeypatch) -> None:
+    """A mounted snapshot is read, though SQLite can make no file beside it; that it takes no writes
+    is a finding (R49).
+    """
+    path = shell.directory / "structjob.db"
+    found = os.statvfs(path)
+    read_only = SimpleNamespace(
+        f_flag=found.f_flag | os.ST_RDONLY,
+        **{name: getattr(found, name) for name in ("f_bavail", "f_frsize", "f_blocks", "f_bfree")},
+    )
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+    opened = []
+    connect = sqlite3.connect
+    for module in (sqlite3, sqlite3.dbapi2):
+        monkeypatch.setattr(
+            module, "connect", lambda name, **how: opened.append(name) or connect(name, **how)
+        )
+    by_check = {one.check: one for one in checkup_of(path)}
+    assert "mounted read-only" in by_check["file"].found
+    assert {by_check[name].verdict for name in ("database", "tables", "damage")} == {"ok"}
+    assert len(opened) == 2
+    assert all("immutable=1" in name for name in opened)
+
+
 def test_a_full_disk(shell: Shell, tmp_path: Path) -> None:
     """faults 55: the trial of a write needs room as an event does, in the database and in the
     spool, though a page of the file is free.

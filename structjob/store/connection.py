@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.machine.files import ensure_file
+from structjob.store.database_file import is_unchanging
 from structjob.store.factory import make_store
 from structjob.urls.url import sqlite_path
 
@@ -72,10 +73,12 @@ def _on_sqlite(
                 f"cannot {'use' if os.path.exists(path) else 'create'} the database file {shown}: {exc.strerror}"
             ) from exc
     # SQLite must not create the file: it would make it readable for every user.
-    plain = url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(
-        {"mode": "ro" if read_only else "rw", "uri": "true"}
+    query = {"mode": "ro" if read_only else "rw", "uri": "true"}
+    if read_only and is_unchanging(path):
+        query["immutable"] = "1"
+    engine = create_engine(
+        url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(query)
     )
-    engine = create_engine(plain)
     try:
         with engine.connect() as connection:
             return work(connection)
