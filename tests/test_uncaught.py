@@ -1,11 +1,13 @@
 """What Python would only print to stderr, as events (R31)."""
 
 import asyncio
+import gc
 import re
 import subprocess
 import sys
 import threading
 import warnings
+import weakref
 from pathlib import Path
 
 import pytest
@@ -234,6 +236,32 @@ async def test_errors_of_a_loop_are_recorded_once_and_shown_as_before(recorded, 
     )  # fmt: skip
     assert event.attrs["exception"]["message"] == "in a callback"
     assert [one.name for one in caplog.records if "fail" in one.getMessage()] == ["asyncio"]
+
+
+def test_a_loop_that_is_closed_is_freed(db_path):
+    """A program that runs many loops, such as a test suite: none is kept by the hook that records
+    its errors, by a tracker, a job, a listener or a thread.
+    """
+    structjob.configure(console=False, strict=True)
+    structjob.capture_uncaught(unraisable=False)
+    loops = []
+
+    async def run() -> None:
+        loops.append(weakref.ref(asyncio.get_running_loop()))
+        async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
+            tracker.listen()
+            async with tracker.job("outer") as job, job.step("step") as step:
+                with job.capture_output(echo=False):
+                    print("printed")
+                await asyncio.to_thread(step.advance)
+            async with tracker.reader() as reader:
+                assert len(await reader.jobs.list()) == 1
+
+    asyncio.run(run())
+    gc.collect()
+    left = loops[0]()
+    structjob.reset()
+    assert left is None
 
 
 async def test_a_loop_handler_of_the_program_is_called_and_its_own_stays(db_url):

@@ -191,10 +191,37 @@ def _hook_warnings() -> Callable[[], None]:
     return _install(python_warnings, "showwarning", note)
 
 
-_loops: weakref.WeakKeyDictionary[AbstractEventLoop, Callable[[], None]] = (
-    weakref.WeakKeyDictionary()
-)
-"""The loops with our handler, and functions that remove it."""
+class _LoopHandler:
+    """The exception handler that records what a loop reports, and then calls the previous one.
+
+    It belongs to its loop and does not refer to it: otherwise the loop would never be freed.
+
+    Args:
+        former: The previous handler; ``None`` stands for asyncio's own.
+    """
+
+    def __init__(
+        self, former: Callable[[AbstractEventLoop, dict[str, Any]], object] | None
+    ) -> None:
+        self.former = former
+
+    def __call__(self, loop: AbstractEventLoop, context: dict[str, Any]) -> None:
+        exc = context.get("exception")
+        message = str(context.get("message") or "error in an event loop")
+        attrs = {} if exc is None else {"exc_info": exc}
+        recorded = _record("error", message, attrs, "asyncio", scope=_scope_of(context))
+        _here.shown = recorded and self.former is None
+        try:
+            if self.former is None:
+                loop.default_exception_handler(context)
+            else:
+                self.former(loop, context)
+        finally:
+            _here.shown = False
+
+
+_loops: weakref.WeakSet[AbstractEventLoop] = weakref.WeakSet()
+"""The loops with our handler."""
 
 
 def _hook_loops() -> Callable[[], None]:
@@ -206,8 +233,10 @@ def _hook_loops() -> Callable[[], None]:
     def undo() -> None:
         global _hooks_loops
         _hooks_loops = False
-        for remove in list(_loops.values()):
-            remove()
+        for loop in list(_loops):
+            handler = loop.get_exception_handler()
+            if isinstance(handler, _LoopHandler):
+                loop.set_exception_handler(handler.former)
         _loops.clear()
 
     return undo
@@ -219,29 +248,8 @@ def hook_loop(loop: AbstractEventLoop) -> None:
     """
     if not _hooks_loops or loop in _loops:
         return
-    former = loop.get_exception_handler()
-
-    def handle(loop: AbstractEventLoop, context: dict[str, Any]) -> None:
-        exc = context.get("exception")
-        message = str(context.get("message") or "error in an event loop")
-        attrs = {} if exc is None else {"exc_info": exc}
-        _here.shown = (
-            _record("error", message, attrs, "asyncio", scope=_scope_of(context)) and former is None
-        )
-        try:
-            if former is None:
-                loop.default_exception_handler(context)
-            else:
-                former(loop, context)
-        finally:
-            _here.shown = False
-
-    def remove() -> None:
-        if loop.get_exception_handler() is handle:
-            loop.set_exception_handler(former)
-
-    loop.set_exception_handler(handle)
-    _loops[loop] = remove
+    loop.set_exception_handler(_LoopHandler(loop.get_exception_handler()))
+    _loops.add(loop)
 
 
 def _scope_of(context: dict[str, Any]) -> Scope | None:
