@@ -71,9 +71,46 @@ def test_a_number_that_counts_secrets_is_shown(key):
     assert Redactor([key]).redact({key: 3}) == {key: "[redacted]"}
 
 
-def test_the_word_after_a_python_file_is_no_password():
-    words = ["python", "-u", "app.py:main", "curl", "-u", "ada:main"]
-    assert Redactor().command(words) == [*words[:5], "ada:[redacted]"]
+@pytest.mark.parametrize(
+    "line",
+    [
+        "python -u app.py:main",
+        "python -u app:main --port 80",
+        "/usr/bin/python3.13t -B -X dev -Wdefault -W error -u app:main",
+        "env A=1 pypy3 -Esu -u app:main",
+        "python -u -m gunicorn app:main -u www-data",
+        "gunicorn app:main -w 4",
+        "uvicorn --factory app:create",
+    ],
+)
+def test_the_program_of_python_is_no_password(line):
+    """``-u`` of Python itself takes no value."""
+    assert Redactor().text(line) == line
+    assert Redactor().command(line.split()) == line.split()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "curl -u ada:main http://h",
+        "python fetch.py -u ada:main",
+        "python -m fetch -u ada:main",
+        "python -mfetch -u ada:main",
+        "python -Bmfetch -u ada:main",
+        "python -u fetch.py -u ada:main",
+        "python -c pass -u ada:main",
+        "python -u app.py:main curl -u ada:main",
+        "./python-client -u ada:main",
+        "ipython -u ada:main",
+        "fetch --python -u ada:main",
+        "python; fetch -u ada:main",
+    ],
+)
+def test_a_password_after_a_program_of_python_is_one(line):
+    """R33: ``-u ada:main`` of every other program has a user and a password."""
+    shown = line.replace("ada:main", "ada:[redacted]")
+    assert Redactor().text(line) == shown
+    assert Redactor().command(line.split()) == shown.split()
 
 
 @pytest.mark.parametrize(

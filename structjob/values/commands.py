@@ -25,6 +25,17 @@ _APART = {"sshpass": ("-p",), "redis-cli": ("-a",), "mongo": ("-p",), "mongosh":
           "sqlcmd": ("-P",), "bcp": ("-P",), "tsql": ("-P",), "login": ("-p",), "openssl": ("-k", "-K", "-passin", "-passout", "-pass"),
           "keytool": ("-storepass", "-keypass"), "ipmitool": ("-P",), "vncpasswd": ("-f",), "rdesktop": ("-p",), "snmpwalk": ("-A", "-X"),
           "snmpget": ("-A", "-X"), "mosquitto_pub": ("-P",), "mosquitto_sub": ("-P",)}  # fmt: skip
+# Python's own option -u takes no value: in "python -u app:main" the next word is the program.
+_PYTHON = r"(?:python|pypy)[\d.]*[a-z]?(?:\.exe)?"
+_FLAG = r"-(?:[bBdEhiIOPqRsSuvVx]+|[XW][^\s\"']+)"
+_is_python = re.compile(_PYTHON).fullmatch
+_is_flag = re.compile(_FLAG).fullmatch
+_FLAGS_WITH_VALUE = ("-X", "-W")
+_AFTER_PYTHON = re.compile(
+    rf"(?<![\w.\-]){_PYTHON}[\"']?(?:[ \t]{{1,4}}(?:-[XW][ \t]{{1,4}}[^\s\"']+|{_FLAG})){{0,8}}[ \t]{{1,4}}\Z"
+)
+_LONGEST_START = 200
+"""Maximum characters of a command line before ``-u`` that are searched for Python."""
 # Options whose value is "user:password".
 _USER = frozenset({"-u", "-U", "--user", "--proxy-user", "--userpwd", "--auth", "-a"})
 _LONG_SECRETS = frozenset({"pass", "pw", "userpass", "auth-token"})
@@ -74,6 +85,8 @@ def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]
     shown: list[Any] = []
     program = ""
     pending = ""
+    own = False  # whether the word is an option of Python itself, and not of its program
+    previous = None
     for word in words:
         if type(word) is not str:
             shown.append(MARK if pending == "secret" and type(word) is int else word)
@@ -87,7 +100,18 @@ def masked(words: Sequence[Any], is_secret: IsSecret, text: Callable[[str], str]
         name = word.rpartition("/")[2]
         if name in _JOINED or name in _APART or name in _HTTP:
             program = name
-        if word.startswith("-") and " " not in word:
+        own = _is_python(name) is not None or (
+            own
+            and (
+                word in _FLAGS_WITH_VALUE
+                or previous in _FLAGS_WITH_VALUE
+                or _is_flag(word) is not None
+            )
+        )
+        previous = word
+        if own and word == "-u":
+            shown.append(word)
+        elif word.startswith("-") and " " not in word:
             hidden, pending = _option(word, program, is_secret)
             shown.append(text(word) if hidden is None else hidden)
         elif (assigned := _ASSIGNED.fullmatch(word)) is not None and (
@@ -138,7 +162,7 @@ def _is_harmless(user: str, password: str) -> bool:
     return (
         (user.isdigit() and password.isdigit())  # ids of a user and a group
         or user == password
-        # python -u app.py:main
+        # -u app.py:main
         or (user.endswith(".py") and password.replace(".", "_").isidentifier())
     )
 
@@ -162,7 +186,12 @@ def without_secrets(text: str, is_secret: IsSecret) -> str:
 
     def user(found: re.Match[str]) -> str:
         name, value = found["user"], found["value"]
-        return found[0] if _is_harmless(name, value) else f"{found['keep']}{MARK}"
+        start = found.string[max(found.start() - _LONGEST_START, 0) : found.start()]
+        if _is_harmless(name, value) or (
+            found["keep"].startswith("-u ") and _AFTER_PYTHON.search(start) is not None
+        ):
+            return found[0]
+        return f"{found['keep']}{MARK}"
 
     text_ = text
     text = _OPTION.sub(option, text)
