@@ -291,6 +291,20 @@ async def test_jobs_that_are_slower_than_usual(history, monkeypatch):
     assert (list(page), page.partial, page.next_cursor is None) == ([], True, False)
 
 
+async def test_jobs_are_compared_together_as_one_by_one(history):
+    """R38: many jobs in few queries, and without those that have not started."""
+    page = await history.list(limit=100)
+    found = await history.expectations(page)
+    assert found.keys() == {job.id for job in page if job.started_at is not None}
+    for id_, one in found.items():
+        alone = await history.estimate(id_)
+        assert (one.samples, one.median_ms, one.p95_ms, one.slower) == (
+            *(alone.samples, alone.median_ms),
+            *(alone.p95_ms, alone.slower),
+        )
+    assert any(one.slower for one in found.values())
+
+
 async def test_jobs_of_several_operations_and_projects(history):
     """faults 28: several of each, merged in the order of time; too many combinations are
     refused.

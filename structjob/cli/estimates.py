@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from structjob.statistics import Expectation
-
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
     from structjob.models import JobRecord
@@ -61,8 +59,7 @@ class Estimates:
         self.expected = {}
         for job in running:
             former = await self._durations(job.operation)
-            about = estimates.expected(None, job.started_at, None, now, former, running=True)
-            self.expected[job.id] = Expectation(**about)
+            self.expected[job.id] = estimates.compare(job, former, now)
 
     async def _durations(self, operation: str) -> list[float]:
         read, former = self._former.get(operation, (0.0, []))

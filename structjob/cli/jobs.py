@@ -184,8 +184,8 @@ async def _list(
         screen = console()
         if page:
             below = await reader.jobs.families(page) if grouped else None
-            slower = page.items if filters.get("slower") else ()
-            compared = {job.id: await reader.jobs.estimate(job.id) for job in slower}
+            slower = filters.get("slower", False)
+            compared = await reader.jobs.expectations(page.items) if slower else None
             put_lines(
                 await table(
                     page,

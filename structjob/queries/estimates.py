@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal, select, union_all
 
 from structjob.models import JobRecord, StepRecord, StepStatus
-from structjob.statistics import ENOUGH, Estimate, StepEstimate
+from structjob.statistics import ENOUGH, Estimate, Expectation, StepEstimate
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, steps
 
@@ -70,14 +71,7 @@ async def look(
         for found in parts.values():
             found.sort()
     return Estimate(
-        **expected(
-            job.duration_ms,
-            job.started_at,
-            job.completed_at,
-            now,
-            whole,
-            running=job.status == "running",
-        ),
+        **asdict(compare(job, whole, now)),
         job_id=job.id,
         operation=job.operation,
         steps=tuple(_step(step, parts[step.name], now) for step in done),
@@ -102,12 +96,14 @@ async def durations(fetch: Fetch, operation: str) -> list[float]:
     return sorted(row["duration_ms"] for row in await fetch(statement))
 
 
-async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[str]:
-    """Return the ids of those of *some* jobs that take, or took, longer than usual.
+async def expectations(
+    fetch: Fetch, some: Sequence[JobRecord], now: datetime
+) -> dict[str, Expectation]:
+    """Return how long *some* jobs take, or took, compared with the jobs completed before them.
 
-    This means longer than 95 % of the jobs completed before them; see `look`.
+    The keys are ids. Jobs that have not started are left out. See `look`.
     """
-    found: set[str] = set()
+    found: dict[str, Expectation] = {}
     for first in range(0, len(some), _AT_ONCE):
         several = {
             job.id: job for job in some[first : first + _AT_ONCE] if job.started_at is not None
@@ -122,17 +118,19 @@ async def slower(fetch: Fetch, some: Sequence[JobRecord], now: datetime) -> set[
         for row in await fetch(union_all(*(select(branch) for branch in branches))):
             former[row["of"]].append(row["duration_ms"])
         for id_, job in several.items():
-            running = job.status == "running"
-            if expected(
-                job.duration_ms,
-                job.started_at,
-                job.completed_at,
-                now,
-                sorted(former[id_]),
-                running=running,
-            )["slower"]:
-                found.add(id_)
+            found[id_] = compare(job, sorted(former[id_]), now)
     return found
+
+
+def compare(job: JobRecord, former: Sequence[float], now: datetime) -> Expectation:
+    """Return how long *job* takes, or took, compared with *former* durations.
+
+    They are in milliseconds, in ascending order.
+    """
+    running = job.status == "running"
+    return Expectation(
+        **expected(job.duration_ms, job.started_at, job.completed_at, now, former, running=running)
+    )
 
 
 def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:

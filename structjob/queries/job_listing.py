@@ -126,10 +126,10 @@ async def slower_ones(
             cursor,
             rows.job,
         )
-        slower = await estimates.slower(fetch, page.items, now)
+        compared = await estimates.expectations(fetch, page.items, now)
         for job in page:
             looked_at += 1
-            if job.id in slower:
+            if job.id in compared and compared[job.id].slower:
                 found.append(job)
             if len(found) == listing.limit or looked_at == SLOWER_LIMIT:
                 further = page.next_cursor is not None or job.id != page[-1].id

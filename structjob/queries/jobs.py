@@ -37,7 +37,7 @@ from structjob.queries.overview import Overview, overview
 from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
 from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import family, grown
-from structjob.statistics import Estimate
+from structjob.statistics import Estimate, Expectation
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, equals_any, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
@@ -248,6 +248,15 @@ class Jobs:
         """
         await self._flush()
         return await estimates.durations(self._fetch, operation)
+
+    async def expectations(self, records: Sequence[JobRecord]) -> dict[str, Expectation]:
+        """Return how long these jobs take, or took, compared with earlier ones, by the jobs' ids.
+
+        They are compared as by `estimate`, without their steps. Jobs that have not started are left
+        out. This takes one query for 25 jobs.
+        """
+        await self._flush()
+        return await estimates.expectations(self._fetch, records, self._now())
 
     async def operations(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the operations of these jobs by id. Ids that do not exist are left out."""
