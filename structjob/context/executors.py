@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextvars import copy_context
@@ -12,6 +11,7 @@ from typing import Any, ParamSpec, TypeVar
 from structjob.context.propagation import RemoteContext, remote_of, remote_scope
 from structjob.context.scope import current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
+from structjob.machine.loops import is_coroutine_function
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -116,7 +116,7 @@ class _Carried:
 def _check(function: Any, taker: str) -> None:
     if not callable(function):
         raise InvalidArgument(f"{taker} takes a function, not {function!r}")
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
         raise InvalidArgument(
             f"{taker} takes a plain function, and {getattr(function, '__name__', function)!r} is a "
             "coroutine function: await it, or use loop.create_task(…, context=contextvars.copy_context())"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from structjob.exceptions import InvalidArgument
+from structjob.machine.loops import is_coroutine_function
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import normalise
 
@@ -112,7 +113,7 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
-def is_coroutine_function(function: Any, what: str) -> bool:
+def decorates_coroutines(function: Any, what: str) -> bool:
     """Return whether *function*, which *what* decorates, is a coroutine function.
 
     Raises:
@@ -128,6 +129,4 @@ def is_coroutine_function(function: Any, what: str) -> bool:
             f"{what} cannot decorate {name}: it is a generator function, whose body runs while it "
             "is iterated over; write `with` or `async with` within it"
         )
-    return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(function, "__call__", None)  # noqa: B004 -- an object with `async def __call__`
-    )
+    return is_coroutine_function(function)

@@ -19,7 +19,7 @@ from structjob.lifecycle.arguments import (
     check_mapping,
     check_text,
     check_units,
-    is_coroutine_function,
+    decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.current import current_job
@@ -131,7 +131,7 @@ class JobContext:
             InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
-        if is_coroutine_function(function, "tracker.job()"):
+        if decorates_coroutines(function, "tracker.job()"):
             work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
             @functools.wraps(function)
@@ -274,7 +274,7 @@ class StepContext(WithOrAsyncWith[Step]):
             InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
-        if is_coroutine_function(function, "structjob.step()"):
+        if decorates_coroutines(function, "structjob.step()"):
             work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
             @functools.wraps(function)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
+from structjob.machine.loops import is_coroutine_function
 from structjob.models import JobStatus, StepStatus
 from structjob.process import on_reset
 
@@ -144,7 +144,7 @@ def add_hook(hook: Hook) -> Callable[[], None]:
     """
     if not callable(hook):
         raise InvalidArgument(f"a hook is a function that takes a Transition, not {hook!r}")
-    if inspect.iscoroutinefunction(hook):
+    if is_coroutine_function(hook):
         raise InvalidArgument(
             f"the hook {hook!r} is a coroutine function, and is never awaited: write a plain one, which creates a task if something is to be awaited"
         )

@@ -22,7 +22,7 @@ from structjob.capture.emit import emit
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
-from structjob.lifecycle.arguments import check_text, is_coroutine_function
+from structjob.lifecycle.arguments import check_text, decorates_coroutines
 from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.jobs import Job
@@ -159,7 +159,7 @@ class Retrying(Generic[H]):
             InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
-        if is_coroutine_function(function, self._what):
+        if decorates_coroutines(function, self._what):
             work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
             @functools.wraps(function)

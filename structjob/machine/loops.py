@@ -1,10 +1,30 @@
-"""The event loop of running code."""
+"""The event loop of running code, and the functions that need one."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import sys
 import threading
+
+_MARK = getattr(asyncio.coroutines, "_is_coroutine", object())
+"""Marks plain functions that return a coroutine, before Python 3.12 (asgiref, Django)."""
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Return whether a call of *function* returns a coroutine.
+
+    It may also be a `functools.partial`, an object with ``async def __call__``, or a function that
+    `inspect.markcoroutinefunction` has marked. A decorated function is judged by its outermost
+    function, which may run the coroutine itself.
+    """
+    while isinstance(function, functools.partial):
+        function = function.func
+    return any(
+        inspect.iscoroutinefunction(one) or getattr(one, "_is_coroutine", None) is _MARK
+        for one in (function, getattr(type(function), "__call__", None))  # noqa: B004 -- it is looked at
+    )
 
 
 def _of_this_greenlet() -> asyncio.AbstractEventLoop | None:

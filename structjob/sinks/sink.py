@@ -11,7 +11,6 @@ caller. What a sink logs, or a library that it calls, is recorded and goes to th
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, level_name
+from structjob.machine.loops import is_coroutine_function
 
 
 class SinkEvent:
@@ -144,9 +144,7 @@ def as_sink(given: AnySink) -> Sink:
                 f"a sink is a function that takes an event, or an object with a method emit(event): {given!r} is neither"
             )
         sink = _Function(given)
-    emit = sink.emit
-    call = getattr(emit, "__call__", None)  # noqa: B004 -- it is callable
-    if inspect.iscoroutinefunction(emit) or inspect.iscoroutinefunction(call):
+    if is_coroutine_function(sink.emit):
         raise InvalidArgument(
             f"the sink {given!r} is a coroutine function, and is never awaited: write a plain one, which puts the event into an "
             "asyncio.Queue if something is to be awaited"
