@@ -591,10 +591,10 @@ async def test_every_documented_parameter_is_taken(web, work):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("jobs?status_=failed", "did you mean status?"),
-        ("logs?levle=error", "did you mean level?"),
-        ("errors?operation_=copy", "did you mean operation?"),
-        ("stream?channels_=logs", "did you mean channels?"),
+        ("jobs?status_=failed", "did you mean 'status'?"),
+        ("logs?levle=error", "did you mean 'level'?"),
+        ("errors?operation_=copy", "did you mean 'operation'?"),
+        ("stream?channels_=logs", "did you mean 'channels'?"),
         ("logs?zzz=1", "attr.NAME=VALUE looks into the JSON"),
         ("jobs?limit=1&limit=2", "limit is given more than once: give it once"),
         (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import gc
 import io
@@ -30,6 +29,7 @@ from structjob.exceptions import (
     StoreUnavailable,
     StructjobError,
 )
+from structjob.text.wording import did_you_mean
 
 INTERRUPTED = 130
 CLOSED_PIPE = 141
@@ -116,10 +116,8 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
-            ctx.fail(
-                f"Unknown command {args[0]!r}{f'; did you mean {close[0]!r}?' if close else '.'}"
-            )
+            meant = did_you_mean(args[0], self.list_commands(ctx))
+            ctx.fail(f"Unknown command {args[0]!r}{meant or '.'}")
         return super().resolve_command(ctx, args)
 
 

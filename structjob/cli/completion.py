@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from structjob.cli.failures import what_failed
+
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
@@ -93,6 +95,6 @@ async def _operations(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
 
 async def _fingerprints(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
     return [
-        (group.fingerprint, f"{group.error.type}: {group.error.message}".split("\n", 1)[0])
+        (group.fingerprint, what_failed(group.error))
         for group in await reader.errors.by_prefix(prefix, limit=OFFERED)
     ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,13 +12,13 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import fingerprints, operations
 from structjob.cli.database import execute, reading
+from structjob.cli.failures import traceback_lines, what_failed
 from structjob.cli.ids import LEAST
-from structjob.cli.job_page import TRACEBACK
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import brief, full, moment
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
-from structjob.text.wording import count_of
+from structjob.text.wording import count_of, did_you_mean
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,10 +59,10 @@ class _Default(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if self.get_command(ctx, args[0]) is None:
-            close = difflib.get_close_matches(args[0], self.list_commands(ctx), n=1)
+            meant = did_you_mean(args[0], self.list_commands(ctx))
             ctx.fail(
-                f"Unknown command {args[0]!r}; did you mean {close[0]!r}?"
-                if close
+                f"Unknown command {args[0]!r}{meant}"
+                if meant
                 else options.misplaced(ctx, args[0], _INSTEAD)
             )
         return super().resolve_command(ctx, args)
@@ -196,16 +195,12 @@ def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:
         Text(brief(group.first_seen, utc=utc, now=now), style="dim"),
         Text(brief(group.last_seen, utc=utc, now=now)),
         where,
-        Text(escape(_in_short(group)), style="" if group.status == "resolved" else "red"),
+        Text(escape(what_failed(group.error)), style="" if group.status == "resolved" else "red"),
     ]
 
 
 def _where(operation: str | None, step: str | None) -> str:
     return " › ".join(part for part in (operation, step) if part) or "(no job)"
-
-
-def _in_short(group: ErrorGroup) -> str:
-    return f"{group.error.type}: {group.error.message}".split("\n", 1)[0]
 
 
 @errors.command()
@@ -239,7 +234,7 @@ async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
 def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *, utc: bool) -> None:
     from rich.text import Text
 
-    screen.print(Text(escape(_in_short(group)), style="bold"), soft_wrap=True)
+    screen.print(Text(escape(what_failed(group.error)), style="bold"), soft_wrap=True)
     resolved = full(group.resolved_at, utc=utc) + (
         f" by {group.resolved_by}" if group.resolved_by else ""
     )
@@ -252,11 +247,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
     for name, value in facts.items():
         if value:
             screen.print(Text(f"  {name:<12}", style="dim") + Text(escape(value)), soft_wrap=True)
-    traceback = group.error.traceback
-    if traceback is not None and 'File "' in traceback:
-        lines = traceback.rstrip("\n").split("\n")
-        if len(lines) > TRACEBACK:
-            lines = [f"… {count_of(len(lines) - TRACEBACK, 'line')} before", *lines[-TRACEBACK:]]
+    if lines := traceback_lines(group.error.traceback):
         screen.print()
         for line in lines:
             screen.print(Text(f"    {escape(line)}", style="dim"), soft_wrap=True)
@@ -302,5 +293,5 @@ async def _mark(given: str, db: Database, *, by: str | None, reopen: bool, as_js
     if as_json:
         put_json(group)
         return
-    say(f"{group.fingerprint} is {group.status}: {escape(_in_short(group))}")
+    say(f"{group.fingerprint} is {group.status}: {escape(what_failed(group.error))}")
     suggest(command_line("errors", db=db.option))

@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
+from structjob.cli.failures import in_full, traceback_lines, what_failed
 from structjob.cli.screen import put_rows, width_of
-from structjob.cli.tables import OURS, no_sign, spent, took, what_failed
+from structjob.cli.tables import no_sign, spent, took
 from structjob.cli.times import full
 from structjob.text.amounts import units, whole_percent
 from structjob.text.appearance import (
@@ -51,8 +52,6 @@ ROOM = 20
 the most important ones are selected.
 """
 
-TRACEBACK = 12
-"""Number of lines shown of a traceback: its end, where the error is."""
 
 _NAME = 26
 _INTERVAL = 18
@@ -410,18 +409,11 @@ class JobPage:
             return
         rows = list(
             wrapped(
-                [("  ", ""), (escape(_in_full(error)), _colour(self._job.status))], self._width, 4
+                [("  ", ""), (escape(in_full(error)), _colour(self._job.status))], self._width, 4
             )
         )
-        if raised(error.traceback):
-            traceback = (error.traceback or "").rstrip("\n").split("\n")
-            if len(traceback) > TRACEBACK and not self._whole:
-                traceback = [
-                    f"… {count_of(len(traceback) - TRACEBACK, 'line')} before",
-                    *traceback[-TRACEBACK:],
-                ]
-            for line in traceback:
-                rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
+        for line in traceback_lines(error.traceback, whole=self._whole):
+            rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
         yield _Section([("Error", "bold")], rows, 2)
 
     def _last_lines(self) -> Iterator[Row]:
@@ -516,15 +508,3 @@ def usual(expected: Expectation) -> str:
             f"this is {factor:.1f} times as long, slower than 95 % of the {expected.samples} previous runs"
         )
     return ", ".join(parts)
-
-
-def raised(traceback: str | None) -> bool:
-    """Return whether *traceback* shows more than the error's message."""
-    return traceback is not None and 'File "' in traceback
-
-
-def _in_full(error: ErrorInfo) -> str:
-    """Return an error with all lines of its message; see `what_failed` for one line."""
-    if not error.message:
-        return error.type
-    return error.message if error.type in OURS else f"{error.type}: {error.message}"

@@ -9,8 +9,9 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
+from structjob.cli.failures import raised
 from structjob.cli.ids import resolve
-from structjob.cli.job_page import ROOM, About, JobPage, raised
+from structjob.cli.job_page import ROOM, About, JobPage
 from structjob.cli.pager import paged
 from structjob.cli.screen import Failure, command_line, console, put_json, suggest
 from structjob.text.rendering import short

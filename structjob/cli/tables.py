@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from structjob.cli.estimates import Estimates
+from structjob.cli.failures import what_failed
 from structjob.cli.screen import columns
 from structjob.cli.times import brief
 from structjob.text.amounts import units, whole_percent
@@ -20,14 +21,13 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from structjob.cli.database import Reader
-    from structjob.models import AttemptRecord, ErrorInfo, JobRecord, StepRecord
+    from structjob.models import AttemptRecord, JobRecord, StepRecord
     from structjob.queries.families import Family
     from structjob.queries.session_status import Silence
     from structjob.queries.step_progress import StepProgress
     from structjob.statistics import Expectation
 
 FAILED = ("failed", "crashed")
-OURS = frozenset({"CommandFailed", "Crashed"})
 _HEADINGS = ("ID", "OPERATION", "STATUS", "DONE", "STARTED", "TOOK", "LEFT", "DETAIL")
 _ATTEMPT_HEADINGS = ("ID", "ATTEMPT", "OPERATION", "STATUS", "STARTED", "TOOK", "DETAIL")
 _OPERATION = 32
@@ -150,17 +150,6 @@ def spent(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> str:
     if what.status != "crashed":
         return lasting(seconds)
     return f"{'≥' if speaks_unicode() else '>='} {lasting(seconds)}" if seconds else ""
-
-
-def what_failed(error: ErrorInfo) -> str:
-    """Return an error in one line, with its type.
-
-    The types of structjob are left out, because they add no information.
-    """
-    message = error.message.split("\n", 1)[0]
-    if not message:
-        return error.type
-    return message if error.type in OURS else f"{error.type}: {message}"
 
 
 def _left(expected: Expectation) -> Text:

@@ -1,6 +1,8 @@
-"""Numbers with nouns in sentences for people."""
+"""Parts of sentences for people."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def count_of(number: int, noun: str, one: str = "", many: str = "") -> str:
@@ -15,3 +17,14 @@ def count_of(number: int, noun: str, one: str = "", many: str = "") -> str:
     """
     verb = one if number == 1 else many
     return f"{number:,} {noun}{'' if number == 1 else 's'}{' ' if verb else ''}{verb}"
+
+
+def did_you_mean(given: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the name in *known* that is most like *given*.
+
+    The text is empty if none is.
+    """
+    from difflib import get_close_matches  # only after a mistake
+
+    close = get_close_matches(given, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""

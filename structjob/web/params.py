@@ -9,7 +9,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from difflib import get_close_matches
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
@@ -21,6 +20,7 @@ from starlette.requests import Request
 
 from structjob.filters import AttemptFilter, JobFilter, LogFilter, make_filter
 from structjob.text.spans import span
+from structjob.text.wording import did_you_mean
 from structjob.web.problems import Refused
 
 
@@ -104,8 +104,7 @@ class Query(BaseModel):
 
     @classmethod
     def _hint(cls, name: str) -> str:
-        close = get_close_matches(name, cls.model_fields, n=1)
-        return f"; did you mean {close[0]}?" if close else ""
+        return did_you_mean(name, cls.model_fields)
 
     @classmethod
     def check_once(cls, given: QueryParams) -> None:
