@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Unpack, overload
+from typing import Any, TypeVar, Unpack, overload
 
 from sqlalchemy import ColumnElement, Table, case, func, select
 
@@ -17,6 +17,7 @@ from structjob.filters import (
     as_utc,
     check_span,
     one_or_several,
+    values_of,
 )
 from structjob.models import JobStatus, StepStatus
 from structjob.queries import errors, storage, volume
@@ -42,6 +43,9 @@ from structjob.statistics import (
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import ascending, equals, equals_any
 from structjob.store.tables import jobs, logs, steps, unusual
+from structjob.values.redaction import stored_forms
+
+F = TypeVar("F", StatsFilter, ErrorFilter)
 
 ERRORS = ("error", "critical")
 """Levels of the events that count as errors."""
@@ -151,22 +155,46 @@ class Statistics:
             InvalidArgument: if there would be more than 10,000 intervals, or *bucket* is too short.
             InvalidFilter: if a filter is unknown or its value is invalid.
         """
-        # The end of the window comes before a relative start is computed. So the last 3 hours are
-        # 3 intervals of an hour, and not also one of some microseconds.
-        if filter is None:
-            filters = {"until": self._now(), **filters}
-        wanted = merged(StatsFilter, filter, filters)
-        wanted = merged(StatsFilter, wanted, self._window(wanted.since, wanted.until))
-        buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
+        wanted, buckets = self._intervals(StatsFilter, bucket, filter, filters)
         rows = await self._of_jobs(
             wanted, {"start": buckets.start_of(_JOB_TIMES[wanted.by])}, limited=False
         )
-        found = {row.pop("start"): row for row in rows}
-        nothing = _nothing(JobStatus)
-        return [
-            Throughput(**{**found.get(number, nothing), "start": start, "end": end})
-            for number, start, end in buckets
-        ]
+        return _throughput(rows, buckets)
+
+    async def throughput_by_operation(
+        self,
+        bucket: timedelta = timedelta(hours=1),
+        filter: StatsFilter | None = None,
+        **filters: Unpack[StatsFilterKeywords],
+    ) -> dict[str, list[Throughput]]:
+        """Return for each operation what `throughput` returns, by its name.
+
+        This takes one query. The operations are those of the filter; without any, all that have
+        jobs in the window.
+
+        Args:
+            bucket: See `throughput`, also for the other arguments.
+            filter: Which jobs to include.
+            **filters: Fields of `StatsFilter`, instead of *filter* or in addition to it.
+
+        Raises:
+            InvalidArgument: see `throughput`.
+            InvalidFilter: see `throughput`.
+        """
+        wanted, buckets = self._intervals(StatsFilter, bucket, filter, filters)
+        keys = {
+            "operation": jobs.c.operation,
+            "start": buckets.start_of(_JOB_TIMES[wanted.by]),
+        }
+        found: dict[str, list[dict[str, Any]]] = {}
+        for row in await self._of_jobs(wanted, keys, limited=False):
+            found.setdefault(row.pop("operation"), []).append(row)
+        return {
+            name: _throughput(
+                [row for form in stored_forms(name) for row in found.get(form, ())], buckets
+            )
+            for name in values_of(wanted.operation) or sorted(found)
+        }
 
     async def steps(
         self, filter: StatsFilter | None = None, **filters: Unpack[StatsFilterKeywords]
@@ -238,13 +266,12 @@ class Statistics:
                 *outcome*.
             JobNotFound: if the filter names a job, and there is no such job.
         """
-        if bucket is not None and filter is None:
-            filters = {"until": self._now(), **filters}  # see `throughput`
-        wanted = _of_occurrences("errors", merged(ErrorFilter, filter, filters))
         buckets = None
-        if bucket is not None:
-            wanted = merged(ErrorFilter, wanted, self._window(wanted.since, wanted.until))
-            buckets = Buckets(wanted.since, wanted.until, bucket)  # type: ignore[arg-type]  # both are already datetimes
+        if bucket is None:
+            wanted = merged(ErrorFilter, filter, filters)
+        else:
+            wanted, buckets = self._intervals(ErrorFilter, bucket, filter, filters)
+        wanted = _of_occurrences("errors", wanted)
         errors.occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
         if wanted.job is not None:
@@ -349,11 +376,22 @@ class Statistics:
         await self._flush()
         return await (storage.measure_whole if quick else storage.measure)(self._fetch)
 
-    def _window(self, since: Moment | None, until: Moment | None) -> dict[str, Moment]:
-        """Return a complete window: by default the 24 hours before *until*, or before now."""
-        until = until or self._now()
+    def _intervals(
+        self, kind: type[F], bucket: timedelta, filter: F | None, filters: Mapping[str, Any]
+    ) -> tuple[F, Buckets]:
+        """Return the filter and the intervals of its window: by default the 24 hours before its
+        end, or before now.
+        """
+        # The end of the window comes before a relative start is computed. So the last 3 hours are
+        # 3 intervals of an hour, and not also one of some microseconds.
+        if filter is None:
+            filters = {"until": self._now(), **filters}
+        wanted = merged(kind, filter, filters)
+        until = wanted.until or self._now()
         assert isinstance(until, datetime)  # noqa: S101 -- a filter's times are datetimes
-        return {"since": since or until - min(DAY, until - FIRST), "until": until}
+        since = wanted.since or until - min(DAY, until - FIRST)
+        wanted = merged(kind, wanted, {"since": since, "until": until})
+        return wanted, Buckets(since, until, bucket)  # type: ignore[arg-type]  # both are already datetimes
 
     async def _of_jobs(
         self,
@@ -373,6 +411,16 @@ class Statistics:
         return [
             {**summary(row), "attempts": int(row["attempts"])} for row in await self._fetch(found)
         ]
+
+
+def _throughput(rows: Iterable[dict[str, Any]], buckets: Buckets) -> list[Throughput]:
+    """Return the intervals, with *rows* by the start of their interval."""
+    found = {row["start"]: row for row in rows}
+    nothing = _nothing(JobStatus)
+    return [
+        Throughput(**{**found.get(number, nothing), "start": start, "end": end})
+        for number, start, end in buckets
+    ]
 
 
 def _of_window(

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
-from structjob.filters import make_filter, values_of
+from structjob.filters import make_filter
 from structjob.statistics import (
     ErrorInterval,
     ErrorStatistics,
@@ -131,12 +131,11 @@ async def count_by_time(source: Reads, query: Annotated[ThroughputQuery, Paramet
 async def read_trends(source: Reads, query: Annotated[TrendsQuery, Parameters()]) -> Any:
     """Return the p95 of the durations of each operation by time interval, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
-    wanted = query.filter()
-    found = []
-    for name in dict.fromkeys(values_of(wanted.operation)):
-        each = await source.stats.throughput(bucket, wanted, operation=name)
-        found.append(Trend(name, [interval.p95_ms for interval in each]))
-    return found
+    found = await source.stats.throughput_by_operation(bucket, query.filter())
+    return [
+        Trend(operation, [interval.p95_ms for interval in each])
+        for operation, each in found.items()
+    ]
 
 
 @reads(router, "/errors", list[ErrorStatistics])
