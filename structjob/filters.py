@@ -187,11 +187,13 @@ def _named(job: AnyJob) -> str:
         raise InvalidFilter(str(exc)) from None
 
 
-def check_limit(limit: int, name: str = "limit") -> None:
+def check_limit(
+    limit: int, name: str = "limit", *, hint: str = "; ask for more with the page's cursors"
+) -> None:
     """Raise `InvalidFilter` unless *limit* is a valid number of rows."""
     if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
         raise InvalidFilter(
-            f"{name} must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}; ask for more with the page's cursors"
+            f"{name} must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}{hint}"
         )
 
 
@@ -200,6 +202,17 @@ def _check_order(order: str) -> None:
         raise InvalidFilter(
             f"order must be 'asc' (oldest first) or 'desc' (newest first), not {order!r}"
         )
+
+
+def check_window(selection: Any) -> None:
+    """Convert the times of a filter to datetimes in UTC.
+
+    Raises:
+        InvalidFilter: if a time is invalid, or ``since`` is after ``until``.
+    """
+    for name in ("since", "until"):
+        object.__setattr__(selection, name, as_utc(name, getattr(selection, name)))
+    check_span(selection.since, selection.until)
 
 
 def check_span(since: datetime | None, until: datetime | None) -> None:
@@ -365,9 +378,7 @@ class LogFilter(Filter):
         _check_values("type", self.type, EVENT_TYPES)
         _check_values("stream", self.stream, STREAMS)
         _check_paths("attrs", self.attrs)
-        object.__setattr__(self, "since", as_utc("since", self.since))
-        object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
+        check_window(self)
         _check_order(self.order)
         check_limit(self.limit)
 
@@ -443,9 +454,7 @@ class _Listed(Filter):
     def __post_init__(self) -> None:
         check_plain(self)
         object.__setattr__(self, "status", _as_statuses(self.status))
-        object.__setattr__(self, "since", as_utc("since", self.since))
-        object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
+        check_window(self)
         _check_order(self.order)
         check_limit(self.limit)
 
@@ -585,9 +594,7 @@ class ErrorFilter(Filter):
         if self.job is not None:
             object.__setattr__(self, "job", _named(self.job))
         _several(self, ("operation", "step", "project"))
-        object.__setattr__(self, "since", as_utc("since", self.since))
-        object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
+        check_window(self)
         check_limit(self.limit)
 
 

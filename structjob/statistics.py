@@ -16,10 +16,9 @@ from structjob.exceptions import InvalidFilter
 from structjob.filters import (
     Filter,
     Moment,
-    as_utc,
     check_limit,
     check_plain,
-    check_span,
+    check_window,
     one_or_several,
 )
 from structjob.models import ErrorInfo, ErrorOutcome, ErrorStatus, JobStatus
@@ -60,9 +59,7 @@ class StatsFilter(Filter):
             raise InvalidFilter(f"by must be 'created' or 'ended', not {self.by!r}")
         for name in ("operation", "job_type", "owner", "category", "project"):
             object.__setattr__(self, name, one_or_several(name, getattr(self, name)))
-        object.__setattr__(self, "since", as_utc("since", self.since))
-        object.__setattr__(self, "until", as_utc("until", self.until))
-        check_span(self.since, self.until)  # type: ignore[arg-type]  # both are already datetimes
+        check_window(self)
         check_limit(self.limit)
 
 

@@ -14,7 +14,6 @@ from sqlalchemy import (
     FromClause,
     Join,
     Subquery,
-    and_,
     case,
     func,
     literal,
@@ -34,7 +33,7 @@ from structjob.queries.jobs import Jobs
 from structjob.queries.paging import merged
 from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
-from structjob.store.expressions import ascending, attribute, equals_any, storable
+from structjob.store.expressions import ascending, attribute, begins, equals_any, storable
 from structjob.store.history import type_of
 from structjob.store.tables import errors, logs
 
@@ -145,7 +144,9 @@ class Errors:
             limit: Maximum number of errors.
         """
         await self._flush()
-        return await self._groups((_begins(prefix),) if prefix else (), (), limit)
+        return await self._groups(
+            (begins(logs.c.fingerprint, prefix),) if prefix else (), (), limit
+        )
 
     async def _selected(
         self, wanted: ErrorFilter
@@ -185,7 +186,7 @@ class Errors:
         if not prefix:
             raise ErrorGroupNotFound(fingerprint)
         await self._flush()
-        found = await self._groups((_begins(prefix),), (), _CANDIDATES)
+        found = await self._groups((begins(logs.c.fingerprint, prefix),), (), _CANDIDATES)
         exact = [group for group in found if group.fingerprint == fingerprint]
         if not found:
             raise ErrorGroupNotFound(fingerprint)
@@ -288,14 +289,6 @@ class Errors:
         found = await self._fetch(statement)
         known = await outcomes.of_errors(self._fetch, [row["fingerprint"] for row in found])
         return [_group(row, known.get(row["fingerprint"])) for row in found]
-
-
-def _begins(prefix: str) -> ColumnElement[bool]:
-    """Return the condition that a fingerprint begins with *prefix*.
-
-    It is a range of an index in binary order. Not every database could use an index for LIKE.
-    """
-    return and_(logs.c.fingerprint >= prefix, logs.c.fingerprint < prefix + "\U0010ffff")
 
 
 def _counted(conditions: tuple[ColumnElement[bool], ...]) -> Subquery:

@@ -39,7 +39,7 @@ from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import family, grown
 from structjob.statistics import Estimate, Expectation
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import equals, equals_any, means, storable
+from structjob.store.expressions import begins, equals, equals_any, means, storable
 from structjob.store.tables import attempts, gaps, jobs, steps
 from structjob.values.redaction import stored_forms
 
@@ -133,7 +133,7 @@ class Jobs:
         if exact is not None:
             return exact
         found = await self._fetch(
-            select(jobs).where(_begins(prefix)).order_by(jobs.c.id).limit(_CANDIDATES)
+            select(jobs).where(begins(jobs.c.id, prefix)).order_by(jobs.c.id).limit(_CANDIDATES)
         )
         if len(found) == 1:
             return rows.job(found[0])
@@ -179,7 +179,7 @@ class Jobs:
         await self._flush()
         statement = select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc())
         if prefix:
-            statement = statement.where(_begins(prefix))
+            statement = statement.where(begins(jobs.c.id, prefix))
         found = await self._fetch(statement.limit(limit))
         return [(row["id"], row["operation"]) for row in found]
 
@@ -818,11 +818,6 @@ class Jobs:
 def _newest(condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> Select[Any]:
     wanted = select(*columns or (jobs,)).where(condition)
     return wanted.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-
-
-def _begins(prefix: str) -> ColumnElement[bool]:
-    # A range of the primary key in binary order. Not every database could use an index for LIKE.
-    return (jobs.c.id >= prefix) & (jobs.c.id < prefix + "\U0010ffff")
 
 
 def _could_exist(id_: str) -> bool:

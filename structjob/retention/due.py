@@ -305,11 +305,12 @@ def _moment(value: datetime) -> ColumnElement[datetime]:
     return literal(value, UTCDateTime())
 
 
+def plan_of(row: Mapping[Any, Any]) -> Plan:
+    """Return the plan to delete the job in a row of `Due.family`."""
+    return Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])
+
+
 def planned(rows: Sequence[Mapping[Any, Any]]) -> list[Plan]:
     """Return the jobs of `Due.family` whose whole family is due, in the same order."""
     held = {row["top"] for row in rows if not row["due"]}
-    return [
-        Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])
-        for row in rows
-        if row["top"] not in held
-    ]
+    return [plan_of(row) for row in rows if row["top"] not in held]

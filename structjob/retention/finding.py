@@ -5,15 +5,16 @@ Each page begins where the previous one ended, whatever was deleted meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, or_, select
 
 from structjob.exceptions import InvalidState
 from structjob.models import JobStatus
-from structjob.retention.due import Due, Plan, family_of, planned
+from structjob.retention.due import Due, Plan, family_of, plan_of, planned
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, logs
 
@@ -94,15 +95,9 @@ async def families(fetch: Fetch, due: Due) -> AsyncIterator[list[Plan]]:
         after: tuple[datetime, str] | None = None
         while tops := await fetch(due.tops(status, after, _TOPS)):
             after = (tops[-1]["created_at"], tops[-1]["id"])
-            found: list[Any] = []
-            below: tuple[int, str] | None = None
             held = {row["top"] for row in await fetch(due.held([row["id"] for row in tops]))}
             ids = [row["id"] for row in tops if row["id"] not in held]
-            while ids and (page := await fetch(due.family(ids, below, PAGE))):
-                found += page
-                below = (page[-1]["depth"], page[-1]["id"])
-                if len(page) < PAGE:
-                    break
+            found = await _members(fetch, partial(due.family, ids)) if ids else []
             if plans := planned(found):
                 yield plans
 
@@ -113,14 +108,8 @@ async def family_to_delete(fetch: Fetch, job_id: str) -> list[Plan]:
     Raises:
         InvalidState: if one of them has not ended.
     """
-    found: list[Any] = []
-    below: tuple[int, str] | None = None
     columns = (jobs.c.status, jobs.c.operation)
-    while page := await fetch(family_of([job_id], below, PAGE, *columns)):
-        found += page
-        below = (page[-1]["depth"], page[-1]["id"])
-        if len(page) < PAGE:
-            break
+    found = await _members(fetch, lambda below, size: family_of([job_id], below, size, *columns))
     for row in found:
         if not JobStatus(row["status"]).terminal:
             which = "" if row["id"] == job_id else f", a child of job {job_id},"
@@ -128,10 +117,22 @@ async def family_to_delete(fetch: Fetch, job_id: str) -> list[Plan]:
                 f"job {row['id']} ({row['operation']}){which} is {row['status']}: cancel it, and "
                 "delete it when it has ended"
             )
-    return [
-        Plan(row["id"], row["attempt"], row["session_id"], row["state_seq"], row["top"])
-        for row in found
-    ]
+    return list(map(plan_of, found))
+
+
+async def _members(fetch: Fetch, query: Callable[[tuple[int, str] | None, int], Any]) -> list[Any]:
+    """Return all rows of families, read in pages.
+
+    *query* takes depth and id of the last row so far, and the size of a page.
+    """
+    found: list[Any] = []
+    below: tuple[int, str] | None = None
+    while page := await fetch(query(below, PAGE)):
+        found += page
+        if len(page) < PAGE:
+            break
+        below = (page[-1]["depth"], page[-1]["id"])
+    return found
 
 
 async def strays(fetch: Fetch, due: Due) -> AsyncIterator[list[str]]:

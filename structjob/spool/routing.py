@@ -98,11 +98,6 @@ def tracked_before() -> bool:
     return _default is not None or _closed_level is not None
 
 
-def default() -> Recorder | None:
-    """Return the recorder of events without a job: that of the first tracker that is still open."""
-    return _default
-
-
 def dispatch(scope: Scope | None, body: bytes, level: int) -> None:
     """Pass an event to the recorder that it belongs to, or keep it until a tracker opens."""
     recorder = scope.recorder if scope is not None else None

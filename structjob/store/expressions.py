@@ -154,6 +154,14 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
     )
 
 
+def begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
+    """Return the condition that *column*, whose order is binary, begins with *prefix*.
+
+    It is a range: not every database could use an index for LIKE.
+    """
+    return (column >= prefix) & (column < prefix + "\U0010ffff")
+
+
 def means(column: ColumnElement[Any], text: str) -> ColumnElement[bool]:
     """Return the condition that *column* equals *text* as it is stored.
 
