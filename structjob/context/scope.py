@@ -246,13 +246,12 @@ def json_fields(values: Mapping[str, str | int]) -> bytes:
     return b"," + encode_attrs(dict(values))[1:-1] if values else b""
 
 
-_scope: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)
-SCOPE = _scope
+SCOPE: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)
 """The variable itself, to read it in the context of another task."""
 
-current_scope = _scope.get
+current_scope = SCOPE.get
 """Return the `Scope` of the running code, or ``None``."""
-enter_scope = _scope.set
+enter_scope = SCOPE.set
 """Make a `Scope` (or ``None``) the current one.
 
 The caller must restore the former one: a token may belong to another context.
@@ -293,29 +292,29 @@ class Entry:
     __slots__ = ("_scope", "_token")
 
     def __init__(self, scope: Scope) -> None:
-        scope.outer = _scope.get()
+        scope.outer = SCOPE.get()
         self._scope = scope
-        self._token: Token[Scope | None] = _scope.set(scope)
+        self._token: Token[Scope | None] = SCOPE.set(scope)
 
     def leave(self) -> Scope:
         """Make the former scope current; return the scope as it was entered.
 
         Call this when the job or step has ended.
         """
-        own, current, outer = self._scope, _scope.get(), _running(self._scope.outer)
+        own, current, outer = self._scope, SCOPE.get(), _running(self._scope.outer)
         if current is own:
             try:
-                _scope.reset(self._token)
+                SCOPE.reset(self._token)
             except ValueError:  # another context
-                _scope.set(outer)
+                SCOPE.set(outer)
             else:
                 if outer is not own.outer:
-                    _scope.set(outer)
+                    SCOPE.set(outer)
                 return own
         # A current scope that has ended, or belongs to this one, is left too. Any other one stays
         # current.
         elif current is not None and (current.ended or current.belongs_to(own)):
-            _scope.set(outer)
+            SCOPE.set(outer)
         return own.give_up(outer)
 
 

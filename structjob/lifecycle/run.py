@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 from structjob.lifecycle.arguments import check_units
 from structjob.machine.clock import database_time, now
+from structjob.machine.memory import own_peak
 
 _MOST_KB = 1 << 62
 """Maximum kilobytes that the column can hold, more than any machine has."""
@@ -71,10 +71,7 @@ class Run:
             return
         self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
         with suppress(ImportError):
-            import resource
-
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            self._max_rss_kb = peak // 1024 if sys.platform == "darwin" else peak
+            self._max_rss_kb = own_peak()
 
     def columns(self) -> dict[str, Any]:
         """Return the columns of the job's row."""

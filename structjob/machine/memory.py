@@ -1,4 +1,4 @@
-"""The peak memory of a child process.
+"""The peak memory of this process, and of a child process.
 
 The kernel's own value at the end of a child includes what this process had at the fork. So a
 smaller program must be measured while it runs.
@@ -50,7 +50,11 @@ class PeakMemory:
 
 
 def own_peak() -> int:
-    """Return the peak memory of this process, in kilobytes."""
+    """Return the peak memory of this process, in kilobytes.
+
+    Raises:
+        ImportError: on a system without such figures.
+    """
     import resource
 
     return kilobytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
