@@ -18,6 +18,7 @@ from structjob.exceptions import InvalidFilter, StoreUnavailable
 from structjob.models import EventRecord, Gap
 from structjob.queries import tail as tailing
 from structjob.queries import tail_reader as reading
+from structjob.queries import tail_sessions as finding
 from structjob.queries.jobs import Jobs
 from structjob.queries.logs import Logs
 
@@ -46,8 +47,15 @@ async def sqlite(tmp_path):
 
 @pytest.fixture
 def patience(monkeypatch):
-    """Sets how long a missing number is waited for."""
-    return lambda seconds: monkeypatch.setattr(tailing, "MISSING_TIMEOUT", seconds)
+    """Sets how long a missing number is waited for, and how long a session that has ended is not
+    examined.
+    """
+
+    def patience(seconds):
+        monkeypatch.setattr(tailing, "MISSING_TIMEOUT", seconds)
+        monkeypatch.setattr(finding, "ROUND", seconds)
+
+    return patience
 
 
 async def come(tail):
@@ -237,7 +245,7 @@ async def test_a_job_of_another_database_holds_nothing_up(sqlite, monkeypatch):
 
 
 @pytest.mark.parametrize("resumed", [False, True])
-async def test_ids_that_fall(database, resumed):
+async def test_ids_that_fall(database, resumed, patience):
     """Where ids fall as events are stored, a tail misses none and repeats none, whichever session
     they are of (faults 0.7).
     """
@@ -257,10 +265,8 @@ async def test_ids_that_fall(database, resumed):
     await database.session(4)
     await database.add(4, [1])
     await database.add(3, [3, 4, 5])
+    patience(0)  # the resumed tail examines all sessions at once, the other one at intervals
     found = await messages(tail)
-    if not resumed:  # which looks at those that have ended now and then only
-        tail._all_looked_at = None
-        found += await messages(tail)
     assert sorted(found) == sorted(
         [*(f"1:{number}" for number in range(4, 54)), "4:1", "3:3", "3:4", "3:5"]
     )
@@ -296,6 +302,99 @@ async def test_reading_all_that_is_stored_where_ids_fall(database):
         found.append(event.seq)
         await database.add(1, [100 + len(found)])
     assert found == list(range(1, 31))
+
+
+# -- many sessions
+# --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def many(monkeypatch):
+    """Twelve living sessions, of which a look examines three and those of the newest events."""
+    monkeypatch.setattr(finding, "FEW", 3)
+    monkeypatch.setattr(finding, "NEWEST", 20)
+    monkeypatch.setattr(finding, "IN_FLIGHT", 0)
+    return range(1, 13)
+
+
+async def test_many_sessions_are_examined_in_parts(database, many, monkeypatch):
+    """Beside many living sessions, what is stored in any of them comes with the next look, and no
+    look examines all of them (R37).
+    """
+    await database.session(*many)
+    for number in many:
+        await database.add(number, [1])
+    tail = database.logs.tail(last=0)
+    assert await messages(tail) == []
+    examined = []
+    original = tail._finder.look
+
+    async def look(*args):
+        found = await original(*args)
+        examined.append(len(found.rows))
+        return found
+
+    monkeypatch.setattr(tail._finder, "look", look)
+    for seq, interval in ((2, 0.0), (3, 600.0)):  # each look with a part of the others, or none
+        monkeypatch.setattr(finding, "INTERVAL", interval)
+        for number in reversed(many):
+            await database.add(number, [seq])
+            assert await messages(tail) == [f"{number}:{seq}"]
+        await database.session(20 + seq)
+        await database.add(20 + seq, [1])
+        assert await messages(tail) == [f"{20 + seq}:1"]
+    assert max(examined) <= 8
+
+
+async def test_many_sessions_whose_ids_fall(database, many, monkeypatch):
+    """Beside many living sessions, events whose ids are lower than those of events that were read
+    come, too, with the part that their session belongs to (R37, faults 0.7).
+    """
+    monkeypatch.setattr(finding, "INTERVAL", 0.0)
+    database.backward = True
+    await database.session(*many)
+    tail = database.logs.tail(last=0)
+    assert await messages(tail) == []
+    await database.add(12, range(1, 31))
+    assert len(await messages(tail)) == 30
+    found = []
+    for number in many:
+        await database.add(number, [31 if number == 12 else 1])
+    await database.session(13)
+    await database.add(13, [1])
+    for _ in range(2 * len(many)):
+        found += await messages(tail)
+    assert sorted(found) == sorted([*(f"{number}:1" for number in many[:-1]), "12:31", "13:1"])
+
+
+async def test_more_events_than_a_look_examines(database, many, monkeypatch):
+    """If more was stored since the last look than it reads the sessions of, every session is read
+    at once (R37).
+    """
+    monkeypatch.setattr(finding, "INTERVAL", 600.0)
+    await database.session(*many)
+    tail = database.logs.tail(last=0)
+    assert await messages(tail) == []
+    await database.add(1, [1])
+    assert await messages(tail) == ["1:1"]
+    for number in many[1:]:
+        await database.add(number, range(1, 11))
+    assert len(await messages(tail)) == 110
+
+
+async def test_resuming_with_many_sessions(database, many, monkeypatch):
+    """A cursor is continued at once, in whichever session events were stored meanwhile (R37)."""
+    monkeypatch.setattr(finding, "INTERVAL", 600.0)
+    await database.session(*many)
+    tail = database.logs.tail(last=0)
+    assert await messages(tail) == []
+    for number in many:
+        await database.add(number, [1])
+    await database.end(5, 1)
+    await database.end(6, 1, ago=timedelta(hours=2))
+    found = await messages(database.logs.tail(after=tail.cursor))
+    assert sorted(found) == sorted(f"{number}:1" for number in many)
+    assert sorted(await messages(tail)) == sorted(found)
 
 
 # -- gaps
@@ -499,7 +598,7 @@ async def test_an_idle_tail_asks_once_a_second(sqlite, monkeypatch):
         plan = [
             row[3] for row in await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}")
         ]
-    assert not [step for step in plan if step.startswith("SCAN")], plan
+    assert not [step for step in plan if step.startswith("SCAN structjob_")], plan
 
 
 async def test_waiting_with_a_timeout_loses_nothing(sqlite, monkeypatch):

@@ -20,16 +20,14 @@ from collections.abc import (
     Callable,
     Collection,
     Iterable,
-    Mapping,
     Sequence,
 )
 from dataclasses import replace
-from datetime import timedelta
 from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 
-from sqlalchemy import ColumnElement, Select, and_, func, literal, or_, select
+from sqlalchemy import func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
@@ -40,9 +38,9 @@ from structjob.queries.event_rows import COLUMNS, line
 from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
 from structjob.queries.tail_position import Item, Position, advance
 from structjob.queries.tail_reader import BRANCHES, Query, SessionReader, split
+from structjob.queries.tail_sessions import OVERLAP, SessionFinder
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import utc_now
-from structjob.store.sessions import PRESUMED
 from structjob.store.tables import logs, sessions
 
 T = TypeVar("T")
@@ -66,15 +64,6 @@ CHUNK = 100
 
 _SPACING = 0.02
 """Minimum seconds between two reads, however often events are committed."""
-
-_OVERLAP = timedelta(seconds=60)
-"""A session may have ended this long before the last read without its end having been seen."""
-
-_UNSEEN_FOR = timedelta(days=30)
-"""How long a session that was presumed dead is still read.
-
-Its spool was not found, and may still be delivered.
-"""
 
 
 class Tail(Generic[T_co]):
@@ -107,6 +96,7 @@ class Tail(Generic[T_co]):
         self._batch = batch
         self._query: Query
         self._sessions: SessionReader
+        self._finder = SessionFinder(fetch)
         self._listing: Listing | None = None
         self._read = position
         """The position up to which events were read."""
@@ -114,10 +104,8 @@ class Tail(Generic[T_co]):
         """The position up to which events were returned."""
         self._pending: deque[Item] = deque()
         self._chunk: deque[tuple[Item, Any]] = deque()
-        self._open_sessions: set[int] = set()
-        """Sessions to read although they have ended, because there is more to read or because it
-        arrived late.
-        """
+        self._unfinished: set[int] = set()
+        """Sessions of which there is more to read."""
         self._older: set[int] = set()
         """Sessions that had ended before the tail started. All of their events in the history are
         from before the start.
@@ -126,7 +114,6 @@ class Tail(Generic[T_co]):
         """For each session that waits for a missing number: since when, and its greatest number at
         that time.
         """
-        self._all_looked_at: float | None = None
         self._looked = 0.0
         self._connected = False
         self._ended = False
@@ -198,7 +185,7 @@ class Tail(Generic[T_co]):
         if either holds events that it has not returned yet.
         """
         held = (self._chunk, self._pending, older._chunk, older._pending)
-        return not any(held) and self._read.meets(older._read, older._open_sessions)
+        return not any(held) and self._read.meets(older._read, older._unfinished)
 
     async def aclose(self) -> None:
         """End the tail. Tasks that wait for the next event stop waiting."""
@@ -339,11 +326,7 @@ class Tail(Generic[T_co]):
         position = self._read.copy()
         (first,) = await self._fetch(select(utc_now().label("now")))
         position.looked_at = first["now"]
-        unseen = and_(
-            sessions.c.end_reason.in_(PRESUMED),
-            sessions.c.ended_at >= position.looked_at - _UNSEEN_FOR,
-        )
-        for row in await self._fetch(self._look_at_sessions(position, unseen)):
+        for row in await self._finder.at_start(position):
             newest = row["newest"] or 0
             position.sessions[row["session_id"]] = max(newest, _end(row))
             if _end(row) > newest:
@@ -403,7 +386,7 @@ class Tail(Generic[T_co]):
             return set()
         assert self._read.looked_at is not None  # noqa: S101 -- it has started
         going_on = or_(
-            sessions.c.ended_at.is_(None), sessions.c.ended_at >= self._read.looked_at - _OVERLAP
+            sessions.c.ended_at.is_(None), sessions.c.ended_at >= self._read.looked_at - OVERLAP
         )
         found = await self._fetch(
             select(sessions.c.session_id).where(sessions.c.session_id.in_(sorted(ids)), going_on)
@@ -415,18 +398,11 @@ class Tail(Generic[T_co]):
 
         Return whether there was anything to return, or there is more to read.
         """
-        thorough = self._is_time_for_all()
-        if thorough:
-            # A session that was presumed dead may have ended long ago, and its spool may still be
-            # delivered.
-            self._open_sessions.update(self._read.sessions)
-        found = {
-            row["session_id"]: row for row in await self._fetch(self._look_at_sessions(self._read))
-        }
-        for session_id in found:
+        look = await self._finder.look(self._read, self._unfinished)
+        for session_id in look.rows:
             self._read.sessions.setdefault(session_id, 0)
         going_on = [
-            row for row in found.values() if _end(row) > self._read.sessions[row["session_id"]]
+            row for row in look.rows.values() if _end(row) > self._read.sessions[row["session_id"]]
         ]
         streams, upto, more = await self._read_sessions(going_on)
         items = [
@@ -436,66 +412,16 @@ class Tail(Generic[T_co]):
         self._enqueue(items)
         self._read.sessions.update(upto)
         self._read.looked_at = max(
-            (row["now"] for row in found.values()), default=self._read.looked_at
+            (row["now"] for row in look.rows.values()), default=self._read.looked_at
         )
-        self._open_sessions.intersection_update(row["session_id"] for row in going_on)
-        if thorough:
-            self._forget_what_is_over(found)
-        return bool(items) or more
-
-    def _is_time_for_all(self) -> bool:
-        """Return True at intervals, when all known sessions are to be read, including ended
-        ones.
-        """
-        now = asyncio.get_running_loop().time()
-        if self._all_looked_at is not None and now - self._all_looked_at < MISSING_TIMEOUT:
-            return False
-        self._all_looked_at = now
-        return True
-
-    def _look_at_sessions(self, position: Position, *more: ColumnElement[bool]) -> Select[Any]:
-        """Return a query for the sessions that may have new events, each with its greatest stored
-        number.
-        """
-        # Not `max`, because MariaDB would read all numbers of a session to find the greatest.
-        newest = (
-            select(logs.c.seq)
-            .where(logs.c.session_id == sessions.c.session_id)
-            .order_by(logs.c.seq.desc())
-            .limit(1)
-        )
-        assert position.looked_at is not None  # noqa: S101 -- set before the first query
-        which = [
-            sessions.c.ended_at.is_(None),
-            sessions.c.ended_at >= position.looked_at - _OVERLAP,
-            *more,
-        ]
-        if self._open_sessions:
-            which.append(sessions.c.session_id.in_(sorted(self._open_sessions)))
-        columns = (
-            sessions.c.session_id,
-            sessions.c.ended_at,
-            sessions.c.end_reason,
-            sessions.c.last_seq,
-        )
-        return select(
-            *columns, newest.scalar_subquery().label("newest"), utc_now().label("now")
-        ).where(or_(*which))
-
-    def _forget_what_is_over(self, found: Mapping[int, RowMapping]) -> None:
-        """Forget the sessions from which no more events can come."""
-        for session_id in list(self._read.sessions):
-            row = found.get(session_id)
-            over = row is None or (
-                row["ended_at"] is not None
-                and row["ended_at"] < row["now"] - 2 * _OVERLAP
-                and (
-                    row["end_reason"] not in PRESUMED or row["ended_at"] < row["now"] - _UNSEEN_FOR
-                )
-            )
-            if over and session_id not in self._open_sessions:
+        self._unfinished = self._blocked.keys() & upto.keys() | {
+            row["session_id"] for row in going_on if _end(row) > upto[row["session_id"]]
+        }
+        for session_id in look.over:
+            if session_id not in self._unfinished:
                 self._read.forget(session_id)
                 self._blocked.pop(session_id, None)
+        return bool(items) or more or look.more
 
     async def _read_sessions(
         self, going_on: Sequence[RowMapping]
@@ -531,7 +457,6 @@ class Tail(Generic[T_co]):
                     )
                     if gave_up or session_id not in self._blocked:
                         self._blocked[session_id] = (now, found[-1].seq)
-                    self._open_sessions.add(session_id)
                 else:
                     self._blocked.pop(session_id, None)
                     more = more or session_id in full

@@ -77,7 +77,7 @@ class SessionReader:
         It examines the latest numbers of each session.
         """
         found: list[tuple[int, Range]] = []
-        for session_id, upto in known.items():
+        for session_id, upto in await self._incomplete(known):
             least = max(upto - LOOKBACK, 0)
             following = func.lead(logs.c.seq).over(order_by=logs.c.seq).label("next")
             recent = (logs.c.session_id == session_id) & (logs.c.seq > least)
@@ -100,6 +100,23 @@ class SessionReader:
                 ]
                 found += [(session_id, (gap.first_seq, gap.last_seq)) for gap in gaps_]
         return found
+
+    async def _incomplete(self, known: Mapping[int, int]) -> list[tuple[int, int]]:
+        """Return those of the sessions of whose latest numbers one may be missing."""
+        short = [number for number, upto in known.items() if 0 < upto <= LOOKBACK]
+        complete = set()
+        for some in split(short, PAGE):
+            counted = select(
+                logs.c.session_id,
+                func.count().label("stored"),
+                func.max(logs.c.seq).label("last"),
+            )
+            for row in await self._fetch(
+                counted.where(logs.c.session_id.in_(some)).group_by(logs.c.session_id)
+            ):
+                if row["stored"] == row["last"]:
+                    complete.add(row["session_id"])
+        return [(number, upto) for number, upto in known.items() if upto and number not in complete]
 
     async def beyond(
         self, position: Position, of: Sequence[RowMapping]

@@ -1,4 +1,4 @@
-"""B18: a job in a plain `with` block, compared with the same job in `async with`."""
+"""B19: a job in a plain `with` block, compared with the same job in `async with`."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def with_loop(*, jobs: int) -> dict[str, float]:
 
 
 BENCHMARK = Benchmark(
-    name="b18",
+    name="b19",
     title="a job of one step and one line: `with` beside `async with`",
     cases=(Case("with", without_loop), Case("async with", with_loop)),
     rows=(
         Row(
-            "B18",
+            "B19",
             "a job in `with`, its start not waited for (median)",
             "accepted_us",
             "µs",
@@ -76,7 +76,7 @@ BENCHMARK = Benchmark(
             at_most=1.3,
         ),
         Row(
-            "B18",
+            "B19",
             "a job in `with`, its start committed (median)",
             "committed_us",
             "µs",
