@@ -381,6 +381,8 @@ class Logs:
         neither stored nor explained, the tail waits for it for 15 seconds at most. Later events of
         that session wait with it. If the missing event arrives after that, it is returned then.
         Events of other processes are seen within 1 second, and mostly within 0.1 seconds on SQLite.
+        With more than 100 living sessions, an event whose transaction was open for more than a
+        second may be seen up to 30 seconds later.
 
         Args:
             filter: Which events to follow. Its ``limit`` has no effect.
