@@ -321,6 +321,46 @@ async def test_a_lease_is_seen_to_run_out(db_path, watcher, stranger):
     assert status(db_path) == "crashed"
 
 
+async def test_beside_many_sessions_a_look_reads_few(db_path, watcher, monkeypatch):
+    """Sessions of other hosts are watched by some of the others; if many stand still, all of
+    them are found by those that are left (R11).
+    """
+    monkeypatch.setattr(reapers, "NEIGHBORS", 3)
+    monkeypatch.setattr(reapers, "BEATING", 2)
+
+    def beat(which: str) -> None:
+        with contextlib.closing(sqlite3.connect(db_path)) as connection:
+            connection.execute(
+                "UPDATE structjob_sessions SET heartbeat_at = strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+                f" WHERE host LIKE 'host%' AND {which}"
+            )
+            connection.commit()
+
+    with contextlib.closing(sqlite3.connect(db_path)) as connection:
+        connection.executemany(
+            "INSERT INTO structjob_sessions (session_id, host, boot_id, pid, started_at) "
+            "VALUES (?, ?, 'another', 1, '2026-01-01 10:00:00.000000')",
+            [(number, f"host {number}") for number in range(1, 21)],
+        )
+        connection.commit()
+    beat("1")
+    await watcher.watch(5)
+    assert len(watcher.reaper._seen) == 3
+    # the watched ones stand still, and after a lease nobody has heard of the others but one
+    with contextlib.closing(sqlite3.connect(db_path)) as connection:
+        connection.execute(
+            "UPDATE structjob_sessions SET heartbeat_at = '2026-01-01 10:00:00.000000' WHERE host LIKE 'host%'"
+        )
+        connection.commit()
+    for _ in range(14):
+        beat("session_id = 20")
+        await watcher.watch(5)
+    assert rows(
+        db_path,
+        "SELECT session_id FROM structjob_sessions WHERE host LIKE 'host%' AND ended_at IS NULL",
+    ) == [(20,)]
+
+
 async def test_a_sink_is_shown_a_presumption_when_it_is_committed(db_path, watcher, stranger):
     """No program waits for the database while a sink is shown what crashed (faults F2.1)."""
     sink = Looking(db_path)

@@ -229,3 +229,28 @@ async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id
     assert await any_tracker.jobs.lost_events(job_id) == {"spool_full": 4, "queue_full": 2}
     assert await any_tracker.jobs.lost_events("whole") == {}
     assert (await any_tracker.verify()).missing == 0
+
+
+async def test_a_session_watches_its_host_and_the_next_ones_elsewhere(stores):
+    """Sessions of other hosts are watched by those before them in a ring, so that a look reads as
+    many beside a thousand hosts as beside ten (R11).
+    """
+    for number in range(1, 13):
+        host = "here" if number in (2, 10) else "elsewhere"
+        await stores[0].begin_session(
+            Session(session_id=number, host=host, boot_id="boot", pid=number)
+        )
+    await stores[0].end_session(
+        Session(session_id=12, host="elsewhere", pid=12), Ending(reason="closed")
+    )
+
+    async def watched(number: int, size: int, ids: set[int] = frozenset()) -> list[int]:
+        own = Session(session_id=number, host="here", boot_id="boot", pid=number)
+        found = await stores[0].fetch(leases.neighbors(own, ids, size))
+        assert all(row["now"] >= row["heartbeat_at"] for row in found)
+        return sorted({row["session_id"] for row in found})
+
+    assert await watched(10, 3) == [1, 2, 3, 10, 11]
+    assert await watched(2, 3) == [2, 3, 4, 5, 10]
+    assert await watched(2, 3, {7, 12}) == [2, 3, 4, 5, 7, 10]
+    assert await watched(2, 50) == list(range(1, 12))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.adopted import AdoptedSpools
@@ -23,6 +24,14 @@ LEAST_LEASE = 30.0
 
 BEATS = 6
 """Minimum number of this process's own heartbeats in that time."""
+
+NEIGHBORS = 50
+"""Number of sessions of other hosts that one process watches."""
+
+BEATING = 10
+"""How many of them must have sent a heartbeat lately. If fewer have, more sessions are watched, so
+the end of many processes at once is found by those that are left.
+"""
 
 _now = time.monotonic
 
@@ -66,9 +75,9 @@ class Reaper:
         self._looked = -float("inf")
 
     async def look(self) -> None:
-        """Check every session that has not ended; called with each heartbeat."""
+        """Check the sessions of this host, and some of the others; called with each heartbeat."""
         try:
-            rows = await self._link.once(lambda: self._link.store.fetch(leases.OPEN))
+            found = await self._neighbors()
         except StoreUnavailable:
             self._seen.clear()
             raise
@@ -76,13 +85,11 @@ class Reaper:
         if now - self._looked > self._longest_gap:
             self._seen.clear()  # the database may have been unavailable to them meanwhile
         self._looked = now
-        found = [Lease.of(row) for row in rows]
-        await self._revive({lease.session.session_id for lease in found})
-        for number in self._notices.keys() - {lease.session.session_id for lease in found}:
+        await self._revive(found.keys())
+        for number in self._notices.keys() - found.keys():
             await self._account(number)
         before, self._seen = self._seen, {}
-        for lease in found:
-            number = lease.session.session_id
+        for number, lease in found.items():
             if number == self._own.session.session_id or number in self._adopted:
                 continue
             known, since = before.get(number, (lease, now))
@@ -90,6 +97,26 @@ class Reaper:
             reason = self._verdict(lease, now - self._seen[number][1])
             if reason is not None:
                 await self._reap(lease, reason)
+
+    async def _neighbors(self) -> dict[int, Lease]:
+        """Return the sessions to check, and those of which only the end matters, by id."""
+        ids = {source.session.session_id for source in (self._own, *self._adopted)}
+        ids |= self._notices.keys()
+        size = NEIGHBORS
+        while True:
+            statement = leases.neighbors(self._own.session, ids, size)
+            rows = await self._link.once(functools.partial(self._link.store.fetch, statement))
+            found = {row["session_id"]: row for row in rows}
+            elsewhere = [row for row in found.values() if row["host"] != self._own.session.host]
+            beating = [
+                row
+                for row in elsewhere
+                if row["heartbeat_at"] is not None
+                and (row["now"] - row["heartbeat_at"]).total_seconds() < self._lease
+            ]
+            if len(elsewhere) < size or len(beating) >= BEATING:
+                return {number: Lease.of(row) for number, row in found.items()}
+            size *= 10
 
     def _verdict(self, lease: Lease, still: float) -> str | None:
         """Return why the session is presumed dead, or None if it is not.
@@ -152,7 +179,7 @@ class Reaper:
         await self._notices[number].account(self._own, self._link)
         del self._notices[number]
 
-    async def _revive(self, alive: set[int]) -> None:
+    async def _revive(self, alive: Collection[int]) -> None:
         """Withdraw the death of sessions that another process presumed dead and that this one knows
         to live.
         """

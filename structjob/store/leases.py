@@ -7,11 +7,21 @@ reports later revises them (`KEEP_NEWER`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, RowMapping, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    RowMapping,
+    Select,
+    case,
+    select,
+    union_all,
+    update,
+)
 
 from structjob.spool.session import Session
 from structjob.store.expressions import utc_now
@@ -29,6 +39,26 @@ OPEN = select(
     sessions.c.heartbeat_at,
 ).where(sessions.c.ended_at.is_(None))
 """The sessions that have not ended."""
+
+
+def neighbors(session: Session, ids: Collection[int], size: int) -> Select[Any]:
+    """Return a query for the sessions that *session* watches, among those that have not ended, and
+    for the time by the database's clock (``now``).
+
+    They are the sessions of its host, the sessions *ids*, and the next *size* sessions of other
+    hosts by id, where the smallest id follows the greatest. As ids are random, each session is
+    watched from several hosts, and the sessions that all of them read grow with the number of
+    hosts, not with its square.
+    """
+    elsewhere = OPEN.where(sessions.c.host != session.host)
+    is_before = case((sessions.c.session_id > session.session_id, 0), else_=1)
+    following = elsewhere.order_by(is_before, sessions.c.session_id).limit(size).subquery()
+    watched = union_all(
+        select(following),
+        OPEN.where(sessions.c.host == session.host),
+        OPEN.where(sessions.c.session_id.in_(sorted(ids))),
+    ).subquery()
+    return select(watched, utc_now().label("now"))
 
 
 def is_session(session_id: int) -> ColumnElement[bool]:
