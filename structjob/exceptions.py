@@ -55,7 +55,9 @@ class JobNotFound(StructjobError, LookupError):
     """
 
     def __init__(self, any_id: str, hint: str | None = None) -> None:
-        super().__init__(f"job not found: {any_id}{f'; {hint}' if hint else ''}")
+        super().__init__(
+            f"job not found: {any_id or 'the id is empty'}{f'; {hint}' if hint else ''}"
+        )
         self.any_id = any_id
 
 

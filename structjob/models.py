@@ -508,6 +508,13 @@ class JobTree:
     steps: tuple[StepRecord, ...]
     children: tuple[JobTree, ...]
 
+    def __repr__(self) -> str:
+        # Without the records: a tree may be deeper than Python's limit of recursion.
+        return (
+            f"<JobTree {self.job.id} {self.job.operation} {self.job.status} "
+            f"steps={len(self.steps)} children={len(self.children)}>"
+        )
+
 
 T_co = TypeVar("T_co", covariant=True)
 

@@ -4,6 +4,8 @@ children's lines.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import structlog
 
@@ -133,3 +135,15 @@ async def test_get_takes_the_id_itself_and_names_what_find_would_return(any_trac
         assert raised.value.any_id == other
     with pytest.raises(JobNotFound, match=r"job not found: gui-2$"):
         await any_tracker.jobs.get("gui-2")
+
+
+async def test_a_tree_deeper_than_the_limit_of_recursion_can_be_shown(tracker):
+    """faults 50: the text of a tree of 1,200 levels is that of its root; an empty id is named."""
+    async with tracker.job("root", job_id="r-1"):
+        pass
+    tree = await tracker.jobs.tree("r-1")
+    for _ in range(1_200):
+        tree = replace(tree, children=(tree,))
+    assert repr(tree) == "<JobTree r-1 root completed steps=0 children=1>"
+    with pytest.raises(JobNotFound, match="the id is empty"):
+        await tracker.jobs.find("")

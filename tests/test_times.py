@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import pytest
 
 from structjob import JobFilter, LogFilter
-from structjob.cli.times import moment
+from structjob.cli.times import in_utc, midnight, moment
 from structjob.exceptions import InvalidFilter
 from structjob.filters import AttemptFilter
 from structjob.statistics import StatsFilter
+from structjob.text.appearance import local
 
 NAIVE = datetime(2026, 5, 4, 13, 30)
 
@@ -64,6 +65,21 @@ async def test_a_time_is_the_same_in_the_library_and_on_the_command_line(tracker
         assert await tracker.logs.count(since=typed) == await tracker.logs.count(since=before) > 0
         as_utc = moment(SimpleNamespace(params={"utc": True}), None, "2026-05-04T13:30")
         assert as_utc == NAIVE.replace(tzinfo=UTC)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_an_impossible_time_zone_shows_utc(monkeypatch):
+    """faults 50: TZ=UTC+25 is no offset that a datetime may have."""
+    monkeypatch.setenv("TZ", "UTC+25")
+    time.tzset()
+    try:
+        noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+        assert local(noon, utc=False) == noon
+        assert local(noon, utc=False).utcoffset() == timedelta()
+        assert in_utc(datetime(2026, 1, 1, 12), utc=False) == noon
+        assert midnight(noon, utc=False) == datetime(2026, 1, 1, tzinfo=UTC)
     finally:
         monkeypatch.undo()
         time.tzset()

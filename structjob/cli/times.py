@@ -31,8 +31,7 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
             return midnight(datetime.now(UTC), utc=utc, days_before=int(text == "yesterday"))
         if _CLOCK.fullmatch(text):
             text = f"{local(datetime.now(UTC), utc=utc):%Y-%m-%d}T{text.zfill(5 if text.count(':') == 1 else 8)}"
-        read = datetime.fromisoformat(text)
-        return (read.replace(tzinfo=UTC) if utc and read.tzinfo is None else read).astimezone(UTC)
+        return in_utc(datetime.fromisoformat(text), utc=utc)
     except (ValueError, OverflowError):
         raise click.BadParameter(
             f"{text!r} is not a time: write an age (3h, 2d, 1h30m), today, yesterday, a date (2026-05-04), or a time (13:30, 2026-05-04T13:30)",
@@ -91,7 +90,19 @@ def midnight(moment: datetime, *, utc: bool, days_before: int = 0) -> datetime:
     day = local(moment, utc=utc).date() - timedelta(days=days_before)
     # Hours are not counted back from the moment, because a day on which clocks change does not have
     # 24 of them.
-    return datetime.combine(day, time(), UTC if utc else None).astimezone(UTC)
+    return in_utc(datetime.combine(day, time()), utc=utc)
+
+
+def in_utc(moment: datetime, *, utc: bool) -> datetime:
+    """Return *moment* in UTC. Without a time zone, it is a time of the displayed one."""
+    if moment.tzinfo is not None or not utc:
+        try:
+            return moment.astimezone(UTC)
+        except ValueError:
+            if moment.tzinfo is not None:
+                raise
+            # the local time zone is impossible, and UTC is displayed instead
+    return moment.replace(tzinfo=UTC)
 
 
 def full(moment: datetime | None, *, utc: bool) -> str:

@@ -114,11 +114,12 @@ def paint(text: str, style: str, colour: bool) -> str:
 def local(moment: datetime, *, utc: bool) -> datetime:
     """Return *moment* in the displayed time zone.
 
-    Return it in UTC if it would be in the year 0 or 10000 there.
+    Return it in UTC if it would be in the year 0 or 10000 there, or if the local time zone is a day
+    or more away from UTC (``TZ=UTC+25``).
     """
     try:
         return moment.astimezone(UTC if utc else None)
-    except OverflowError:
+    except (OverflowError, ValueError):
         return moment.astimezone(UTC)
 
 
