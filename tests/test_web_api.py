@@ -375,6 +375,19 @@ async def test_a_browser_gets_a_page_where_people_look_and_json_where_programs_d
             assert answer.headers["content-type"].partition(";")[0] == kind, path
 
 
+async def test_jobs_are_counted_by_status(web, work):
+    """As the list of jobs selects them (R41, R46)."""
+    counts = await ask(web, "statistics/jobs")
+    assert counts == {
+        "pending": 0, "running": 0, "completed": 1, "failed": 1, "cancelled": 0, "crashed": 0,
+    }  # fmt: skip
+    assert (await ask(web, "statistics/jobs?root=1"))["completed"] == 0
+    assert (await ask(web, "statistics/jobs?metadata.vm=pg-01&status=failed"))["failed"] == 1
+    assert (
+        "there is no parameter limit" in (await ask(web, "statistics/jobs?limit=1", 400))["detail"]
+    )
+
+
 async def test_prometheus_reads_how_many_jobs_there_are(tracker, work):
     """(R38)"""
     async with client(tracker, base="http://localhost/") as web:

@@ -171,8 +171,11 @@ class PathQuery(Query):
         }
 
 
-class JobQuery(PathQuery):
-    """Parameters of a list of jobs; see `structjob.JobFilter`. Also ``metadata.PATH=VALUE``."""
+class JobMatch(PathQuery):
+    """Filter of jobs: the fields of `structjob.JobFilter`, without page and order.
+
+    Also accepts ``metadata.PATH=VALUE``.
+    """
 
     prefix = "metadata."
 
@@ -196,13 +199,8 @@ class JobQuery(PathQuery):
         default=None,
         description="Whether `since` and `until` are about the creation (the default) or the end.",
     )
-    sort: Literal["created", "duration"] | None = None
-    slower: Flag | None = Field(default=None, description="Only jobs slower than usual.")
     since: Moment | None = SINCE
     until: Moment | None = UNTIL
-    order: Literal["asc", "desc"] = Field(default="desc", description=ORDER.description)
-    limit: int = LIMIT
-    cursor: str | None = CURSOR
 
     def filter(self) -> JobFilter:
         """Return the filter.
@@ -218,6 +216,16 @@ class JobQuery(PathQuery):
         if paths := self.paths():
             values["metadata"] = paths
         return make_filter(JobFilter, **values)
+
+
+class JobQuery(JobMatch):
+    """Parameters of a list of jobs."""
+
+    sort: Literal["created", "duration"] | None = None
+    slower: Flag | None = Field(default=None, description="Only jobs slower than usual.")
+    order: Literal["asc", "desc"] = Field(default="desc", description=ORDER.description)
+    limit: int = LIMIT
+    cursor: str | None = CURSOR
 
 
 class AttemptQuery(Query):

@@ -236,6 +236,18 @@ def ask_count(site: str) -> int:
     return int(ask(site, "logs/count")["count"])
 
 
+def test_each_status_of_the_jobs_page_says_how_many_jobs_it_lists(site, watched):
+    """The number on the button is that of the list behind it, also with another filter (R47)."""
+    page = watched.page()
+    for more in ("", "operation=vm-migrate"):
+        page.goto(f"{site}jobs?{more}")
+        button = page.get_by_role("group", name="status").get_by_role("button", name="Failed")
+        button.locator("b").wait_for()
+        number = int(button.locator("b").inner_text())
+        listed = ask(site, f"jobs?status=failed&limit=1000&{more}")["items"]
+        assert number == len(listed) > 0
+
+
 def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watched):
     """The count is that of the database, not of the lines that are loaded (R47)."""
     page = watched.page()

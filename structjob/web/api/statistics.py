@@ -23,7 +23,7 @@ from structjob.statistics import (
     Volume,
 )
 from structjob.web.answers import Reads, reads
-from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, Query, Several, Span
+from structjob.web.params import LIMIT, SINCE, UNTIL, JobMatch, Moment, Query, Several, Span
 
 router = APIRouter(prefix="/statistics", tags=["statistics"])
 
@@ -106,6 +106,12 @@ class VolumeQuery(Query):
 async def count_by_operation(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
     """Return outcomes and durations of jobs by operation."""
     return await source.stats.operations(query.filter())
+
+
+@reads(router, "/jobs", dict[str, int])
+async def count_by_status(source: Reads, query: Annotated[JobMatch, Parameters()]) -> Any:
+    """Return the number of matching jobs of each status."""
+    return await source.jobs.count_by_status(query.filter())
 
 
 @reads(router, "/projects", list[ProjectStatistics])

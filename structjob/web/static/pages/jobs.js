@@ -9,7 +9,7 @@ import { FirstRun, useChanges } from "./lists.js";
 
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
-const LIMIT = 50;
+const LIMIT = 50, COUNTED = 10_000;
 
 function params(query) {
   // What is unknown is asked for as well: the server says what is wrong, and shows nothing for it.
@@ -36,6 +36,20 @@ async function load(query, signal) {
     errors: new Map(bad.map((one) => [one.job_id, one.errors])),
     hosts: new Map(sessions.map((one) => [one.session_id, one.host])),
   };
+}
+
+/** How many jobs each choice of a status would list. It comes after the list, and anew while jobs change. */
+function useCounts(query, data) {
+  const [counts, setCounts] = useState({});
+  const called = useRef(0);
+  const look = async () => {
+    const mine = called.current = Date.now();
+    const { limit, status, cursor, sort, order, ...filter } = params(new URLSearchParams([...query, ["status", "running"]]));
+    const found = filter.slower ? {} : await api.statistics("jobs", filter).catch(() => ({})); // too long to count: none
+    if (mine === called.current) setCounts(found);
+  };
+  useEffect(() => { if (data) look(); }, [data?.usual]); // of another load: rows that change in place keep it
+  return { counts, refresh: () => { if (Date.now() - called.current > COUNTED) look(); } };
 }
 
 export function Detail({ job }) {
@@ -83,7 +97,8 @@ export default function Jobs({ query }) {
   const [adding, setAdding] = useState(false);
   const newer = useNewer(query, data);
   const refresh = useLiveRows(data, set);
-  useChanges("jobs", () => { newer.look(); refresh(); });
+  const counted = useCounts(query, data);
+  useChanges("jobs", () => { newer.look(); refresh(); counted.refresh(); });
   const status = query.get("status") || "";
   const rows = useMemo(() => {
     const out = [];
@@ -116,7 +131,7 @@ export default function Jobs({ query }) {
   const body = useRef(null);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
   return html`<div class="bar">
-      <${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${one[0].toUpperCase() + one.slice(1)}`])]} />
+      <${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${one[0].toUpperCase() + one.slice(1)}`, counted.counts[one] > 0 ? count(counted.counts[one]) : null])]} />
       ${rootOnly && html`<${Chip} name="roots" op="" value="only" onRemove=${() => setQuery({ root: "0", cursor: null })} title="child jobs stand below their parents" />`}
       ${chips.map(([name, value]) => html`<${Chip} name=${name} op=${name === "q" ? "~" : name === "since" ? "≥" : name === "until" ? "<" : "="} value=${value} onRemove=${() => setQuery({ [name]: null, cursor: null })} onClick=${() => setAdding(name)} />`)}
       <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
