@@ -170,7 +170,7 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
       <pattern id="hatch-bad" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="b-bad" width="5" height="2.2" /></pattern>
       <pattern id="hatch-run" width="5" height="5" patternUnits="userSpaceOnUse" patternTransform="rotate(-45)"><rect class="h-run" width="5" height="1.2" /></pattern></defs></svg>
     <div class="wf-head" role="row"><span role="columnheader">Step</span><span class="took" role="columnheader">Took</span>
-      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span class=${t > 0.93 * axis.length ? "end" : ""} style=${{ left: `${(100 * t) / axis.length}%` }}>${t === 0 ? "0" : short(t)}</span>`)}
+      <span class="plot axis" role="columnheader" aria-label="time from the start">${ticks.map((t) => html`<span class=${t > 0.93 * axis.length ? "end" : ""} style=${{ left: `${(100 * t) / axis.length}%` }}>${running && Math.abs(t - (present - start)) < 0.04 * axis.length ? "" : t === 0 ? "0" : short(t)}</span>`)}
       ${running && html`<span class="nowflag" style=${{ left: `${(100 * (present - start)) / axis.length}%` }}>now</span>`}</span></div>
     ${virtual && html`<div style=${{ height: `${from * ROW}px` }}></div>`}
     ${rows.slice(from, to).map(({ node, depth }, i) => {
