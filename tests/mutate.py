@@ -52,7 +52,7 @@ _DELIVERY = "test_engine test_overflow test_outage test_capture test_ledger test
 MODULES = {
     "spool": ("spool/disk.py", "test_spool test_overflow"),
     "recorder": ("spool/recorder.py", "test_recorder test_overflow test_capture"),
-    "line": ("spool/line.py", "test_spool"),
+    "line": ("spool/line.py", "test_line test_spool test_capture test_listeners"),
     "directory": ("spool/directory.py", "test_session test_orphans test_set_aside test_places"),
     "ingest": ("store/ingest.py", "test_fold test_provisional test_store_contract"),
     "sessions": (
@@ -341,6 +341,7 @@ class Mutator:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         for one in self.modules.values():  # some are imported only when they are needed
             importlib.import_module("structjob." + one.file.replace("/", ".")[:-3])
+        gc.unfreeze()  # what the collection has set aside is not listed
         gc.collect()
         for each in gc.get_objects():
             if type(each) is FunctionType and (

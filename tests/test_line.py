@@ -14,8 +14,11 @@ from structjob.spool import line
 from structjob.spool.line import (
     EVENT_COLUMNS,
     EVENT_DEFAULTS,
+    event_bodies,
     event_body,
+    job_of,
     level_field,
+    marked_late,
     names_job,
     read_event,
     read_state,
@@ -24,6 +27,7 @@ from structjob.spool.line import (
     state_body,
     subject_of,
     with_attempt,
+    with_project,
 )
 from structjob.store import tables
 
@@ -111,3 +115,40 @@ def test_no_other_module_knows_the_bytes_of_a_line():
         )
     ]
     assert knowing == ["spool/line.py"]
+
+
+def test_events_that_differ_in_their_message_have_the_same_bodies_as_alone():
+    """faults H: the lines of a program's output."""
+    parts = b"2026-01-31 12:00:00.", b"000001", level_field("info")
+    messages, rest = [b'"one"', b'"two"'], (b"{}", b',"job_id":"a"')
+    assert event_bodies(*parts, messages, *rest) == [
+        event_body(*parts, message, *rest) for message in messages
+    ]
+
+
+def test_what_is_changed_in_a_body_is_read_from_the_line():
+    """faults H: a mark of lateness and a project, each in its place, whatever the attributes are
+    called.
+    """
+    body = event_body(
+        b"2026-01-31 12:00:00.", b"000001", level_field("info"), b'"m"',
+        b'{"project":"an attribute","n":1}', b',"job_id":"a"',
+    )  # fmt: skip
+    late = read_event(seal_event(marked_late(body), 1))
+    assert late.attrs == {"late": True, "project": "an attribute", "n": 1}
+    assert (late.message, late.job_id, late.project) == ("m", "a", None)
+    apollo = with_project(body, "apollo")
+    assert read_event(seal_event(apollo, 1)).project == "apollo"
+    assert with_project(apollo, "gemini") == apollo
+    plain = event_body(b"2026-01-31 12:00:00.", b"1", level_field("info"), b'"m"', b"{}", b"")
+    assert with_project(plain, "apollo") == plain + b',"project":"apollo"'
+    assert (job_of(body), job_of(plain)) == ("a", None)
+
+
+@pytest.mark.parametrize(
+    ("columns", "type_"),
+    [(b"", "system"), (b',"job_id":"a"', "job"), (b',"job_id":"a","step_id":"s"', "task")],
+)
+def test_the_type_of_an_event_is_known_by_its_ids(columns, type_):
+    """faults H: as the table has it."""
+    assert read_event(an_event(columns)).type == type_

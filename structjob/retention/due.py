@@ -188,9 +188,7 @@ class Due:
         begin = select(jobs.c.parent_job_id.label("id"), jobs.c.id.label("top")).where(
             jobs.c.id.in_(tops)
         )
-        found = begin.where(
-            jobs.c.parent_job_id.is_not(None), jobs.c.parent_job_id != jobs.c.id
-        ).cte("above", recursive=True)
+        found = begin.where(jobs.c.parent_job_id.is_not(None)).cte("above", recursive=True)
         parent = jobs.alias("parent")
         higher = select(parent.c.parent_job_id, found.c.top).join(found, parent.c.id == found.c.id)
         # UNION ends even in a circle
