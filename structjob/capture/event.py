@@ -409,6 +409,8 @@ def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:
     if scope is None:
         return json_fields(columns)
     if columns.keys().isdisjoint(scope.column_values):
+        if len(columns) == 1:  # the kind of one of our own events
+            return scope.columns + field_json(*next(iter(columns.items())))
         return scope.columns + json_fields(columns)
     # Columns from the log call take precedence over columns from the job.
     return json_fields({**scope.column_values, **columns})

@@ -219,20 +219,16 @@ class FanOut:
                 or folded.find(GROUPS) >= 0
             ):
                 attrs_json = encoder.check(attrs_json, attrs, message_json)
-            attrs_shown = attrs_json
+            name = b""
             if columns is None:  # plain keys never conflict with keys of the scope
-                if scope is not None:
-                    stored, shown = scope.columns, scope.shown
-                else:
-                    stored = shown = b""
+                stored = scope.columns if scope is not None else b""
                 if logger is not None:
                     name = field_json("logger", logger_name(logger, encoder.redactor))
-                    stored, shown = stored + name, shown + name
+                    stored += name
             else:
                 if logger is not None:
                     columns.setdefault("logger", logger_name(logger, encoder.redactor))
-                stored, shown = columns_json(scope, columns), shown_json(scope, columns, attrs)
-                attrs_shown = shown_attrs(attrs_json, attrs)
+                stored = columns_json(scope, columns)
             body = event_body(
                 text[1],
                 micros,
@@ -251,6 +247,12 @@ class FanOut:
                 hand_over(body, number)
             if number < self._least:
                 return
+            attrs_shown = attrs_json
+            if columns is None:
+                shown = scope.shown + name if scope is not None else name
+            else:
+                shown = shown_json(scope, columns, attrs)
+                attrs_shown = shown_attrs(attrs_json, attrs)
             line = _join(
                 (
                     b'{"timestamp":"',

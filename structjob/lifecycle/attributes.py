@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
         check: Callable[[Any], T]
 
-        def __init__(self, check: Callable[[Any], T]) -> None: ...
+        def __init__(self, check: Callable[[Any], T], *, optional: bool = False) -> None: ...
         def __get__(self, handle: Handle | None, owner: type) -> T: ...
         def __set__(self, handle: Handle, value: Any) -> None: ...
 
@@ -40,15 +40,20 @@ else:
 
         Args:
             check: A function that returns the value to keep, or raises `InvalidArgument`.
+            optional: Whether it may be ``None``, which is not checked.
         """
 
-        def __init__(self, check: Callable[[Any], T]) -> None:
+        def __init__(self, check: Callable[[Any], T], *, optional: bool = False) -> None:
             self.check = check
+            self._optional = optional
 
         def __set_name__(self, owner: type, name: str) -> None:
-            slot, check = f"_set_{name}", self.check
+            slot, check, optional = f"_set_{name}", self.check, self._optional
             super().__init__(
-                attrgetter(slot), lambda handle, value: setattr(handle, slot, check(value))
+                attrgetter(slot),
+                lambda handle, value: setattr(
+                    handle, slot, None if optional and value is None else check(value)
+                ),
             )
 
     class ReadOnly(property, Generic[T]):

@@ -23,7 +23,7 @@ from structjob.lifecycle.hooks import HOOKS, Transition
 from structjob.machine.clock import now
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value, normalise
-from structjob.values.redaction import identified
+from structjob.values.redaction import identified, is_own_id
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
@@ -410,6 +410,8 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
     """
 
     def checked(value: Any) -> Any:
+        if type(value) is str and is_own_id(value):
+            return value
         text: Any = check(value)
         return text if text is None or SETUP.redactor is None else identified(text)
 

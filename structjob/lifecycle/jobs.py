@@ -147,20 +147,20 @@ class Job(Cancellable):
     )  # fmt: skip
     _table = "job"
     id = Checked(identifier(required_text("job_id", 64)))
-    operation: Checked[str] = Checked(label(checked_text("operation", 255)))  # type: ignore[arg-type]  # always text after creation
-    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)))
+    operation: Checked[str] = Checked(label(_check_operation))
+    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
     root_job_id = Checked(identifier(required_text("root_job_id", 64)))
     correlation_id = Checked(identifier(required_text("correlation_id", 128)))
-    job_type = Checked(label(checked_text("job_type", 128)))
-    description = Checked(check_description)
-    owner = Checked(label(checked_text("owner", 128)))
-    project = Checked(label(checked_text("project", 128)))
+    job_type = Checked(label(checked_text("job_type", 128)), optional=True)
+    description = Checked(check_description, optional=True)
+    owner = Checked(label(checked_text("owner", 128)), optional=True)
+    project = Checked(label(checked_text("project", 128)), optional=True)
     category = Checked(_check_category)
-    external_job_id = Checked(identifier(checked_text("external_job_id", 255)))
-    context_id = Checked(identifier(checked_text("context_id", 64)))
-    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)))
+    external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
+    context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
+    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
     metadata = Checked(partial(check_mapping, "metadata"))
-    total_steps = Checked(_check_total_steps)
+    total_steps = Checked(_check_total_steps, optional=True)
     status: ReadOnly[JobStatus] = ReadOnly(_END)
     error: ReadOnly[ErrorInfo | None] = ReadOnly("call job.end(error=…)")
     attempt: ReadOnly[int] = ReadOnly(
@@ -185,7 +185,7 @@ class Job(Cancellable):
         self, host: JobHost, operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
         super().__init__(host)
-        self.operation = _check_operation(operation)
+        self.operation = operation
         self.id = new_id() if options.job_id is None else options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
         self.root_job_id = _root_of(host, parent) or self.id

@@ -63,6 +63,7 @@ _INFINITY = float("inf")
 _BACKSLASH = ord("\\")
 
 _NUMBERS = frozenset({int, bool, float, type(None)})
+_TEXTS = frozenset({str})
 _SIMPLE = _NUMBERS | {str, list, dict}
 _SHORT_KEY = MAX_KEY // 4
 """Maximum characters of a key that needs no further check."""
@@ -148,7 +149,7 @@ def encode_plain(attrs: dict[str, Any]) -> bytes | None:
 
 def encode_attrs(attrs: dict[str, Any]) -> bytes:
     """Return *attrs* as a JSON object of at most `ROOM` bytes."""
-    out = encode_plain(attrs) if all(type(key) is str for key in attrs) else None
+    out = encode_plain(attrs) if _TEXTS.issuperset(map(type, attrs)) else None
     return encode_value(attrs) if out is None else out
 
 

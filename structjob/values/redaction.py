@@ -318,6 +318,8 @@ class Redactor:
         )
         self._kinds: dict[str, int] = {}
         self._concerns: dict[str, bool] = {}
+        # Short texts that were checked, such as names of operations: programs repeat them.
+        self._harmless: dict[str, bool] = {}
         disabled = set(disable)
         for name in sorted(disabled - {*_RULES}):
             raise InvalidArgument(
@@ -418,9 +420,12 @@ class Redactor:
         """
         if self.reads_all:
             return True
-        if not self._on or len(text) < 5:
+        if not self._on or len(text) < 5 or text in self._harmless:
             return False
-        return may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
+        found = may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
+        if not found:
+            _remember(self._harmless, text, found)
+        return found
 
     def _may_name_secret(self, text: str) -> bool:
         """Return whether *text* may name a secret, or contain a URL with a password.
@@ -619,6 +624,14 @@ _SHORT_ROOTS = re.compile(
 _usual = Redactor()
 
 
+def is_own_id(text: str) -> bool:
+    """Return whether *text* is an id as the library makes them, and certainly without credentials.
+
+    Most ids are.
+    """
+    return _is_new_id(text) is not None and registered.pattern is None
+
+
 def identified(text: str) -> str:
     """Return an id without its credentials.
 
@@ -626,8 +639,8 @@ def identified(text: str) -> str:
     result is the same in every process, because only the default rules and the registered values
     are used here. Therefore a job can be found by the id that it was given.
     """
-    if _is_new_id(text) is not None and registered.pattern is None:
-        return text  # most ids are our own
+    if is_own_id(text):
+        return text
     if _ID_MARK in text:
         return text
     hidden = _usual.text(text)
