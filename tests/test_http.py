@@ -121,6 +121,29 @@ async def test_a_request_carries_the_ids(tracker, service, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+async def test_each_answer_is_a_debug_event(db_url, service, kind):
+    """R22: what another service answered, and how long it took, is a debug event of the job, for
+    each hop; without the path and the query, which may hold secrets. Outside a job there is none.
+    """
+    structjob.configure(console=False, strict=True)
+    url = f"http://127.0.0.1:{service.port}"
+    async with structjob.Tracker(db_url, level="debug") as tracker:
+        asking = Asking(kind, ["elsewhere.example"])
+        await asking.get(f"{url}/")
+        async with tracker.job("orders") as job:
+            await asking.get(f"{url}/to?url={url}/500?token=secret-token")
+        calls = await tracker.logs.list(logger="structjob.http", order="asc")
+    assert {(call.level, call.message, call.job_id) for call in calls} == {
+        ("debug", "http_call", job.id)
+    }
+    assert [{**call.attrs, "duration_ms": 0} for call in calls] == [
+        {"method": "GET", "host": "127.0.0.1", "status": status, "duration_ms": 0}
+        for status in (307, 500)
+    ]
+    assert all(0 < call.attrs["duration_ms"] < 10_000 for call in calls)
+
+
+@pytest.mark.parametrize("kind", KINDS)
 async def test_headers_of_the_caller_are_kept(tracker, service, kind):
     """R22: a header that the caller set goes before ours; baggage is shared."""
     given = {"X-Job-Id": "mine", "traceparent": f"00-{TRACE}-{SPAN}-01", "Baggage": "user=ada"}

@@ -288,6 +288,36 @@ def test_a_client_that_leaves(tracker):
     assert not tracker.run(tracker.errors.list())
 
 
+@pytest.mark.parametrize("read", [True, False])
+def test_a_response_that_is_never_closed(tracker, read):
+    """Bad day: a server lets go of a response without closing it, as WSGI requires: its job ends
+    there, and the thread's next request is a job of its own.
+    """
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return iter([b"a", b"b"])
+
+    ids = []
+
+    def ask(path):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+        response = wsgi.JobMiddleware(app, tracker)(
+            environ, lambda _, headers: ids.append(dict(headers)["x-job-id"])
+        )
+        for _ in response:
+            if not read:
+                break
+
+    ask("/1")
+    assert structjob.current_job() is None
+    ask("/2")
+    jobs = [tracker.run(tracker.jobs.get(job_id)) for job_id in ids]
+    assert [job.status for job in jobs] == ["completed" if read else "cancelled"] * 2
+    assert [job.parent_job_id for job in jobs] == [None, None]
+    assert jobs[0].correlation_id != jobs[1].correlation_id
+
+
 def test_what_is_believed_of_a_request(tracker, serve):
     """R22, R48: by default the correlation id and no parent; `trust="all"` inside one's network."""
     with tracker.job("theirs") as theirs:

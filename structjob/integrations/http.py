@@ -1,8 +1,10 @@
 """HTTP clients that send the ids of the current job to other services.
 
 Each request gets the headers that `structjob.inject` writes: ``X-Correlation-ID``, ``X-Job-ID``,
-``baggage``, and within a trace ``traceparent`` and ``tracestate``. Nothing is recorded: no request
-becomes a job or a step. Without a job or a correlation id, no header is sent.
+``baggage``, and within a trace ``traceparent`` and ``tracestate``. No request becomes a job or a
+step. Each answer is a debug event ``http_call`` with ``method``, ``host``, ``status`` and
+``duration_ms``, the time until its headers came. It never contains the path or the query. Without a
+job or a correlation id, no header is sent and nothing is recorded.
 
 ==========  =====================================================================
 httpx       ``propagate(httpx.Client())``, ``propagate(httpx.AsyncClient())``
@@ -16,9 +18,11 @@ redirect: a redirect to another host loses the headers. A header that the caller
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any, TypeVar
 
+from structjob.capture.emit import emit
 from structjob.context.propagation import headers
 from structjob.context.scope import current_scope
 from structjob.diagnostics import faults
@@ -28,6 +32,8 @@ Client = TypeVar("Client")
 
 _FORMER = "structjob"
 """The key under which a request of httpx keeps its original headers."""
+_BEGAN = "structjob.began"
+"""The key under which it keeps the monotonic time in seconds at which it was sent."""
 
 
 class Hosts:
@@ -96,13 +102,20 @@ def propagate(client: Client, *, hosts: Iterable[str] | None = None) -> Client:
     chosen = Hosts(hosts)
     known: Any = client
     if isinstance(getattr(client, "event_hooks", None), dict):  # httpx, httpx2
-        kind = _AsyncHook if hasattr(client, "aclose") else _Hook
-        hooks = known.event_hooks
-        others = [hook for hook in hooks.get("request", ()) if not isinstance(hook, _Hook)]
-        known.event_hooks = {**hooks, "request": [*others, kind(chosen)]}
+        hook = _AsyncHook(chosen) if hasattr(client, "aclose") else _Hook(chosen)
+        hooks = {
+            name: [other for other in others if not isinstance(other, (_Hook, _Answered))]
+            for name, others in known.event_hooks.items()
+        }
+        hooks["request"] = [*hooks.get("request", ()), hook]
+        answered = _AsyncAnswered() if hasattr(client, "aclose") else _Answered()
+        hooks["response"] = [answered, *hooks.get("response", ())]
+        known.event_hooks = hooks
     elif isinstance(getattr(client, "adapters", None), MutableMapping):  # requests
         for adapter in known.adapters.values():
             adapter.add_headers = _AddHeaders(chosen, adapter)
+        if _answered not in known.hooks["response"]:
+            known.hooks["response"].insert(0, _answered)
     elif type(client).__module__.partition(".")[0] == "aiohttp":
         raise InvalidArgument(
             "a session of aiohttp is given middlewares when it is made: ClientSession(middlewares=[structjob.http.aiohttp_middleware()])"
@@ -130,7 +143,15 @@ def aiohttp_middleware(
     async def middleware(request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         # A redirect is a new request that has only the caller's headers.
         _guarded(lambda: request.headers.update(chosen.added(request.url.host, request.headers)))
-        return await handler(request)
+        began = time.monotonic()
+        response = await handler(request)
+        _guarded(
+            lambda: _log(
+                request.method, request.url.host, response.status, time.monotonic() - began
+            ),
+            _LOGGING,
+        )
+        return response
 
     return middleware
 
@@ -147,6 +168,7 @@ class _Hook:
         _guarded(lambda: self._set(request))
 
     def _set(self, request: Any) -> None:
+        request.extensions[_BEGAN] = time.monotonic()
         for name, former in request.extensions.pop(_FORMER, {}).items():
             _put(request.headers, name, former)
         added = self._hosts.added(request.url.host, request.headers)
@@ -157,6 +179,53 @@ class _Hook:
 class _AsyncHook(_Hook):
     async def __call__(self, request: Any) -> None:
         super().__call__(request)
+
+
+class _Answered:
+    """Called by httpx for each response."""
+
+    def __call__(self, response: Any) -> Any:
+        _guarded(lambda: self._log(response), _LOGGING)
+
+    def _log(self, response: Any) -> None:
+        request = response.request
+        seconds = time.monotonic() - request.extensions.get(_BEGAN, time.monotonic())
+        _log(request.method, request.url.host, response.status_code, seconds)
+
+
+class _AsyncAnswered(_Answered):
+    async def __call__(self, response: Any) -> None:
+        super().__call__(response)
+
+
+def _answered(response: Any, **_: Any) -> None:
+    """Called by requests for each response."""
+    from urllib.parse import urlsplit
+
+    _guarded(
+        lambda: _log(
+            response.request.method,
+            urlsplit(response.request.url).hostname,
+            response.status_code,
+            response.elapsed.total_seconds(),
+        ),
+        _LOGGING,
+    )
+
+
+def _log(method: str, host: str | None, status: int, seconds: float) -> None:
+    scope = current_scope()
+    if scope is not None:
+        attrs = {
+            "method": method,
+            "host": host,
+            "status": status,
+            "duration_ms": round(seconds * 1000, 3),
+        }
+        emit(scope, "debug", "http_call", attrs, logger="structjob.http")
+
+
+_LOGGING = "logging a request"
 
 
 class _Ours(str):
@@ -205,8 +274,8 @@ def _put(found: MutableMapping[str, str], name: str, value: str | None) -> None:
         del found[name]
 
 
-def _guarded(work: Callable[[], None]) -> None:
+def _guarded(work: Callable[[], None], what: str = "adding the ids to a request") -> None:
     try:
         work()
-    except Exception as exc:  # noqa: BLE001 -- the request is sent with or without the headers
-        faults.add("adding the ids to a request", exc)
+    except Exception as exc:  # noqa: BLE001 -- the request is sent, and its response returned, in any case
+        faults.add(what, exc)

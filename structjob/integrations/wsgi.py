@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Self
 
 from structjob.context.errors import correlate_exception
@@ -213,6 +214,12 @@ class Response:
             self._end(exc)
             raise
         self._end(None)
+
+    def __del__(self) -> None:
+        # A server that does not close the response, as WSGI requires, has let go of it. Its job
+        # would remain that of the thread's next request.
+        with suppress(Exception):
+            self._end(None)
 
     def _end(self, exc: BaseException | None) -> None:
         if self._ended:
