@@ -154,8 +154,8 @@ async def test_fastapi_and_its_routers(tracker):
 
 
 async def test_an_exception_nobody_handles(tracker):
-    """R48: the 500 carries the job's id, the job failed with the exception, and the server sees the
-    same exception.
+    """Acceptance test 9. R48: the 500 carries the job's id, the job failed with the exception, and
+    the server sees the same exception.
     """
     seen = []
 
@@ -270,7 +270,9 @@ async def test_routes_of_another_kind_are_not_asked(tracker):
 
 
 async def test_background_tasks_belong_to_the_job(tracker):
-    """R48: their lines and errors do, and they are no part of the response's time."""
+    """Acceptance test 9. R48: their lines and errors do, and they are no part of the response's
+    time.
+    """
     done = asyncio.Event()
 
     async def background():
@@ -299,8 +301,8 @@ async def test_background_tasks_belong_to_the_job(tracker):
 
 @pytest.mark.parametrize("way", ["stream", "polled", "hanging upload"])
 async def test_a_client_that_leaves(tracker, way):
-    """R48: a client gone before the response is complete makes the job cancelled, 499; one that
-    leaves after it does not.
+    """Acceptance test 9. R48: a client gone before the response is complete makes the job
+    cancelled, 499; one that leaves after it does not.
     """
     told = asyncio.Event()
 
@@ -437,8 +439,8 @@ TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 
 @pytest.mark.parametrize("trust", ["ids", "all", "none", "function", "faulty"])
 async def test_what_is_believed_of_a_request(tracker, trust):
-    """R22, R48: by default no outside caller can log into the job of another; the application
-    decides which headers are trusted.
+    """Acceptance test 5. R22, R48: by default no outside caller can log into the job of another;
+    the application decides which headers are trusted.
     """
 
     def by_path(scope):
@@ -489,7 +491,7 @@ async def test_a_trace_without_a_correlation_id_gives_it(tracker):
 
 @pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.slow)])
 async def test_random_paths_are_one_operation(tracker, count):
-    """Bad day: a scanner makes no operations; nor do methods that it invents."""
+    """Acceptance test 9. Bad day: a scanner makes no operations; nor do methods that it invents."""
     app = starlette_app()
     asgi.install(app, tracker)
     sent = []

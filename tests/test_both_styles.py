@@ -104,7 +104,7 @@ async def facts(tracker):
 
 @pytest.mark.databases
 async def test_both_styles_record_the_same(database, tmp_path):
-    """R8, R9, R12, R14, R15: statuses, attempts, steps, results and events."""
+    """Acceptance test 2. R8, R9, R12, R14, R15: statuses, attempts, steps, results and events."""
     structjob.configure(console=False, strict=True)
     await asyncio.to_thread(walked, database.url, tmp_path / "spool")
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:

@@ -95,8 +95,8 @@ async def log_all(tracker: structjob.Tracker) -> None:
 
 
 async def test_no_kind_of_secret_is_found_anywhere(database, tmp_path, capfd):
-    """faults 34, 35: over a hundred kinds, in messages, attributes, objects, keys, names, ids,
-    errors, results, reasons and log records.
+    """Acceptance test 6. faults 34, 35: over a hundred kinds, in messages, attributes, objects,
+    keys, names, ids, errors, results, reasons and log records.
     """
     structjob.configure(console="json", file=tmp_path / "app.jsonl", strict=True, level="debug")
     spool = tmp_path / "spool"

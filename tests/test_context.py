@@ -374,9 +374,9 @@ async def test_the_trace_of_a_request_goes_on(tracker):
 
 @pytest.mark.parametrize("flags", ["00", "01", "03", "ff"])
 async def test_a_trace_is_passed_on_as_it_came(tracker, flags):
-    """R22: W3C Trace Context, 3.4: a service that changes nothing forwards parent id, flags and
-    state, in headers and to subprocesses. A span id that is never exported would orphan the spans
-    of the service that is called.
+    """Acceptance test 5. R22: W3C Trace Context, 3.4: a service that changes nothing forwards
+    parent id, flags and state, in headers and to subprocesses. A span id that is never exported
+    would orphan the spans of the service that is called.
     """
     incoming = [
         ("Traceparent", f"00-{TRACE}-{SPAN}-{flags}"),
@@ -425,8 +425,8 @@ async def test_without_a_trace_none_is_begun(tracker):
     "state", ["", " ", "x=" + "y" * 511, ",".join(f"k{n}=1" for n in range(33)), "a=\x1b[2J", "a=é"]
 )
 def test_a_tracestate_that_must_not_be_passed_on(state):
-    """faults 31: too long, too many members or unprintable: left out as a whole, and without an
-    effect on the trace.
+    """Acceptance test 5. faults 31: too long, too many members or unprintable: left out as a whole,
+    and without an effect on the trace.
     """
     remote = structjob.extract(
         {
@@ -460,8 +460,8 @@ def test_a_tracestate_that_must_not_be_passed_on(state):
     ],
 )
 def test_an_invalid_traceparent_counts_as_missing(value):
-    """R22: W3C Trace Context: all-zero ids, version ff and capitals are invalid; the header is
-    ignored then.
+    """Acceptance test 5. R22: W3C Trace Context: all-zero ids, version ff and capitals are invalid;
+    the header is ignored then.
     """
     remote = structjob.extract({"traceparent": value})
     assert (remote.trace_id, remote.span_id) == (None, None)

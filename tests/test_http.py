@@ -320,3 +320,116 @@ async def test_two_services_are_one_timeline(database, tmp_path):
     assert second.parent_job_id == first.id == answer.headers["x-job-id"]
     assert len({event.session_id for event in events}) == 2
     assert {job.status for job in jobs.values()} == {"completed"}
+
+
+FRONT = """
+import sys
+import structjob
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from structjob import asgi
+import structlog
+
+structjob.configure(console=False)
+log = structlog.get_logger()
+
+async def order(request):
+    log.info("ordering")
+    await structjob.current_job().run_process([sys.executable, "packing.py"])
+    log.info("ordered")
+    return JSONResponse({})
+
+app = Starlette(routes=[Route("/orders/{n}", order, methods=["POST"])], lifespan=asgi.lifespan("URL"))
+asgi.install(app)
+"""
+PACKING = """
+import httpx, structjob, structlog
+
+structjob.configure(console=False)
+with structjob.Tracker("URL") as tracker, tracker.job("packing"):
+    structlog.get_logger().info("packing")
+    print("a line that packing prints")
+    with structjob.http.propagate(httpx.Client(timeout=20)) as client:
+        client.post("http://127.0.0.1:PORT/take/3").raise_for_status()
+"""
+STOCK = """
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+import structjob, structlog
+from structjob import asgi
+
+structjob.configure(console=False)
+
+async def take(request):
+    structlog.get_logger().info("taken from stock")
+    return JSONResponse({})
+
+app = Starlette(routes=[Route("/take/{n}", take, methods=["POST"])], lifespan=asgi.lifespan("URL"))
+asgi.install(app, trust="all")
+"""
+
+
+async def test_a_program_between_two_services_is_one_timeline(database, tmp_path):
+    """Acceptance test 4, R22: a web service runs a program, which calls a second web service: three
+    sessions, one correlation id, one tree of jobs in `structjob show`, and one list of lines.
+    """
+    ports = {"front": free_port(), "stock": free_port()}
+    for name, text in (("front", FRONT), ("packing", PACKING), ("stock", STOCK)):
+        (tmp_path / f"{name}.py").write_text(
+            text.replace("URL", database.url).replace("PORT", str(ports["stock"]))
+        )
+    started = []
+    try:
+        for name, port in ports.items():
+            command = [sys.executable, "-m", "uvicorn", f"{name}:app", f"--port={port}"]
+            with (tmp_path / f"{name}.log").open("w") as output:
+                started.append(
+                    subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
+                )
+        async with httpx.AsyncClient(timeout=30) as client:
+            for port in ports.values():
+                async with asyncio.timeout(60):
+                    while True:
+                        try:
+                            await client.get(f"http://127.0.0.1:{port}/health")
+                            break
+                        except httpx.TransportError:
+                            await asyncio.sleep(0.05)
+            answer = await client.post(
+                f"http://127.0.0.1:{ports['front']}/orders/3",
+                headers={"X-Correlation-ID": "web-42"},
+            )
+            assert answer.status_code == 200, (tmp_path / "front.log").read_text()
+    finally:
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.wait(30)
+    async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+        jobs = (await tracker.jobs.list(correlation_id="web-42", order="asc")).items
+        events = await tracker.logs.list(correlation_id="web-42", order="asc", limit=1000)
+    told = [event.message for event in events if event.kind in ("log", "output")]
+    ours = ("ordering", "packing", "taken from stock", "a line that packing prints", "ordered")
+    assert [line for line in told if line in ours and "prints" not in line] == [
+        line for line in ours if "prints" not in line
+    ]
+    assert "a line that packing prints" in told
+    assert [job.operation for job in jobs] == ["POST /orders/{n}", "packing", "POST /take/{n}"]
+    assert [job.parent_job_id for job in jobs] == [None, jobs[0].id, jobs[1].id]
+    assert {job.root_job_id for job in jobs} == {jobs[0].id} == {answer.headers["x-job-id"]}
+    assert len({event.session_id for event in events}) == 3
+
+    def structjob_says(*words):
+        command = [sys.executable, "-m", "structjob", *words, "--db", database.url]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, cwd=tmp_path
+        ).stdout
+
+    tree = structjob_says("show", jobs[0].id)
+    places = [tree.index(job.operation) for job in jobs]
+    assert places == sorted(places)
+    lines = structjob_says("logs", "--correlation-id", "web-42")
+    places = [lines.index(line) for line in ("ordering", "taken from stock", "ordered")]
+    assert places == sorted(places)

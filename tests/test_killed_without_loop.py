@@ -1,4 +1,4 @@
-"""Acceptance: scripts without a loop are killed at random lines, 50 times (R9, R34)."""
+"""Scripts without a loop are killed at random lines, 50 times (R9, R34)."""
 
 import random
 import subprocess
@@ -40,8 +40,8 @@ def logged(path):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_every_line_of_a_killed_script_is_stored(tmp_path, db_url):
-    """R9, R34: 50 scripts, each with a thread, five at once on one database, are killed at a random
-    moment: each line that was logged is stored once, and each job is crashed.
+    """Acceptance test 1. R9, R34: 50 scripts, each with a thread, five at once on one database, are
+    killed at a random moment: each line that was logged is stored once, and each job is crashed.
     """
     chance = random.Random(12)
     told = [tmp_path / f"{number}.txt" for number in range(_ROUNDS * _AT_ONCE)]

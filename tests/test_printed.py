@@ -54,11 +54,37 @@ async def test_what_a_job_prints_is_recorded(any_tracker, capsys):
     assert event.step_id == step.id
 
 
-async def test_twenty_jobs_at_once_are_kept_apart(tracker, capsys):
-    """R31: jobs print side by side, in tasks and threads; each line belongs to its job, whole."""
+class Notebook:
+    """A stream as Jupyter's kernel has it: without a descriptor, and without bytes below it."""
+
+    encoding, errors, closed = "UTF-8", None, False
+
+    def __init__(self):
+        self.shown = []
+
+    def write(self, text):
+        self.shown.append(text)
+        return len(text)
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return False
+
+    def fileno(self):
+        raise io.UnsupportedOperation("fileno")
+
+
+@pytest.mark.parametrize("echo", [True, False])
+@pytest.mark.parametrize("place", ["pytest", "notebook"])
+async def test_twenty_jobs_at_once_are_kept_apart(tracker, capsys, monkeypatch, place, echo):
+    """Acceptance test 8. R31: jobs print side by side, in tasks and threads; each line belongs to
+    its job, whole.
+    """
 
     async def one(number):
-        async with tracker.job("noisy") as job, job.capture_output(echo=False):
+        async with tracker.job("noisy") as job, job.capture_output(echo=echo):
             for line in range(100):
                 print(number, end=" ")
                 await asyncio.sleep(0)
@@ -67,11 +93,15 @@ async def test_twenty_jobs_at_once_are_kept_apart(tracker, capsys):
             await asyncio.create_task(asyncio.to_thread(print, number, "task"))
         return job.id
 
+    notebook = Notebook()
+    if place == "notebook":
+        monkeypatch.setattr("sys.stdout", notebook)
     ids = await asyncio.gather(*map(one, range(20)))
     for number, id_ in enumerate(ids):
         lines = [line for _, line in await printed(tracker, job_id=id_)]
         assert lines == [f"{number} {line}" for line in [*range(100), "thread", "task"]]
-    assert capsys.readouterr().out == ""
+    shown = "".join(notebook.shown) if place == "notebook" else capsys.readouterr().out
+    assert shown.count("\n") == (20 * 102 if echo else 0)
 
 
 async def test_outside_jobs_they_are_system_events(tracker, capsys):

@@ -162,7 +162,7 @@ def test_a_credential_inside_a_text_is_taken_out(text, shown):
     ],
 )
 def test_an_innocent_text_is_left_alone(text):
-    """R33: a text without credentials is shown as it is."""
+    """Acceptance test 6. R33: a text without credentials is shown as it is."""
     assert Redactor().text(text) == text
 
 

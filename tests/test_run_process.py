@@ -161,8 +161,8 @@ async def test_a_secret_in_the_command_or_its_output_is_hidden(tracker):
 
 
 async def test_a_daemon_that_holds_the_output(tracker):
-    """Bad day: what it leaves in the background does not hold the job up; it is reported, and goes
-    on.
+    """Acceptance test 7. Bad day: what it leaves in the background does not hold the job up; it is
+    reported, and goes on.
     """
     program = (
         "import os, subprocess, sys;"
@@ -184,8 +184,8 @@ async def test_a_daemon_that_holds_the_output(tracker):
 @pytest.mark.parametrize("way", ["timeout", "cancelled"])
 @pytest.mark.parametrize("child", ["obedient", "deaf", "in a session of its own"])
 async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, child):
-    """R9, R31: when its time is up, or its job is cancelled, TERM and then KILL go to its whole
-    group; only what left its session stays, and is reported.
+    """Acceptance test 7. R9, R31: when its time is up, or its job is cancelled, TERM and then KILL
+    go to its whole group; only what left its session stays, and is reported.
     """
     pids = tmp_path / "pids"
     # The grandchild inherits that SIGTERM is ignored.
@@ -229,8 +229,8 @@ async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, chil
 
 
 async def test_junk_and_progress_bars(tracker):
-    """Bad day: a line of 2 MB comes in parts and loses nothing; a bar that overwrites itself is
-    recorded now and then.
+    """Acceptance test 7. Bad day: a line of 2 MB comes in parts and loses nothing; a bar that
+    overwrites itself is recorded now and then.
     """
     program = (
         "import os, sys; os.write(1, bytes(range(256)).replace(b'\\n', b'').replace(b'\\r', b'') * 8000 + b'\\n');"
@@ -249,8 +249,8 @@ async def test_junk_and_progress_bars(tracker):
 
 @pytest.mark.parametrize("count", [5_000, pytest.param(200_000, marks=pytest.mark.slow)])
 async def test_many_lines_leave_the_loop_to_others(tracker, count):
-    """Bad day: a flood of short lines is recorded whole, at 150,000 lines a second, and other tasks
-    have their turns meanwhile, each after 5 ms.
+    """Acceptance test 7. Bad day: a flood of short lines is recorded whole, at 150,000 lines a
+    second, and other tasks have their turns meanwhile, each after 5 ms.
     """
     turns = []
 

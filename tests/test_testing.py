@@ -117,8 +117,8 @@ def slow(tests, setting, *, id):
     ],
 )
 def test_it_works_with_every_kind_of_test(run, tests, options):
-    """R50: the same fixture, in plain, asyncio, anyio and unittest tests, alone and in parallel; no
-    test sees what another recorded.
+    """Acceptance test 10. R50: the same fixture, in plain, asyncio, anyio and unittest tests, alone
+    and in parallel; no test sees what another recorded.
     """
     run(tests, *options).assert_outcomes(passed=2)
 

@@ -84,7 +84,9 @@ async def failover(tracker, vm_id):
 
 
 async def test_the_walk_through_that_succeeds(any_tracker):
-    """R24, R25: an operation, its steps and child say it all, with the standard fields."""
+    """Acceptance test 3. R24, R25: an operation, its steps and child say it all, with the standard
+    fields.
+    """
     summary = await failover(any_tracker, "vm-1")
     assert summary == {
         "reachable": True,
@@ -126,7 +128,9 @@ async def test_the_walk_through_that_succeeds(any_tracker):
     [("vm-bad", "snapshot", VolumeError), ("vm-slow", "boot", TimeoutError)],
 )
 async def test_the_walk_through_that_fails(any_tracker, vm_id, step, error):
-    """R24, R25, R10: the step and operation that failed, the exception once, with its code."""
+    """Acceptance test 3. R24, R25, R10: the step and operation that failed, the exception once,
+    with its code.
+    """
     with pytest.raises(error) as caught:
         await failover(any_tracker, vm_id)
     assert "operation=" in caught.value.__notes__[0]

@@ -290,7 +290,7 @@ def test_a_client_that_leaves(tracker):
 
 @pytest.mark.parametrize("read", [True, False])
 def test_a_response_that_is_never_closed(tracker, read):
-    """Bad day: a server lets go of a response without closing it, as WSGI requires: its job ends
+    """Bad day: a server drops a response without closing it, as WSGI requires: its job ends
     there, and the thread's next request is a job of its own.
     """
 

@@ -216,7 +216,7 @@ class Response:
         self._end(None)
 
     def __del__(self) -> None:
-        # A server that does not close the response, as WSGI requires, has let go of it. Its job
+        # A server that does not close the response, as WSGI requires, has dropped it. Its job
         # would remain that of the thread's next request.
         with suppress(Exception):
             self._end(None)
