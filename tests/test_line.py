@@ -16,6 +16,7 @@ from structjob.spool.line import (
     EVENT_DEFAULTS,
     event_bodies,
     event_body,
+    field_mark,
     job_of,
     level_field,
     marked_late,
@@ -152,3 +153,9 @@ def test_what_is_changed_in_a_body_is_read_from_the_line():
 def test_the_type_of_an_event_is_known_by_its_ids(columns, type_):
     """faults H: as the table has it."""
     assert read_event(an_event(columns)).type == type_
+
+
+def test_a_field_is_found_by_its_mark():
+    """faults H: in a line that has it, and in no other."""
+    assert field_mark("job_id") in an_event(b',"job_id":"a"')
+    assert field_mark("job_id") not in an_event(b',"step_id":"a"')
