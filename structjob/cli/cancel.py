@@ -15,12 +15,13 @@ from structjob.cli.database import execute, reading
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
+from structjob.text.appearance import lasting
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
-    from structjob.models import JobStatus
+    from structjob.models import JobRecord
 
 STOP_TIMEOUT = 5.0
 """Seconds to wait for the job to end; its cleanup may take longer."""
@@ -71,27 +72,36 @@ async def _cancel(
                 str(exc).replace("force=True", "--force"),
                 hint=command_line("show", short(job.id), db=db.option),
             ) from exc
-        status = await _outcome(reader, job.id)
+        job = await _outcome(reader, job.id)
     if as_json:
-        put_json({"id": job.id, "operation": job.operation, "status": status})
+        put_json({"id": job.id, "operation": job.operation, "status": job.status})
         return
-    name = escape(job.operation)
-    say(
-        f"{name} is {status}" if status != "running" else f"{name} still runs: it was asked to stop"
-    )
+    say(_said(job))
     say(f"next:  {command_line('show', short(job.id), db=db.option)}")
 
 
-async def _outcome(reader: Reader, job_id: str) -> JobStatus:
-    """Return the job's status when it has ended, or after `STOP_TIMEOUT` seconds."""
+async def _outcome(reader: Reader, job_id: str) -> JobRecord:
+    """Return the job when it has ended, or after `STOP_TIMEOUT` seconds."""
     import asyncio
 
     deadline = time.monotonic() + STOP_TIMEOUT
-    status = (await reader.jobs.get(job_id)).status
-    while status == "running" and time.monotonic() < deadline:
+    job = await reader.jobs.get(job_id)
+    while job.status == "running" and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK_EVERY)
-        status = (await reader.jobs.get(job_id)).status
-    return status
+        job = await reader.jobs.get(job_id)
+    return job
+
+
+def _said(job: JobRecord) -> str:
+    """Return what became of a job: ``sync cancelled after 9.2s: maintenance``."""
+    name = escape(job.operation)
+    if job.status == "running":
+        return f"{name} still runs: it was asked to stop"
+    after = "" if job.duration_ms is None else f" after {lasting(job.duration_ms / 1_000)}"
+    message = "" if job.error is None else job.error.message or ""
+    # without a reason, the message repeats the status: "cancelled by request"
+    why = f": {escape(message)}" if message and not message.startswith(job.status) else ""
+    return f"{name} {job.status}{after}{why}"
 
 
 def _somebody() -> str:
