@@ -277,16 +277,6 @@ class Tracker:
             NotOpen: if this tracker was opened before. Make a new one.
         """
         await self._lifetime.open(self._level, required=required)
-        if (
-            self._debug_on_failure
-            and SETUP.fan_out is not None
-            and BoundLogger.least >= self._level
-        ):
-            diagnostics.warning(
-                "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
-                "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
-                self.level,
-            )
         return self
 
     def _opened(self, connected: Connected) -> None:
@@ -297,6 +287,12 @@ class Tracker:
         recorder.level = self._level  # the level may have been set during the connect
         if self._debug_on_failure:
             recorder.kept = KeptEvents(self._debug_on_failure)
+            if SETUP.fan_out is not None and BoundLogger.least >= self._level:
+                diagnostics.warning(
+                    "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
+                    "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
+                    level_name(self._level),
+                )
         self._recorder = recorder
         self._own_reader = reader = Reader.over(
             url,
