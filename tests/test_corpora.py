@@ -126,7 +126,7 @@ def test_what_was_slower_than_usual_is_told(ask):
     assert re.search(r"^  usual +43.\ds$", shown, re.MULTILINE)
     statistics = ask("stats", "steps", "--operation", "instance")
     assert re.search(
-        r"^ +22 +22 +0 +0 +100.0% +20.5s +20.6s +21.1s +21.2s +instance +build$",
+        r"^ +22 +22 +0 +0 +100.0% +20.5s +20.6s +21.1s +21.3s +instance +build$",
         statistics,
         re.MULTILINE,
     )

@@ -213,7 +213,7 @@ def test_reading_commands_find_what_is_left_elsewhere(live, monkeypatch):
     (lag,) = [
         one
         for one in json.loads(live.ok("doctor", "--json", env=environment))["findings"]
-        if one["check"] == "orphans"
+        if one["check"] == "spools of dead programs"
     ]
     assert lag["details"]["sessions"] == [int(directory.name)]
     assert json.loads(live.ok("verify", "--json", env=environment))["ok"]

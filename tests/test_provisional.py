@@ -453,7 +453,7 @@ async def test_what_the_database_refuses_leaves_its_neighbours(
     await finish(other, "j", "first")
     bad = cut_off.job("a", job_id="bad", offline=True)
     async with bad as job:
-        monkeypatch.setattr(job, "operation", None)
+        monkeypatch.setattr(job, "_set_operation", None)
     await finish(cut_off, "j", "second", offline=True)
     await reconnect(cut_off, faulty)
     assert await attempts(cut_off, "j") == [(1, "completed", "first"), (2, "completed", "second")]
