@@ -115,9 +115,18 @@ def test_a_subprocess_gets_the_ids(tmp_path):
     assert "built\n" in printed
 
 
-@pytest.mark.parametrize("name", ["fastapi_app", "django_app", "litestar_app"])
-def test_the_pages_are_mounted_in_an_application(tmp_path, name):
-    """Each program of the page on HTTP answers with the pages, below its own prefix."""
+@pytest.mark.parametrize(
+    ("name", "pages"),
+    [
+        ("fastapi_app", "program.app.routes[-1].app"),
+        ("django_app", "program.pages"),
+        ("litestar_app", "program.jobs"),
+    ],
+)
+def test_the_pages_are_mounted_in_an_application(tmp_path, name, pages):
+    """Each program of the page on HTTP answers with the pages, below its own prefix. It ends as the
+    page says: with `aclose`, as no lifespan runs.
+    """
     pytest.importorskip(name.removesuffix("_app"))
     (tmp_path / "shop").mkdir()
     (tmp_path / "shop" / "settings.py").write_text("SECRET_KEY = 'x'\nROOT_URLCONF = []\n")
@@ -134,6 +143,7 @@ def test_the_pages_are_mounted_in_an_application(tmp_path, name):
         "    async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:\n"
         "        answer = await client.get('/jobs/api/v1/jobs')\n"
         "        print(answer.status_code, [job['operation'] for job in answer.json()['items']])\n"
+        f"    await {pages}.aclose()\n"
         "asyncio.run(main())\n"
     )
     assert _run_program(tmp_path / "ask.py", asked) == "200 ['nightly']\n"
