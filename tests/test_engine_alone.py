@@ -11,6 +11,7 @@ import threading
 import types
 
 import pytest
+from engine_support import sites
 from test_capture import make_recorder
 
 from structjob.engine import engine as engines
@@ -89,17 +90,8 @@ class Site:
 @pytest.fixture
 async def make(tmp_path):
     """Make engines; in memory, or on disk if a name is given."""
-    made = []
-
-    def new(name=None, **options):
-        made.append(Site(tmp_path / name if name else None, **options))
-        return made[-1]
-
-    yield new
-    for site in made:
-        site.recorder.close()
-        if site.recorder.spool is not None:
-            site.recorder.spool.close()
+    with sites(Site, tmp_path) as new:
+        yield new
 
 
 def why(future) -> str:

@@ -1,6 +1,7 @@
 """HTTP clients that carry the ids of a job to other services (R22)."""
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -267,6 +268,34 @@ def free_port():
         return listening.getsockname()[1]
 
 
+@contextlib.asynccontextmanager
+async def services(directory, ports):
+    """Serve programs of *directory* by their names; yield a client when all ports answer."""
+    started = []
+    try:
+        for name, port in ports.items():
+            command = [sys.executable, "-m", "uvicorn", f"{name}:app", f"--port={port}"]
+            with (directory / f"{name}.log").open("w") as output:
+                started.append(
+                    subprocess.Popen(command, cwd=directory, stdout=output, stderr=output)
+                )
+        async with httpx.AsyncClient(timeout=30) as client:
+            for port in ports.values():
+                async with asyncio.timeout(60):
+                    while True:
+                        try:
+                            await client.get(f"http://127.0.0.1:{port}/health")
+                            break
+                        except httpx.TransportError:
+                            await asyncio.sleep(0.05)
+            yield client
+    finally:
+        for each in started:
+            each.terminate()
+        for each in started:
+            each.wait(30)
+
+
 @pytest.mark.slow
 async def test_two_services_are_one_timeline(database, tmp_path):
     """R22: the programs of the docs, in two processes: the job of the second is a child of the
@@ -276,38 +305,18 @@ async def test_two_services_are_one_timeline(database, tmp_path):
         r"<!-- (\w+\.py) -->\n```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL
     )[:2]
     assert [name for name, _ in programs] == ["orders.py", "stock.py"]
-    orders, stock = free_port(), free_port()
-    started = []
-    try:
-        for (name, text), port in zip(programs, (orders, stock), strict=True):
-            (tmp_path / name).write_text(
-                text.replace("sqlite:///jobs.db", database.url).replace(
-                    "http://127.0.0.1:8002", f"http://127.0.0.1:{stock}"
-                )
+    ports = {"orders": free_port(), "stock": free_port()}
+    for name, text in programs:
+        (tmp_path / name).write_text(
+            text.replace("sqlite:///jobs.db", database.url).replace(
+                "http://127.0.0.1:8002", f"http://127.0.0.1:{ports['stock']}"
             )
-            command = [sys.executable, "-m", "uvicorn", f"{name[:-3]}:app", f"--port={port}"]
-            with (tmp_path / f"{name}.log").open("w") as output:
-                started.append(
-                    subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
-                )
-        async with httpx.AsyncClient(timeout=10) as client:
-            for port in (orders, stock):
-                async with asyncio.timeout(60):
-                    while True:
-                        try:
-                            await client.get(f"http://127.0.0.1:{port}/health")
-                            break
-                        except httpx.TransportError:
-                            await asyncio.sleep(0.05)
-            answer = await client.post(
-                f"http://127.0.0.1:{orders}/orders/3", headers={"X-Correlation-ID": "web-42"}
-            )
-            assert answer.status_code == 200, answer.text
-    finally:
-        for each in started:
-            each.terminate()
-        for each in started:
-            each.wait(30)
+        )
+    async with services(tmp_path, ports) as client:
+        answer = await client.post(
+            f"http://127.0.0.1:{ports['orders']}/orders/3", headers={"X-Correlation-ID": "web-42"}
+        )
+        assert answer.status_code == 200, answer.text
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
         events = [
             event
@@ -380,33 +389,12 @@ async def test_a_program_between_two_services_is_one_timeline(database, tmp_path
         (tmp_path / f"{name}.py").write_text(
             text.replace("URL", database.url).replace("PORT", str(ports["stock"]))
         )
-    started = []
-    try:
-        for name, port in ports.items():
-            command = [sys.executable, "-m", "uvicorn", f"{name}:app", f"--port={port}"]
-            with (tmp_path / f"{name}.log").open("w") as output:
-                started.append(
-                    subprocess.Popen(command, cwd=tmp_path, stdout=output, stderr=output)
-                )
-        async with httpx.AsyncClient(timeout=30) as client:
-            for port in ports.values():
-                async with asyncio.timeout(60):
-                    while True:
-                        try:
-                            await client.get(f"http://127.0.0.1:{port}/health")
-                            break
-                        except httpx.TransportError:
-                            await asyncio.sleep(0.05)
-            answer = await client.post(
-                f"http://127.0.0.1:{ports['front']}/orders/3",
-                headers={"X-Correlation-ID": "web-42"},
-            )
-            assert answer.status_code == 200, (tmp_path / "front.log").read_text()
-    finally:
-        for each in started:
-            each.terminate()
-        for each in started:
-            each.wait(30)
+    async with services(tmp_path, ports) as client:
+        answer = await client.post(
+            f"http://127.0.0.1:{ports['front']}/orders/3",
+            headers={"X-Correlation-ID": "web-42"},
+        )
+        assert answer.status_code == 200, (tmp_path / "front.log").read_text()
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
         jobs = (await tracker.jobs.list(correlation_id="web-42", order="asc")).items
         events = await tracker.logs.list(correlation_id="web-42", order="asc", limit=1000)

@@ -509,16 +509,17 @@ def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: by
         attrs: JSON object.
         columns: Further fields, ``,"key":value…`` or empty.
     """
-    second, rest = divmod(ns, 1_000_000_000)
-    return event_body(
-        second_text(second)[1], b"%06d" % (rest // 1000), level.stored, message, attrs, columns
-    )
+    return event_body(*_when(ns), level.stored, message, attrs, columns)
 
 
 def stored_lines(
     ns: int, level: Level, messages: list[bytes], attrs: bytes, columns: bytes
 ) -> list[bytes]:
     """Return the `stored_line` of each of *messages* of events that differ in nothing else."""
+    return event_bodies(*_when(ns), level.stored, messages, attrs, columns)
+
+
+def _when(ns: int) -> tuple[bytes, bytes]:
+    """Return the time as `event_body` takes it: the second, and the microseconds."""
     second, rest = divmod(ns, 1_000_000_000)
-    micros = b"%06d" % (rest // 1000)
-    return event_bodies(second_text(second)[1], micros, level.stored, messages, attrs, columns)
+    return second_text(second)[1], b"%06d" % (rest // 1000)
