@@ -24,7 +24,13 @@ from structjob.spool.session import Session
 
 
 def make_recorder(root=None, **options) -> Recorder:
-    settings = {"level": 10, "queue_size": 10_000, "max_bytes": None, "overflow": "drop_oldest"}
+    settings = {
+        "level": 10,
+        "queue_size": 10_000,
+        "max_bytes": None,
+        "overflow": "drop_oldest",
+        "fallbacks": False,
+    }
     return Recorder(Session(), root, **(settings | options))
 
 

@@ -45,6 +45,7 @@ class Program:
             "queue_size": 10_000,
             "max_bytes": None,
             "overflow": "drop_newest",
+            "fallbacks": False,
         } | options
         self.recorder = Recorder(Session(), root, **settings)
         queue = self.recorder.events
@@ -376,7 +377,13 @@ def test_every_thread_that_logs_is_counted(root):
     the process.
     """
     recorder = Recorder(
-        Session(), root, level=10, queue_size=10, max_bytes=None, overflow="drop_oldest"
+        Session(),
+        root,
+        level=10,
+        queue_size=10,
+        max_bytes=None,
+        overflow="drop_oldest",
+        fallbacks=False,
     )
     barrier = threading.Barrier(9)
 

@@ -4,6 +4,7 @@ forked child; without forking.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import threading
@@ -11,9 +12,14 @@ import threading
 import pytest
 from test_capture import make_recorder
 
-from structjob.spool.directory import adopt
+from structjob.diagnostics import faults
+from structjob.spool.directory import SessionSpool, adopt
+from structjob.spool.fault_log import FAULT_LOG
+from structjob.spool.kept import KeptEvents
+from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
+from structjob.spool.tally import Tally
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 
@@ -31,7 +37,7 @@ def refuse(line: bytes, number: int) -> None:
     raise OSError(28, "No space left on device")
 
 
-def states_of(recorder: Recorder) -> list[dict]:
+def states_of(recorder: Recorder | SessionSpool) -> list[dict]:
     batch = recorder.states.read(1 << 20, 1000)
     return [json.loads(line) for line in batch.lines.splitlines()] if batch is not None else []
 
@@ -45,12 +51,15 @@ def test_what_is_below_the_level_takes_no_number(recorder):
     recorder.put(BODY, 9)
     assert recorder.numbers.given == 0
     recorder.put(BODY, 10)
-    recorder.put_state("job", lambda: {"id": "a"})
+    recorder.put_all([BODY] * 2, 10)
+    assert recorder.put_state("job", lambda: {"id": "a"}) == 1
     assert woken == []
     recorder.idle = True
     recorder.put(BODY, 10)
-    recorder.put_state("job", lambda: {"id": "a"})
-    assert woken == [2, 2]
+    recorder.put_all([BODY] * 2, 10)
+    assert recorder.put_state("job", lambda: {"id": "a"}) == 2
+    assert woken == [4, 6, 6]
+    assert faults.counts == {}
 
 
 def test_how_many_numbers_can_be_in_hands(recorder):
@@ -70,6 +79,12 @@ def test_how_many_numbers_can_be_in_hands(recorder):
     assert tally.hands == threads + 2
     recorder.confirm_numbers(taken, 1)
     assert (tally.hands, tally.confirmed) == (threads, 1)
+    together = threading.Thread(target=recorder.put_all, args=([BODY] * 2, 10))
+    recorder._threads.clear()
+    recorder._thread = 0
+    together.start()
+    together.join()
+    assert tally.hands == 1
     memory = make_recorder()
     memory.confirm_numbers([memory.take_number()], 1)  # nothing to keep it in
     memory.secure()
@@ -172,6 +187,56 @@ def test_a_forked_child_has_a_session_of_its_own(recorder, tmp_path, caplog):
     child.close()
 
 
+def test_a_living_child_is_delivered_by_its_parent_meanwhile(recorder, tmp_path):
+    """faults H: what a forked child records does not wait for the child's end: its parent can
+    deliver it at once, and knows that the child lives.
+    """
+    parent = recorder.session.session_id
+    recorder.after_fork()
+    late = recorder._append
+    recorder.put(BODY, 10)
+    (child,) = adopt(tmp_path, {parent})
+    assert child.alive
+    assert numbers_of(child) == [1]
+    # another thread, or a signal handler, was about to create the directory too
+    late(seal_event(BODY, 2), 2)
+    recorder.take_late(recorder.fallback, seal_event(BODY, 3), 3)
+    assert numbers_of(child) == [2, 3]
+    descriptors = recorder.spool
+    recorder.close()
+    assert descriptors.events.closed
+    assert child.try_finish()
+    child.close()
+
+
+def test_a_child_that_drops_much_explains_it_in_few_rows(recorder, monkeypatch):
+    """faults H: no engine runs in a forked child: it records its drops itself, at most four times a
+    second.
+    """
+    clock = [1000.0]
+    monkeypatch.setattr("structjob.spool.recorder.time.monotonic", lambda: clock[0])
+    recorder._max_bytes, recorder._overflow = 65_536, "drop_newest"
+    recorder.after_fork()
+    for _ in range(2000):
+        recorder.put(BODY, 10)
+    clock[0] += 1
+    recorder.put(BODY, 10)
+    rows = [state["row"] for state in states_of(recorder)]
+    assert len(rows) == 2  # what was dropped at first, and the rest
+    assert rows[0]["last_seq"] + 1 == rows[1]["first_seq"]
+    assert rows[1]["last_seq"] == 2001
+
+
+def test_a_child_whose_first_record_is_a_change_of_state(recorder, tmp_path):
+    """faults H: its directory exists when the call returns, and the change is in it."""
+    parent = recorder.session.session_id
+    recorder.after_fork()
+    recorder.put_state("job", lambda: {"id": "a"})
+    (child,) = adopt(tmp_path, {parent})
+    assert [state["row"] for state in states_of(child)] == [{"id": "a"}]
+    child.close()
+
+
 def test_a_forked_child_of_a_tracker_in_memory_records_nothing(caplog):
     """faults H: there is nothing by which its parent could take what it records: it says
     so, once.
@@ -181,8 +246,20 @@ def test_a_forked_child_of_a_tracker_in_memory_records_nothing(caplog):
     assert memory.closed
     memory.put(BODY, 10)
     memory.put(BODY, 10)
-    assert memory.rejected == 2
-    assert len([text for text in caplog.messages if "this is a forked process" in text]) == 1
+    assert memory.put_state("job", lambda: {"id": "a"}) == 0
+    assert memory.rejected == 3
+    (said,) = [text for text in caplog.messages if not text.startswith("forked:")]
+    assert "this is a forked process" in said
+    memory.close()
+
+
+def test_a_tracker_in_memory_that_was_closed_says_nothing_of_forks(caplog):
+    """faults H: an event that comes too late is counted, as with a spool."""
+    memory = make_recorder()
+    memory.close()
+    memory.put(BODY, 10)
+    assert memory.rejected == 1
+    assert caplog.messages == []
 
 
 def test_a_recorder_that_was_closed_stays_so_in_a_child(recorder):
@@ -241,12 +318,126 @@ def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, mo
     def fail(_: bytes) -> int:
         raise MemoryError
 
+    memory = make_recorder()
     with monkeypatch.context() as patch:
         patch.setattr("structjob.spool.line.crc32", fail)
         recorder.put(BODY, 10)
-    assert list(recorder.lost) == [(1, 1, "interrupted", None)]
+        recorder.put_all([BODY] * 3, 10)
+        memory.put(BODY, 10)  # it has no tally
+    assert list(recorder.lost) == [(1, 1, "interrupted", None), (2, 4, "interrupted", None)]
+    assert list(memory.lost) == [(1, 1, "interrupted", None)]
     assert recorder.broken_off == 0
-    assert recorder.spool.tally.at_risk == 1
+    assert recorder.spool.tally.at_risk == 4
+    memory.close()
+
+
+def test_an_event_refused_while_the_mark_is_cleared_is_marked(recorder, monkeypatch):
+    """faults H: another thread keeps an event in memory at the moment in which the tally says that
+    nothing is there: the tally says in the end that it is.
+    """
+    tally, mark = recorder.spool.tally, Tally.mark
+    tally.risk(1)
+
+    def cleared(self: Tally, number: int) -> None:
+        if number == 0:
+            recorder._append = refuse
+            recorder.put(BODY, 10)
+        mark(self, number)
+
+    monkeypatch.setattr(Tally, "mark", cleared)
+    recorder.secure()
+    assert tally.at_risk == 1
+
+
+def test_what_waited_in_memory_counts_as_confirmed_too(recorder):
+    """faults H: events that the disk refused are stored from memory: the tally of a process that is
+    killed afterwards says that the database has them.
+    """
+    recorder._append = refuse
+    recorder.put(BODY, 10)
+    batch = recorder.fallback.read(1 << 20, 10)
+    recorder.fallback.ack(batch, batch.count)
+    assert recorder.spool.tally.confirmed == 1
+
+
+def test_a_full_disk_is_named_once(recorder, caplog):
+    """faults H: the warning says which directory, why, and what happens to the events."""
+    recorder._append = refuse
+    recorder.put(BODY, 10)
+    recorder.put(BODY, 10)
+    assert caplog.messages == [
+        f"cannot write to the spool {recorder.root}: No space left on device; events wait in memory (at most 10000)"
+    ]
+
+
+def test_what_leaves_memory_late_is_dropped_under_its_own_number(tmp_path):
+    """faults H: the disk takes writes again at the end, and the limit is reached: the gap names the
+    events, and the order stays.
+    """
+    recorder = make_recorder(tmp_path, max_bytes=4096, overflow="drop_newest")
+    while not recorder.events.dropped:
+        recorder.put(BODY, 10)
+    last = recorder.numbers.given
+    recorder._append = refuse
+    recorder.put(BODY, 10)
+    recorder.put(BODY, 10)
+    assert recorder.leave() == 0
+    assert [drop.first for drop in recorder.events.dropped] == [last, last + 1, last + 2]
+    recorder.close()
+    recorder.spool.close()
+
+
+def test_a_disk_that_refuses_again_gets_no_change_of_state_before_the_events(recorder, monkeypatch):
+    """faults H: the events of a child that wait in memory are written before the changes of state:
+    while the disk refuses the one, the other waits.
+    """
+    recorder.after_fork()
+    recorder.put(BODY, 10)
+    recorder.fallback.append(seal_event(BODY, 2), 2)
+    recorder.fallback_states.append(b"{}\n", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(recorder.events, "append", refuse)
+        recorder._catch_up()
+        assert recorder.states.read(1 << 20, 10) is None
+    recorder._catch_up()
+    assert recorder.states.read(1 << 20, 10).lines == b"{}\n"
+
+
+def test_debug_events_of_a_job_that_succeeded_are_discarded(recorder):
+    """R33: only a failure records what was kept below the level."""
+    recorder.kept = KeptEvents(10)
+    body = BODY + b',"job_id":"a"'
+    for failed in (False, True):
+        recorder.kept.begin("a")
+        recorder.put(body, 5)
+        recorder.end_kept("a", failed=failed)
+        assert recorder.numbers.given == failed
+
+
+def test_python_says_why_it_died_in_the_directory_of_an_open_session(recorder, tmp_path):
+    """faults H: the log of the `faulthandler` is in the directory of the oldest session, and in the
+    next one's when that one closes.
+    """
+    other = make_recorder(tmp_path)
+    enabled = faulthandler.is_enabled()
+    faulthandler.disable()
+    try:
+        FAULT_LOG.start()
+        assert [path.parent for path in tmp_path.glob("*/fault.log")] == [recorder.spool.directory]
+        recorder.close()
+        assert (other.spool.directory / "fault.log").exists()
+        other.close()
+        assert not faulthandler.is_enabled()
+    finally:
+        FAULT_LOG.stop()
+        if enabled:
+            faulthandler.enable()
+    other.spool.close()
+
+
+def test_the_policy_of_a_full_spool_can_be_asked_for(recorder):
+    """faults H: the warning about drops names the policy."""
+    assert recorder.overflow == "drop_oldest"
 
 
 @pytest.mark.parametrize("row", [{"id": "job-4711"}, {"job_id": "job-4711"}])
@@ -260,7 +451,7 @@ def test_a_change_of_state_that_comes_too_late_is_named(recorder, caplog, row):
     assert "job job-4711" in caplog.text
 
 
-def numbers_of(recorder: Recorder) -> list[int]:
+def numbers_of(recorder: Recorder | SessionSpool) -> list[int]:
     batch = recorder.events.read(1 << 20, 1000)
     return [] if batch is None else [json.loads(line)["seq"] for line in batch.lines.splitlines()]
 

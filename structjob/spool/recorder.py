@@ -71,8 +71,8 @@ class Recorder:
             writes.
         max_bytes: Maximum bytes of the event queue on disk; None means no limit.
         overflow: What happens beyond that.
-        project: The project of events that have no project of their own.
         fallbacks: Whether the spool may also be in the fallbacks of its places.
+        project: The project of events that have no project of their own.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Recorder:
         queue_size: int,
         max_bytes: int | None,
         overflow: Overflow,
+        fallbacks: bool,
         project: str | None = None,
-        fallbacks: bool = False,
     ) -> None:
         self.level = level
         self.project = project
