@@ -180,14 +180,10 @@ class Tracker:
             retention=retention_of(retention),
         )
         self._resolve_id = resolve_id
-        self._host = Host(classifier, self.aclose, redacted(check_text("project", project, 128)))
-        self._lifetime = Lifetime(
-            self._host,
-            self._options,
-            handle_signals=handle_signals,
-            opened=self._opened,
-            closed=self._close_readers,
-        )
+        self._classifier = classifier
+        self._project = redacted(check_text("project", project, 128))
+        self._handle_signals = handle_signals
+        self._host, self._lifetime = self._new_lifetime()
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._recorder: Recorder
         self._engine: Engine
@@ -254,9 +250,36 @@ class Tracker:
     # -- opening and closing
     # --------------------------------------------------------------------------
 
+    def _new_lifetime(self) -> tuple[Host, Lifetime]:
+        """Return what one opening needs.
+
+        A tracker that is opened again gets new ones. So the handles of its earlier jobs keep the
+        host under which they ran, which stays closed.
+        """
+        host = Host(self._classifier, self.aclose, self._project)
+        lifetime = Lifetime(
+            host,
+            self._options,
+            handle_signals=self._handle_signals,
+            opened=self._opened,
+            closed=self._close_readers,
+        )
+        return host, lifetime
+
+    def _for_opening(self) -> Lifetime:
+        if self._lifetime.over:
+            self._host, self._lifetime = self._new_lifetime()
+        return self._lifetime
+
+    def _current_host(self) -> Host:
+        return self._host
+
     async def open(self, *, required: bool = True) -> Self:
         """Connect to the database, create missing tables, adopt orphaned spools, and start
         delivery.
+
+        A tracker that was closed can be opened again, also on another event loop. This begins a new
+        session.
 
         Args:
             required: Whether to raise if the database cannot be used as it is: its file cannot be
@@ -274,9 +297,9 @@ class Tracker:
                 is not strict opens without the database: events wait in the spool (without a spool,
                 in memory), a warning is logged, and delivery starts automatically once the database
                 is available.
-            NotOpen: if this tracker was opened before. Make a new one.
+            NotOpen: if this tracker is open, or is being closed.
         """
-        await self._lifetime.open(self._level, required=required)
+        await self._for_opening().open(self._level, required=required)
         return self
 
     def _opened(self, connected: Connected) -> None:
@@ -325,7 +348,7 @@ class Tracker:
     # --------------------------------------------------------------------------
 
     def __enter__(self) -> Self:
-        self._lifetime.open_here(self._level)
+        self._for_opening().open_here(self._level)
         return self
 
     def __exit__(
@@ -415,7 +438,9 @@ class Tracker:
                 - ``job_id``: an id of your own, at most 64 characters. If a job with this id
                   exists, its next attempt is started.
                 - ``idempotency_key``: at most 255 characters. The first start wins. A second start
-                  gets a handle to that job, with ``job.existing`` set.
+                  gets a handle to that job, with ``job.existing`` set. For a decorated function,
+                  each of these five ids may be a function that gets the arguments of the call by
+                  name: ``job_id=lambda call: f"order-{call['order']}"``.
                 - ``parent``: a job, a job's id, or the return value of `structjob.extract`. By
                   default the enclosing job.
                 - ``wait``: whether to wait until the start is committed, for 1 second at most. True
@@ -431,7 +456,7 @@ class Tracker:
         Raises:
             InvalidArgument: if an argument is invalid.
         """
-        return JobContext(self._host, operation, JobOptions.of(options))
+        return JobContext(self._current_host, operation, options)
 
     def retrying(
         self, operation: str, policy: Policy | None = None, **options: Unpack[RetryKeywords]
@@ -463,7 +488,7 @@ class Tracker:
         """
         from structjob.lifecycle.retries import retrying_job
 
-        return retrying_job(self._host, operation, policy, options)
+        return retrying_job(self._current_host, operation, policy, options)
 
     async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
         """Record a pending job that is started later with `Job.start`.

@@ -30,7 +30,7 @@ from structjob.lifecycle.contexts import JobContext, StepContext
 from structjob.lifecycle.handle import Guard
 from structjob.lifecycle.items import Items
 from structjob.lifecycle.jobs import JobUpdate
-from structjob.lifecycle.options import JobKeywords, RetryKeywords
+from structjob.lifecycle.options import IdOfCall, JobKeywords, RetryKeywords
 from structjob.lifecycle.policy import RetryOptions
 from structjob.lifecycle.printed import CapturedOutput
 from structjob.lifecycle.processes import ProcessKeywords
@@ -150,6 +150,7 @@ __all__ = [
     "ExportFormat",
     "Guard",
     "Health",
+    "IdOfCall",
     "IdResolver",
     "Items",
     "JobChanges",

@@ -226,7 +226,7 @@ def test_use_before_and_after(db_url):
     with tracker:
         assert tracker.close()
         assert tracker.close()
-    with pytest.raises(NotOpen, match="closed; make a new one"), tracker:
+    with pytest.raises(NotOpen, match="closed; open it again"), tracker.job("late"):
         pass
     with pytest.raises(NotOpen, match="closed"):
         tracker.run(asyncio.sleep(0))

@@ -24,9 +24,7 @@ def require_extra() -> None:
     """
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise Failure(
-            f"{', '.join(missing)} is not installed", hint="pip install 'structjob[serve]'"
-        )
+        raise Failure(f"not installed: {', '.join(missing)}", hint="pip install 'structjob[serve]'")
 
 
 def file_of(given: str | None) -> Path:

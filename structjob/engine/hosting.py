@@ -112,7 +112,10 @@ class Host:
                 "the tracker is not open yet; open it with `async with`, `with` or "
                 "`await tracker.open()`"
             )
-        return NotOpen("the tracker is closed; make a new one")
+        return NotOpen(
+            "the tracker is closed; open it again with `async with`, `with` or `await "
+            "tracker.open()`"
+        )
 
     # -- from any loop
     # --------------------------------------------------------------------------
@@ -232,7 +235,10 @@ class Host:
                     "tracker here"
                 )
             if running_loop() is engine.loop:
-                raise InvalidState("the tracker's loop cannot wait for itself: await it here")
+                raise InvalidState(
+                    "the tracker's loop cannot wait for itself: await it here, and write `async "
+                    "with` where you wrote `with`"
+                )
             if not engine.loop.is_running():
                 raise engine.without_loop() or InvalidState(
                     "the event loop in which the tracker was opened does not run at the moment"

@@ -1,4 +1,4 @@
-"""The lifetime of a tracker: opened once and closed once, with an event loop or without."""
+"""One lifetime of a tracker: opened once and closed once, with an event loop or without."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ from structjob.lifecycle.host import OPEN_HOSTS
 
 CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""
+
+_NOT_NEW = {
+    "opening": "the tracker is being opened by another call",
+    "open": "the tracker is open; close it before you open it again, or make a new one",
+    "closed": "the tracker is being closed; open it again when that has ended",
+}
 
 _CLOSING_MARGIN = 1.0
 """Extra seconds that the thread of the tracker's loop may take beyond that limit."""
@@ -57,6 +63,11 @@ class Lifetime:
         self._thread: LoopThread | None = None
         self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
 
+    @property
+    def over(self) -> bool:
+        """Whether the tracker was opened and is closed completely."""
+        return self._host.state == "closed" and self._closing.done()
+
     async def open(self, level: int, *, required: bool) -> None:
         """Open the tracker on the running loop; see `structjob.Tracker.open`.
 
@@ -66,7 +77,7 @@ class Lifetime:
         """
         host = self._host
         if host.state != "new":
-            raise NotOpen(f"the tracker is {host.state}; make a new one to open it again")
+            raise NotOpen(_NOT_NEW[host.state])
         host.state = "opening"
         try:
             connected = await connect(self._options, host, level, required=required)

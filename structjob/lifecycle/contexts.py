@@ -6,9 +6,12 @@ They work with ``with`` and ``async with``, and as decorators of functions and c
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
+
+import msgspec
 
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import RemoteContext, remote_scope
@@ -25,7 +28,7 @@ from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.current import current_job
 from structjob.lifecycle.handle import check_description
 from structjob.lifecycle.jobs import Job, check_arguments
-from structjob.lifecycle.options import JobKeywords, JobOptions
+from structjob.lifecycle.options import IDS, IdOfCall, JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
@@ -48,21 +51,48 @@ class JobContext:
     returns it; then ``job.end()`` ends it.
     """
 
-    def __init__(self, host: JobHost | None, operation: str, options: JobOptions) -> None:
-        self._host = host
+    def __init__(
+        self, host: Callable[[], JobHost], operation: str, options: Mapping[str, Any]
+    ) -> None:
+        self._host = host  # called at each start: a tracker may be closed and opened again
         self._operation = operation
-        self._options = options
+        self._ids: dict[str, IdOfCall] = {
+            name: value for name in IDS if callable(value := options.get(name))
+        }
+        self._options = JobOptions.of(
+            {name: value for name, value in options.items() if name not in self._ids}
+        )
         self._job: Job | None = None
         # Check the arguments now, where the caller made the mistake, and not at the entry.
-        check_arguments(operation, options)
+        check_arguments(operation, self._options)
 
     def _make(self) -> Job:
+        for name in self._ids:
+            raise InvalidArgument(
+                f"{name} is a function, which works for a decorated function only: give it as text"
+            )
+        return self._job_of(self._options)
+
+    def _job_of(self, options: JobOptions) -> Job:
         return Job(
-            self._host or current_host(),
-            self._operation,
-            parent=parent_scope(self._options.parent),
-            options=self._options,
+            self._host(), self._operation, parent=parent_scope(options.parent), options=options
         )
+
+    def _maker(self, function: Callable[P, Any]) -> Callable[P, Job]:
+        """Return a function that takes the arguments of a call, and returns the job of this
+        call.
+        """
+        if not self._ids:
+            return lambda *_, **__: self._job_of(self._options)
+        signature = inspect.signature(function)
+
+        def make(*args: P.args, **kwargs: P.kwargs) -> Job:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            ids = {name: id_of(call.arguments) for name, id_of in self._ids.items()}
+            return self._job_of(msgspec.structs.replace(self._options, **ids))
+
+        return make
 
     def _made(self) -> Job:
         """Return the job of the block that starts."""
@@ -131,18 +161,20 @@ class JobContext:
             InvalidArgument: if *function* is a generator function, or not a function.
         """
         run: Any
-        if decorates_coroutines(function, "tracker.job()"):
+        coroutines = decorates_coroutines(function, "tracker.job()")
+        make = self._maker(function)
+        if coroutines:
             work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
 
             @functools.wraps(function)
             async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with self._make() as job:
+                async with make(*args, **kwargs) as job:
                     return _kept(job, await work(*args, **kwargs))
         else:
 
             @functools.wraps(function)
             def run(*args: P.args, **kwargs: P.kwargs) -> T:
-                with self._make() as job:
+                with make(*args, **kwargs) as job:
                     return _kept(job, function(*args, **kwargs))
 
         return cast(Callable[P, T], run)
@@ -307,6 +339,9 @@ def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:
     Within a job it is a child of that job. Otherwise it belongs to the tracker that was opened
     first. If no tracker is open, the work runs and nothing is recorded.
 
+    For a decorated function, each id may be a function that gets the arguments of the call by name:
+    ``@structjob.job("import", external_job_id=lambda call: f"order-{call['order']}")``.
+
     Args:
         operation: The name of the work, at most 255 characters.
         options: See `structjob.Tracker.job`.
@@ -314,7 +349,7 @@ def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:
     Raises:
         InvalidArgument: if an argument is invalid.
     """
-    return JobContext(None, operation, JobOptions.of(options))
+    return JobContext(current_host, operation, options)
 
 
 def step(

@@ -727,7 +727,7 @@ class Job(Cancellable):
         options["parent"] = self
         from structjob.lifecycle.contexts import JobContext
 
-        return JobContext(self._host, operation, JobOptions.of(options))
+        return JobContext(lambda: self._host, operation, options)
 
     def restate(self) -> None:
         """Record the job and its open steps again, because another process presumed them

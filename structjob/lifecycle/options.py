@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import msgspec
@@ -15,6 +15,16 @@ if TYPE_CHECKING:
     from structjob.lifecycle.jobs import Job
 
 
+IdOfCall = Callable[[Mapping[str, Any]], str | None]
+"""A function that returns an id for one call of a decorated function.
+
+It gets the arguments of the call by name, defaults included.
+"""
+
+IDS = ("external_job_id", "context_id", "correlation_id", "job_id", "idempotency_key")
+"""The options that may be an `IdOfCall` of a decorator."""
+
+
 class JobKeywords(TypedDict, total=False):
     """The fields of `JobOptions` as keywords, for type checkers and code completion."""
 
@@ -25,11 +35,11 @@ class JobKeywords(TypedDict, total=False):
     category: str | None
     metadata: Mapping[str, Any] | None
     total_steps: int | None
-    external_job_id: str | None
-    context_id: str | None
-    correlation_id: str | None
-    job_id: str | None
-    idempotency_key: str | None
+    external_job_id: str | IdOfCall | None
+    context_id: str | IdOfCall | None
+    correlation_id: str | IdOfCall | None
+    job_id: str | IdOfCall | None
+    idempotency_key: str | IdOfCall | None
     parent: Job | RemoteContext | str | None
     offline: bool
     wait: bool

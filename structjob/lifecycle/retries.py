@@ -115,19 +115,20 @@ def retrying_in(
 
 
 def retrying_job(
-    host: JobHost, operation: str, policy: Policy | None, given: Mapping[str, Any]
+    host: Callable[[], JobHost], operation: str, policy: Policy | None, given: Mapping[str, Any]
 ) -> Retrying[Job]:
-    """Return the attempts at a whole job. *given* contains the retry options and the job's
-    options.
+    """Return the attempts at a whole job. *host* is called when they start. *given* contains the
+    retry options and the job's options.
     """
     retries = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
     # raise errors in the arguments here, where the caller made the mistake
-    Job(host, operation, parent=None, options=options)
+    Job(host(), operation, parent=None, options=options)
     make_policy = policy_maker(policy, retries)
 
     def begin() -> _JobTries:
-        return _JobTries(make_policy(host.classifier), host, operation, options)
+        current = host()
+        return _JobTries(make_policy(current.classifier), current, operation, options)
 
     return Retrying("tracker.retrying()", begin)
 
