@@ -23,6 +23,7 @@ from structjob.spool import disk as spool_module
 from structjob.spool.disk import DiskQueue
 from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
 from structjob.spool.queue import Batch, MemoryQueue, ranges
+from structjob.spool.tally import Tally
 
 
 def line(number: int, text: str = "x") -> bytes:
@@ -120,6 +121,7 @@ def test_every_truncation_gives_the_exact_prefix(tmp_path):
         assert read_all(queue) == list(range(1, whole + 1)), size
         torn = size - len(b"".join(records[:whole]))
         assert queue.damaged == (torn > 0), size
+        assert (queue.damaged_most > 0) == (torn > 0), size
         assert queue.last_seen == (whole + 1 if torn > 0 else 0), size
         assert queue.done()
         queue.close()
@@ -188,12 +190,16 @@ def test_endless_garbage_does_not_fill_the_memory(tmp_path, monkeypatch):
     queue.close()
 
 
-def test_a_line_longer_than_a_batch_is_read_whole(queue, tmp_path):
+def test_a_line_longer_than_a_batch_is_read_whole(queue, tmp_path, monkeypatch):
     """A record larger than what is asked for at a time comes alone and whole (guarantee 7)."""
+    pread, reads = os.pread, []
     queue.append(line(1, "x" * 100_000), 1)
     queue.append(line(2), 2)
-    batch = queue.read(1000, 10)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", lambda *args: reads.append(args) or pread(*args))
+        batch = queue.read(1000, 10)
     assert numbers(batch) == [1]
+    assert len(reads) < 10  # the loop does not wait for a hundred thousand
     assert read_all(queue) == [2]
     dead = orphan(tmp_path)
     assert read_all(dead, limit=1000) == [1, 2]
@@ -291,19 +297,21 @@ def test_descriptors_are_given_back(tmp_path, monkeypatch):
         queue.append(line(200), 200)
 
 
-def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch):
+@pytest.mark.parametrize("step", ["open_directly", "dup2"])
+def test_a_failing_rotation_does_not_reach_the_caller(tmp_path, monkeypatch, step):
     """Where there is no room for another segment the present one grows: the record is written, so
     its caller must not write it again.
     """
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
 
-    def refuse(number: int) -> int:
+    def refuse(*_: object, **__: object) -> int:
         raise OSError(errno.EMFILE, "too many open files")
 
     with monkeypatch.context() as patch:
-        patch.setattr(queue, "_create", refuse)
+        patch.setattr(spool_module if step == "open_directly" else os, step, refuse)
         for number in range(1, 10):
             queue.append(line(number), number)
+        assert [path.name for path in tmp_path.iterdir()] == ["events-000001.jsonl"]
     for number in range(10, 20):
         queue.append(line(number), number)
     assert read_all(queue) == list(range(1, 20))
@@ -380,6 +388,15 @@ def test_how_many_records_damage_can_have_cost(tmp_path):
     queue.close()
 
 
+def test_a_damaged_newline_hides_no_record_and_none_is_missed(tmp_path):
+    """faults H: both records of a line are found: `verify` shall not look for a third."""
+    (tmp_path / "events-000001.jsonl").write_bytes(line(1).replace(b"\n", b"\x0b") + line(2))
+    queue = orphan(tmp_path)
+    assert read_all(queue) == [1, 2]
+    assert queue.last_seen == 0
+    queue.close()
+
+
 def test_the_numbers_of_damaged_records_are_believed_if_they_can_be_true(tmp_path):
     """faults H: two damaged records at the end count, and a number that was damaged itself makes no
     thousands of events missing.
@@ -404,6 +421,30 @@ def test_a_file_that_somebody_deleted_keeps_nobody_from_the_next(tmp_path):
     (tmp_path / "events-000001.jsonl").unlink()
     assert read_all(queue) == [2]
     assert queue.done()
+    queue.close()
+
+
+@pytest.mark.parametrize("when", ["before", "later"])
+def test_a_link_among_the_files_is_not_followed(tmp_path, when):
+    """faults 0: what another file contains does not come into the database because a link to it
+    lies in a spool.
+    """
+    spool, elsewhere = tmp_path / "spool", tmp_path / "elsewhere"
+    spool.mkdir()
+    elsewhere.write_bytes(line(7))
+    (spool / "events-000002.jsonl").write_bytes(line(2))
+    if when == "before":
+        (spool / "events-000001.jsonl").symlink_to(elsewhere)
+        queue = orphan(spool)
+        assert read_all(queue) == [2]
+        assert queue.done()
+    else:
+        queue = orphan(spool)
+        queue.position()
+        (spool / "events-000002.jsonl").unlink()
+        (spool / "events-000002.jsonl").symlink_to(elsewhere)
+        with pytest.raises(OSError, match="symbolic links"):
+            queue.read(1 << 20, 10)
     queue.close()
 
 
@@ -443,19 +484,23 @@ def test_a_flush_does_not_wait_for_a_part_of_a_record(queue, monkeypatch):
     """
     write = os.write
 
-    def refuse(fd: int, data: bytes) -> int:
-        if data == b"\n":
-            raise OSError(errno.ENOSPC, "no space left")
-        return write(fd, data[:20])
+    def take_some(fd: int, data: bytes) -> int:
+        return write(fd, data[:20]) if data != b"\n" else refuse()
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no space left")
 
     queue.append(line(1), 1)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", refuse)
+        patch.setattr(os, "write", take_some)
         with pytest.raises(OSError, match="a part of a record only"):
             queue.append(line(2), 2)
     position = queue.position()
     assert not queue.reached(position)
     assert read_all(queue, most=1) == [1]
+    with monkeypatch.context() as patch:  # no descriptor is left to look at it
+        patch.setattr(spool_module, "open", refuse, raising=False)
+        assert not queue.reached(position)
     assert queue.reached(position)
     queue.append(line(3), 3)
     assert queue.reached(position)
@@ -486,6 +531,44 @@ def test_what_is_cleared_is_counted_and_never_comes_back(tmp_path):
     assert read_all(dead) == [1, 2, 3, 12]
     assert dead.damaged == 0
     dead.close()
+
+
+def test_clearing_ends_although_another_thread_writes_on(queue, monkeypatch):
+    """faults H: what waits is given up, not what comes meanwhile: a thread that logs as fast as it
+    is cleared does not keep the program from closing.
+    """
+    read, later = queue.read, iter(range(4, 10))
+    for number in (1, 2, 3):
+        queue.append(line(number), number)
+
+    def read_and_write(limit: int, most: int) -> Batch | None:
+        batch = read(limit, most)
+        for number in later:
+            queue.append(line(number), number)
+            break
+        return batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, "read", read_and_write)
+        assert queue.clear("cleared") == 3
+    assert read_all(queue) == [4]
+
+
+def test_how_full_a_queue_is(queue, tmp_path):
+    """faults H: the warning of a spool that fills up knows how much of the limit is used; without a
+    limit nothing fills.
+    """
+    queue.append(line(1), 1)
+    assert queue.filled() == 0.0
+    (tmp_path / "limited").mkdir()
+    limited = DiskQueue(tmp_path / "limited", "events", writable=True, max_bytes=10_000)
+    for number in range(1, 21):
+        limited.append(line(number), number)
+    whole = limited.filled()
+    assert whole == sum(len(line(number)) for number in range(1, 21)) / 10_000
+    limited.ack(limited.read(1 << 20, 10))
+    assert 0 < limited.filled() < whole
+    limited.close()
 
 
 def test_a_position_in_an_orphan_includes_what_was_not_read_yet(tmp_path):
@@ -603,6 +686,42 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
     queue.close()
 
 
+def test_a_deletion_that_failed_confirms_its_events_once(tmp_path, monkeypatch):
+    """faults H: a stored file that cannot be deleted at first is deleted later; its events count as
+    confirmed once, or `verify` would not find as many that are lost.
+    """
+    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    tally = Tally.create(tmp_path)
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100, tally=tally)
+    queue.append(line(1), 1)
+    queue.append(line(2), 2)
+
+    def refuse(path: Path, *, missing_ok: bool = False) -> None:
+        raise OSError(errno.EBUSY, "device or resource busy")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        queue.ack(queue.read(1 << 20, 10), 1)
+        assert (tmp_path / "events-000001.jsonl").exists()
+    queue.ack(queue.read(1 << 20, 10), 1)
+    assert not (tmp_path / "events-000001.jsonl").exists()
+    queue.close()
+    tally.close()
+    after = Tally.open(tmp_path)
+    assert after.confirmed == 1
+    after.close()
+
+
+def test_a_signal_handler_that_logs_waits_for_nothing(queue):
+    """R31: a handler that interrupts its own thread in the middle of a read finds the lock taken:
+    its record is written, and the look at the file is left to the next one.
+    """
+    with queue._lock:
+        queue._since_check = 1 << 30
+        queue.append(line(1), 1)
+    assert read_all(queue) == [1]
+
+
 # -- overflow
 # --------------------------------------------------------------------------
 
@@ -662,6 +781,27 @@ def test_a_segment_is_not_dropped_while_a_write_to_it_may_be_under_way(tmp_path,
     assert min(queue.dropped).first == 1
     gone = max(last for _, last, *_ in queue.dropped)
     assert read_all(queue) == list(range(gone + 1, 501))
+    queue.close()
+
+
+def test_a_file_that_somebody_deleted_does_not_lift_the_limit(tmp_path):
+    """faults H: the oldest file is gone, read in part: what was read of it is no room for others,
+    and the next ones are dropped as before.
+    """
+    queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="drop_oldest")
+    number = 0
+    while len(queue._segments) < 3:
+        number += 1
+        queue.append(line(number), number)
+    queue.ack(queue.read(1 << 20, 10))
+    (tmp_path / "events-000001.jsonl").unlink()
+    for later in range(number + 1, 1001):
+        queue.append(line(later), later)
+        for segment in queue._segments.values():
+            segment.retired -= 1.0 if segment.retired else 0.0  # as if time had passed
+    queue.check_space()
+    assert queue.dropped
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= 20_000
     queue.close()
 
 

@@ -92,7 +92,7 @@ def _last_number(lines: bytes) -> int:
 
     Lines are out of order by at most the number of threads that wrote concurrently.
     """
-    return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)), default=0)
+    return max(map(number_of, lines.rstrip(b"\n").rsplit(b"\n", _THREADS)))
 
 
 class DiskQueue:
