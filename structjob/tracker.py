@@ -21,11 +21,12 @@ from structjob.engine.queue import Queue
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
-from structjob.lifecycle.arguments import check_text, check_units
+from structjob.lifecycle.arguments import check_text, check_units, redacted
 from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.finding import find_live, find_running
-from structjob.lifecycle.handle import redacted
+from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
 from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult
@@ -509,7 +510,7 @@ class Tracker:
         self._host.require_open()
         settings = JobOptions.of(options)
         job = Job(self._host, operation, parent=parent_scope(settings.parent), options=settings)
-        await job._create()  # noqa: SLF001 -- only a tracker creates a pending job
+        await core_of(job).create()
         return job
 
     # -- events
@@ -618,7 +619,7 @@ class Tracker:
         Raises:
             InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
         """
-        return find_running(list(self._host.live), any_id, self._recorder.session)
+        return find_running(list(self._host.live), any_id, self._recorder.session).handle
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
         """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.
@@ -635,8 +636,8 @@ class Tracker:
                 the process.
         """
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "update")
-        if isinstance(job, Job):
-            job.update(**progress)
+        if isinstance(job, JobCore):
+            job.handle.update(**progress)
         else:
             late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
             self._recorder.warn(
@@ -671,11 +672,11 @@ class Tracker:
             InvalidArgument: see `Job.end`.
         """
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "end")
-        if not isinstance(job, Job):
+        if not isinstance(job, JobCore):
             raise InvalidState(
                 f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only"
             )
-        await job.end(status, error=error, result=result, summary=summary)
+        await job.handle.end(status, error=error, result=result, summary=summary)
 
     async def export(
         self,

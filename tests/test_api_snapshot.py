@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import structjob
-from structjob.lifecycle.handle import MACHINERY, Handle
+from structjob.lifecycle.handle import Handle
 
 SNAPSHOT = Path(__file__).parent / "api.txt"
 MODULES = ("structjob", "structjob.processors", "structjob.typing")
@@ -53,8 +53,8 @@ def _about(name: str, value: object) -> list[str]:
     for member in sorted(dir(value)):
         if member.startswith("_") or member in fields or hasattr(OSError, member):
             continue
-        if issubclass(value, Handle) and (member in MACHINERY or not hasattr(value, member)):
-            continue  # not public, or only there for a hint
+        if issubclass(value, Handle) and not hasattr(value, member):
+            continue  # only there for a hint
         found = inspect.getattr_static(value, member)
         found = found.__func__ if isinstance(found, staticmethod | classmethod) else found
         if inspect.isfunction(found):

@@ -368,7 +368,7 @@ async def test_a_second_cancellation_is_refused(any_tracker, database, tmp_path,
             match=r"job careful \(careful\) is being cancelled already.*: first; with force=True",
         ):
             await asking.cancel("careful", "second")
-        (job,) = any_tracker._host.live
+        job = any_tracker.live_job("careful")
         with pytest.raises(InvalidState, match="is being cancelled already: first"):
             job.cancel("third")
         assert job.cancel_requested

@@ -11,8 +11,9 @@ from sqlalchemy import select
 import structjob
 from structjob import InvalidArgument
 from structjob.lifecycle.attributes import Checked
-from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.steps import Step
+from structjob.lifecycle.handle import core_of
+from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.step_core import StepCore
 from structjob.store import tables
 
 TEXTS = {
@@ -55,7 +56,7 @@ def test_each_text_column_that_can_be_set_has_its_limit():
     """faults 33c: the limits are those of the columns."""
     checked = {
         name
-        for kind in (Job, Step)
+        for kind in (JobCore, StepCore)
         for name, value in vars(kind).items()
         if isinstance(value, Checked)
     }
@@ -72,7 +73,8 @@ async def test_what_json_does_not_know_ends_no_work(db_url):
     structjob.configure(console=False)
     async with structjob.Tracker(db_url) as tracker:
         async with tracker.job("a") as job, job.step("s") as step:
-            job._error, step._completed, step._seq, job._claim.attempt = (
+            inner, within = core_of(job), core_of(step)
+            inner.error, within.completed, within.seq, inner.claim.attempt = (
                 "broken",
                 types.SimpleNamespace(a=1),
                 1,
@@ -101,9 +103,9 @@ async def test_a_record_that_a_database_refuses_is_stored_without_what_does_not_
     """faults 33c: the final status never depends on another value of the row; what was refused is
     among the dead letters.
     """
-    row = Job._row
+    row = JobCore._row
     async with any_tracker.job("a", owner="ada", metadata={"n": 1}) as job, job.step("s"):
-        monkeypatch.setattr(Job, "_row", lambda self: {**row(self), name: BAD[name]})
+        monkeypatch.setattr(JobCore, "_row", lambda self: {**row(self), name: BAD[name]})
     record = await any_tracker.jobs.get(job.id)
     assert (record.status, record.metadata) == ("completed", {"n": 1})
     assert [step.status for step in await any_tracker.jobs.steps(job.id)] == ["completed"]

@@ -598,7 +598,7 @@ def child():
     async def work():
         async with structjob.step("load", total=100) as step:
             step.advance()  # too soon to be recorded
-            step._recorded_at = 0.0
+            structjob.lifecycle.handle.core_of(step).recorded_at = 0.0
             step.advance()
             os.write(seen[1], b"x")
             os.read(done[0], 1)

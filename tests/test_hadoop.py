@@ -12,6 +12,7 @@ import structlog
 
 import structjob
 from structjob import JobFilter, LogFilter
+from structjob.lifecycle.handle import core_of
 
 LEVELS = {"INFO": "info", "WARN": "warning", "ERROR": "error", "FATAL": "critical"}
 ATTEMPT = re.compile(r"attempt_\d+_(\d+)_([mr])_(\d+)_\d+")
@@ -52,7 +53,7 @@ async def replay(tracker):
                 step = steps[found[0]] = await jobs[current].step(found[0]).start()
         handle = step or (jobs[current] if current is not None else None)
         previous = structjob.context.scope.current_scope()
-        structjob.context.scope.enter_scope(handle._scope if handle is not None else None)
+        structjob.context.scope.enter_scope(core_of(handle).scope if handle is not None else None)
         try:
             getattr(structlog.get_logger(line["Component"]), level)(
                 content, line_id=number, process=line["Process"]

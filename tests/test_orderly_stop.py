@@ -15,6 +15,7 @@ from faulty_store import FaultyStore, faulty
 
 import structjob
 from structjob import Tracker
+from structjob.lifecycle.handle import core_of
 
 __all__ = ["faulty"]
 log = structlog.get_logger()
@@ -283,7 +284,7 @@ async def test_a_job_that_begins_while_its_tracker_closes_is_cancelled(url):
     tracker = await Tracker(**url).open()
     job = await tracker.job("late", job_id="late").__aenter__()
     await tracker.flush()
-    tracker._host.live.discard(job)
+    tracker._host.live.discard(core_of(job))
     await tracker.aclose()
     async with Tracker(**url) as reader:
         found, _, events = await told(reader, "late")

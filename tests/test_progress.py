@@ -12,9 +12,8 @@ import pytest
 
 import structjob
 from structjob import InvalidArgument
-from structjob.lifecycle import handle, shared
-from structjob.lifecycle import jobs as lifecycle_jobs
-from structjob.lifecycle import steps as lifecycle_steps
+from structjob.lifecycle import core, job_core, shared, step_core
+from structjob.lifecycle.handle import core_of
 from structjob.queries import estimates, step_progress
 
 
@@ -239,7 +238,7 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
                 if attempt.number == 1:
                     raise TimeoutError
                 step.update(completed=37, total=100)
-                step.flush_progress()
+                core_of(step).flush_progress()
                 async with second.step("load"):
                     await any_tracker.flush()
                     found = await step_progress.look(fetch, [first.id, second.id])
@@ -270,7 +269,8 @@ async def test_progress_that_another_thread_is_telling_does_not_replace_the_end(
 
     async with tracker.job("a") as job, job.step("s") as step:
         handle = job if of == "job" else step
-        handle._recorded_at, handle._pending = 0.0, False  # a record is due
+        inner = core_of(handle)
+        inner.recorded_at, inner.pending = 0.0, False  # a record is due
         thread = threading.Thread(target=handle.update, kwargs={"metadata": {"slow": Slow()}})
         thread.start()
         assert await asyncio.to_thread(seen.wait, 20)
@@ -287,7 +287,7 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
     the last; none of a job that is over sooner; fewer of a job that runs for long.
     """
     clock = [1000.0]
-    real = handle.time
+    real = core.time
 
     class Time:
         monotonic = staticmethod(lambda: clock[0])
@@ -295,7 +295,7 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
         def __getattr__(self, name):
             return getattr(real, name)
 
-    for module in (handle, lifecycle_jobs, lifecycle_steps, shared):
+    for module in (core, job_core, step_core, shared):
         monkeypatch.setattr(module, "time", Time())
     async with any_tracker.job("long") as job:
         clock[0] += 0.25

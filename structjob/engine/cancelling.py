@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, RowMapping
 
@@ -19,34 +19,7 @@ from structjob.store import cancellations
 
 if TYPE_CHECKING:
     from structjob.engine.hosting import Host
-
-
-class LiveJob(Protocol):
-    """A job that runs in this process."""
-
-    id: str
-    operation: str
-    attempt: int
-    provisional: str | None
-
-    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool) -> None:
-        """Cancel the job's task.
-
-        Raises:
-            InvalidState: if the job has no task, or is already being cancelled and *force* is not
-                set.
-        """
-
-    def restate(self) -> None:
-        """Record the job and its open steps again, in their current state."""
-
-    def abandon(self, reason: str) -> bool:
-        """Record the job and its open steps as cancelled for *reason*.
-
-        Return whether the job was running.
-
-        Later changes by the job's code are ignored.
-        """
+    from structjob.lifecycle.job_core import JobCore
 
 
 class Canceller:
@@ -58,7 +31,7 @@ class Canceller:
         live: The jobs that run at the moment.
     """
 
-    def __init__(self, session_id: int, link: DatabaseLink, live: Collection[LiveJob]) -> None:
+    def __init__(self, session_id: int, link: DatabaseLink, live: Collection[JobCore]) -> None:
         self._session_id = session_id
         self._link = link
         self._live = live
@@ -95,7 +68,7 @@ class Canceller:
                     diagnostics.warning("a request to cancel could not be met: %s", exc)
 
 
-def _is_meant(job: LiveJob, row: RowMapping) -> bool:
+def _is_meant(job: JobCore, row: RowMapping) -> bool:
     if job.provisional is None:
         return bool(job.attempt == row["attempt"])
     # The job's attempt number differs from the number in the database.

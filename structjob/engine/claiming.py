@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from structjob.engine.database import DatabaseLink
 from structjob.exceptions import StoreUnavailable
 from structjob.store import claims
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.job_core import JobCore
 
 _KNOWN = 10_000
 """Maximum number of jobs whose last attempt is remembered."""
@@ -20,21 +23,10 @@ already when the database became unavailable.
 """
 
 
-class Starting(Protocol):
-    """A job that is about to start.
-
-    Attributes:
-        provisional: When the attempt began that runs although its claim was not answered; None
-            while there is no such attempt.
-    """
-
-    provisional: str | None
-
-
 @dataclass(slots=True, eq=False)
 class _Unanswered:
     row: dict[str, Any]
-    job: Starting
+    job: JobCore
     pending: bool
     missed: float | None = None
     """When the claim was first looked for and not found (monotonic seconds)."""
@@ -69,7 +61,7 @@ class Claiming:
         """
 
     async def claim(
-        self, row: dict[str, Any], job: Starting, *, pending: bool
+        self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         """Claim *job*; see `structjob.store.ingest.Store.claim`.
 
@@ -107,7 +99,7 @@ class Claiming:
         ]
 
     async def _claim(
-        self, row: dict[str, Any], job: Starting, *, pending: bool
+        self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         try:
             return await self._link.once(lambda: self._link.store.claim(row))

@@ -14,12 +14,11 @@ import os
 import threading
 import time
 from collections.abc import Collection, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
 from structjob.engine.adopted import AdoptedSpools, warn_of_loss
-from structjob.engine.cancelling import LiveJob
 from structjob.engine.claiming import Claiming
 from structjob.engine.database import DatabaseLink, permanent
 from structjob.engine.maintenance import Maintenance
@@ -38,6 +37,9 @@ from structjob.spool.recorder import Recorder
 from structjob.store.ingest import Ending
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
 from structjob.text.wording import count_of
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.job_core import JobCore
 
 _RETRY_PAUSE = 0.005
 """Seconds between two attempts of closing to store events that no spool keeps."""
@@ -84,7 +86,7 @@ class Engine:
         flush_interval: float,
         writers: int,
         heartbeat: float,
-        live: Collection[LiveJob],
+        live: Collection[JobCore],
         retention: Retention | None,
     ) -> None:
         self.recorder = recorder

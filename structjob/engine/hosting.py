@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable, RowMapping
 
     from structjob.engine.engine import Engine
-    from structjob.lifecycle.handle import Handle
-    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.job_core import JobCore
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Host:
         self.aclose = aclose
         self.project = project
         self.state: State = "new"
-        self.live: set[Job] = set()
+        self.live: set[JobCore] = set()
         self.claims: set[asyncio.Future[Any]] = set()
         self.threaded = False
         self._classifier = classifier
@@ -156,7 +156,7 @@ class Host:
         await self.on_own_loop(self.engine.link.try_again(seconds))
 
     async def claim(
-        self, row: dict[str, Any], job: Job, *, pending: bool
+        self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         """Ask the database for the next attempt at *job*; see `Claiming.claim`."""
         await self._caught_up()
@@ -192,9 +192,9 @@ class Host:
             async with asyncio.timeout(seconds):
                 await asyncio.wrap_future(self.engine.committed(state_seq))
 
-    def flush_later(self, handle: Handle) -> None:
-        """Have *handle* record its progress at the next turn of the writers."""
-        self.engine.writers.hold_back(handle)
+    def flush_later(self, core: Core) -> None:
+        """Have *core* record its progress at the next turn of the writers."""
+        self.engine.writers.hold_back(core)
 
     # -- from code without a loop
     # --------------------------------------------------------------------------

@@ -6,12 +6,13 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from structjob.capture.processors import check_setup
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
 from structjob.engine.adopted import AdoptedSpools
-from structjob.engine.cancelling import Canceller, LiveJob
+from structjob.engine.cancelling import Canceller
 from structjob.engine.claiming import Claiming
 from structjob.engine.database import DatabaseLink
 from structjob.engine.reaper import Reaper
@@ -21,6 +22,9 @@ from structjob.engine.watchdog import Watchdog
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.spool.recorder import Recorder
 from structjob.text.wording import count_of
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.job_core import JobCore
 
 LOOK_EVERY = 2.0
 """Seconds between searches for spools to adopt."""
@@ -72,7 +76,7 @@ class Maintenance:
         recorder: Recorder,
         link: DatabaseLink,
         adopted: AdoptedSpools,
-        live: Collection[LiveJob],
+        live: Collection[JobCore],
         heartbeat: float,
         accounts: Accounts,
         claiming: Claiming,

@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
-from structjob.engine.cancelling import LiveJob
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.text.wording import count_of
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.job_core import JobCore
 
 WARN_EVERY = 60.0
 """Minimum seconds between two warnings.
@@ -33,7 +36,7 @@ class Reentry:
     """
 
     def __init__(
-        self, link: DatabaseLink, sources: Callable[[], Iterator[Source]], live: Collection[LiveJob]
+        self, link: DatabaseLink, sources: Callable[[], Iterator[Source]], live: Collection[JobCore]
     ) -> None:
         self._link = link
         self._sources = sources

@@ -202,7 +202,9 @@ async def _cancel_jobs(deadline: float) -> None:
         found = {
             job.cancellation.task for job in running if job.cancellation.task is not None
         } - asked
-        for task in found - {job.cancellation.task for job in running if job.cancel_requested}:
+        for task in found - {
+            job.cancellation.task for job in running if job.cancellation.requested
+        }:
             task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
         asked |= found
         if all(task.done() for task in asked):

@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
@@ -24,6 +24,9 @@ from structjob.spool.recorder import Recorder
 from structjob.store.ingest import Write, Written
 from structjob.text.wording import count_of
 
+if TYPE_CHECKING:
+    from structjob.lifecycle.core import Core
+
 _DEBUG = logging.DEBUG
 
 _VERIFIED = 500
@@ -33,13 +36,6 @@ loop.
 
 _LOOK_INTERVAL = 0.005
 """Seconds between two checks of a queue in memory while the writer waits for more events."""
-
-
-class HeldBack(Protocol):
-    """A live handle whose progress has changed and is not recorded yet."""
-
-    def flush_progress(self) -> None:
-        """Record the current progress."""
 
 
 class Writers:
@@ -92,7 +88,7 @@ class Writers:
         self._batch_size = batch_size
         self._loop = asyncio.get_running_loop()
         self._turn_of = 0
-        self._held_back: set[HeldBack] = set()
+        self._held_back: set[Core] = set()
         self._woken = asyncio.Event()
         self._urgent = False
         self._looked_at = 0.0
@@ -120,9 +116,9 @@ class Writers:
         self._urgent = True
         self.wake()
 
-    def hold_back(self, handle: HeldBack) -> None:
-        """Have *handle* record its progress at the next turn."""
-        self._held_back.add(handle)
+    def hold_back(self, core: Core) -> None:
+        """Have *core* record its progress at the next turn."""
+        self._held_back.add(core)
         if self._recorder.idle:
             self.wake()
 

@@ -16,7 +16,7 @@ from structjob.context.scope import current_scope, new_id
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument
 from structjob.integrations.routes import Route
-from structjob.lifecycle.handle import redacted
+from structjob.lifecycle.arguments import redacted
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions

@@ -6,12 +6,16 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
+from structjob.capture.setup import SETUP
 from structjob.exceptions import InvalidArgument
 from structjob.machine.loops import is_coroutine_function
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import normalise
+from structjob.values.redaction import identified, is_own_id
+
+T = TypeVar("T")
 
 _ROUNDING = 0.01
 """Rounding error allowed in a percentage: 100.00000000000001 means 100."""
@@ -135,3 +139,33 @@ def decorates_coroutines(function: Any, what: str) -> bool:
             "is iterated over; write `with` or `async with` within it"
         )
     return is_coroutine_function(function)
+
+
+def redacted(text: str | None) -> str | None:
+    """Return *text* without the credentials in it."""
+    redactor = SETUP.redactor
+    return text if text is None or redactor is None else redactor.text(text)
+
+
+def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a function that calls *check* and removes credentials from the returned text."""
+    return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # text, or None
+
+
+def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
+    """Return a function that calls *check* for an id and removes credentials from the id.
+
+    The result still differs from every other id.
+    """
+
+    def checked(value: Any) -> Any:
+        if type(value) is str and is_own_id(value):
+            return value
+        text: Any = check(value)
+        return text if text is None or SETUP.redactor is None else identified(text)
+
+    return checked
+
+
+def check_description(value: str | None, what: str = "description") -> str | None:
+    return redacted(check_text(what, value, 65_536))

@@ -7,6 +7,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 if TYPE_CHECKING:
+    from structjob.lifecycle.core import Core
     from structjob.lifecycle.handle import Handle
 
 T = TypeVar("T")
@@ -19,21 +20,27 @@ if TYPE_CHECKING:
         check: Callable[[Any], T]
 
         def __init__(self, check: Callable[[Any], T], *, optional: bool = False) -> None: ...
-        def __get__(self, handle: Handle | None, owner: type) -> T: ...
-        def __set__(self, handle: Handle, value: Any) -> None: ...
+        def __get__(self, core: Core | None, owner: type) -> T: ...
+        def __set__(self, core: Core, value: Any) -> None: ...
+
+    class Settable(Generic[T]):
+        """The declaration for type checkers; the implementation is below."""
+
+        def __get__(self, handle: Handle[Any] | None, owner: type) -> T: ...
+        def __set__(self, handle: Handle[Any], value: Any) -> None: ...
 
     class ReadOnly(Generic[T]):
         """The declaration for type checkers; the implementation is below."""
 
         def __init__(self, hint: str, path: str = "") -> None: ...
-        def __get__(self, handle: Handle | None, owner: type) -> T: ...
+        def __get__(self, handle: Handle[Any] | None, owner: type) -> T: ...
 
 else:
-    # Both are properties with getters that are not written in Python, so a read takes tens of
+    # These are properties with getters that are not written in Python, so a read takes tens of
     # nanoseconds.
 
     class Checked(property, Generic[T]):
-        """An attribute of a handle that is checked whenever it is set.
+        """An attribute of a core that is checked whenever it is set.
 
         The check matters because a value that the database refuses would prevent it from storing
         the final state.
@@ -51,9 +58,22 @@ else:
             slot, check, optional = f"_set_{name}", self.check, self._optional
             super().__init__(
                 attrgetter(slot),
-                lambda handle, value: setattr(
-                    handle, slot, None if optional and value is None else check(value)
+                lambda core, value: setattr(
+                    core, slot, None if optional and value is None else check(value)
                 ),
+            )
+
+    class Settable(property, Generic[T]):
+        """An attribute of a handle that users may set; its core checks and keeps it."""
+
+        def __init__(self) -> None:
+            """Leave all to `__set_name__`, which knows the name."""
+
+        def __set_name__(self, owner: type, name: str) -> None:
+            core = attrgetter("_core")
+            super().__init__(
+                attrgetter(f"_core.{name}"),
+                lambda handle, value: setattr(core(handle), name, value),
             )
 
     class ReadOnly(property, Generic[T]):
@@ -61,7 +81,7 @@ else:
 
         Args:
             hint: What to do instead of setting it, for the `AttributeError`.
-            path: Where the value is; by default in the name with an underscore.
+            path: Where its core has the value; by default under the same name.
         """
 
         def __init__(self, hint: str, path: str = "") -> None:
@@ -71,7 +91,7 @@ else:
         def __set_name__(self, owner: type, name: str) -> None:
             hint = self._hint
             super().__init__(
-                attrgetter(self._path or f"_{name}"),
+                attrgetter(f"_core.{self._path or name}"),
                 lambda handle, value: refuse(handle, name, hint),
             )
 
@@ -90,13 +110,13 @@ class Absent:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, handle: Handle | None, owner: type) -> Any:
+    def __get__(self, handle: Handle[Any] | None, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
 
-    def __set__(self, handle: Handle, value: Any) -> None:
+    def __set__(self, handle: Handle[Any], value: Any) -> None:
         refuse(handle, self._name, self._hint)
 
 
-def refuse(handle: Handle, name: str, hint: str) -> NoReturn:
+def refuse(handle: Handle[Any], name: str, hint: str) -> NoReturn:
     """Raise `AttributeError` for an attempt to set the attribute *name*."""
     raise AttributeError(f"{type(handle).__name__}.{name} cannot be set; {hint}")

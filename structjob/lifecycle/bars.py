@@ -29,7 +29,8 @@ from structjob.text.amounts import percent_of, units, whole_percent
 from structjob.text.escaping import escape
 
 if TYPE_CHECKING:
-    from structjob.lifecycle import Job, Step
+    from structjob.lifecycle.job_core import JobCore
+    from structjob.lifecycle.step_core import StepCore
 
 DRAW_EVERY = 0.1
 """Minimum seconds between two updates of the bars. An update takes at most 1/`_SHARE` of the
@@ -60,7 +61,7 @@ class Bar:
         total: Number of units to process; None if it is not known.
         units: Whether *done* and *total* are units, not a percentage.
         began: Start time, on the monotonic clock.
-        handles: The job or step, or all of those that the bar adds up.
+        cores: The job or step, or all of those that the bar adds up.
     """
 
     path: tuple[str, ...]
@@ -69,22 +70,22 @@ class Bar:
     total: float | None
     units: bool
     began: float
-    handles: tuple[Job | Step, ...]
+    cores: tuple[JobCore | StepCore, ...]
 
     @property
     def name(self) -> str:
         """The displayed name."""
-        return self.path[-1] if len(self.handles) == 1 else f"{self.path[-1]} ×{len(self.handles)}"
+        return self.path[-1] if len(self.cores) == 1 else f"{self.path[-1]} ×{len(self.cores)}"
 
 
-def bars_of(jobs: set[Job]) -> Iterator[Bar]:
+def bars_of(jobs: set[JobCore]) -> Iterator[Bar]:
     """Yield the bars of the running *jobs*, the oldest first, each above the bars of its steps."""
     for job in sorted(jobs.copy(), key=lambda job: job.shared.created_ns):
         shown = job.percent is not None
         above = (label(job.operation, job.description),)
         if shown:
             yield Bar(
-                above, 0, job.percent or 0.0, 100.0, units=False, began=job.began, handles=(job,)
+                above, 0, job.percent or 0.0, 100.0, units=False, began=job.began, cores=(job,)
             )
         places: dict[str | None, tuple[tuple[str, ...], int]] = {None: (above, int(shown) - 1)}
         for step in list(job.shared.open.values()):
@@ -98,7 +99,7 @@ def bars_of(jobs: set[Job]) -> Iterator[Bar]:
                     100.0,
                     units=False,
                     began=step.began,
-                    handles=(step,),
+                    cores=(step,),
                 )
             else:
                 yield Bar(
@@ -108,7 +109,7 @@ def bars_of(jobs: set[Job]) -> Iterator[Bar]:
                     step.total or None,
                     units=True,
                     began=step.began,
-                    handles=(step,),
+                    cores=(step,),
                 )
 
 
@@ -139,9 +140,9 @@ def _sum(group: list[Bar]) -> Bar:
     )
     if not first.units:
         done, total = done / len(group), 100.0
-    handles = tuple(handle for bar in group for handle in bar.handles)
+    cores = tuple(core for bar in group for core in bar.cores)
     return Bar(
-        first.path, first.depth, done, total, first.units, min(bar.began for bar in group), handles
+        first.path, first.depth, done, total, first.units, min(bar.began for bar in group), cores
     )
 
 
@@ -150,7 +151,7 @@ class Bars:
     with`` or ``with`` block.
     """
 
-    def __init__(self, jobs: set[Job], stream: IO[str] | None) -> None:
+    def __init__(self, jobs: set[JobCore], stream: IO[str] | None) -> None:
         self._jobs = jobs
         self._stream = stream
         self._view: _Rows | _Lines | None = None
@@ -243,7 +244,7 @@ class Bars:
 class _Rows:
     """Rows at the bottom of a terminal."""
 
-    def __init__(self, stream: IO[str], jobs: set[Job]) -> None:
+    def __init__(self, stream: IO[str], jobs: set[JobCore]) -> None:
         self._terminal: Terminal | None = share(stream)
         self._owner = ("bars", id(jobs))  # a second display of the same jobs draws the same rows
         self._colour = not os.environ.get("NO_COLOR")
@@ -410,23 +411,23 @@ class _Lines:
 
 def _ended(bar: Bar, now: float) -> str:
     """Return the outcome of the jobs or steps of *bar*, which is their last seen state."""
-    if len(bar.handles) > 1:
+    if len(bar.cores) > 1:
         counts: dict[str, int] = {}
-        for handle in bar.handles:
-            status = str(handle.status) if handle.status is not None else "running"
+        for core in bar.cores:
+            status = str(core.status) if core.status is not None else "running"
             counts[status] = counts.get(status, 0) + 1
         return ", ".join(f"{count:,} {status}" for status, count in sorted(counts.items()))
-    handle = bar.handles[0]
+    core = bar.cores[0]
     if bar.units:
         bar = replace(
             bar,
-            done=getattr(handle, "completed", bar.done),
-            total=getattr(handle, "total", None) or None,
+            done=getattr(core, "completed", bar.done),
+            total=getattr(core, "total", None) or None,
         )
-    elif handle.percent is not None:
-        bar = replace(bar, done=handle.percent)
-    seconds = handle.duration_ms / 1000 if handle.duration_ms is not None else now - bar.began
-    return f"{amount(bar)}, {handle.status} after {_clock(seconds)}".removeprefix(", ")
+    elif core.percent is not None:
+        bar = replace(bar, done=core.percent)
+    seconds = core.duration_ms / 1000 if core.duration_ms is not None else now - bar.began
+    return f"{amount(bar)}, {core.status} after {_clock(seconds)}".removeprefix(", ")
 
 
 def amount(bar: Bar) -> str:

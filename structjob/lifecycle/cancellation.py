@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
-from structjob.exceptions import Cancelled, InvalidState
+from structjob.exceptions import Cancelled
 from structjob.lifecycle.vocabulary import JobVocabulary
 from structjob.machine.loops import running_loop
-from structjob.models import being_cancelled
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
+    from structjob.lifecycle.job_core import JobCore
 
 
 class Cancellation:
@@ -48,7 +48,7 @@ class Cancellation:
     def around(self) -> Cancellation | None:
         """The cancellation of the live job in which this job was started."""
         above = self._parent.job if self._parent is not None else None
-        return above.cancellation if isinstance(above, Cancellable) else None
+        return None if above is None else cast("JobCore", above).cancellation
 
     def request(self, name: str, reason: str | None) -> None:
         """Ask the job to stop: cancel its task, or let `stop_if_asked` raise.
@@ -133,13 +133,7 @@ class Cancellation:
 class Cancellable(JobVocabulary):
     """The part of a job that handles its cancellation."""
 
-    __slots__ = ("cancellation",)
-    cancellation: Cancellation
-    """For the library."""
-    if TYPE_CHECKING:
-
-        @property
-        def runs(self) -> bool: ...
+    __slots__ = ()
 
     def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
         """Ask the job to stop. It is recorded as cancelled when it stops.
@@ -160,19 +154,12 @@ class Cancellable(JobVocabulary):
                 if it, or an enclosing job in the same task, is already being cancelled and *force*
                 is not set.
         """
-        asked = self.cancellation
-        if (asked.task is None and asked.thread is None) or not self.runs:
-            raise InvalidState(
-                f"{self._named()} has no running task to cancel; end it with job.end('cancelled')"
-            )
-        if not force and (first := asked.first()) is not None:
-            raise InvalidState(being_cancelled(first.name, first.reason))
-        asked.request(self._named(), reason)
+        self._core.cancel(reason, force=force)
 
     @property
     def cancel_requested(self) -> bool:
         """Whether this attempt was asked to stop by `cancel` or `Tracker.cancel`."""
-        return self.cancellation.requested
+        return self._core.cancellation.requested
 
     def check_cancelled(self) -> None:
         """Raise `Cancelled` if this job, or an enclosing job, was asked to stop. Use it in long
@@ -181,22 +168,5 @@ class Cancellable(JobVocabulary):
         It applies to jobs in a ``with`` block. Under ``async with`` it does nothing, because there
         the task is cancelled at its next ``await``.
         """
-        if (asked := self.cancellation.asked()) is not None:
+        if (asked := self._core.cancellation.asked()) is not None:
             asked.stop()
-
-    def ask_to_stop(self, reason: str) -> None:
-        """Make a ``with`` block in another thread end, because the process ends."""
-        if self.cancellation.thread is not None and not self.cancellation.requested:
-            self.cancellation.request(self._named(), reason)
-
-    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
-        """Cancel the job as `cancel` does, and record the request in the job's log.
-
-        See `Tracker.cancel`.
-        """
-        self.cancel(reason, force=force)
-        self._event(
-            "warning",
-            "cancel_requested",
-            {"reason": reason, **({"requested_by": requested_by} if requested_by else {})},
-        )

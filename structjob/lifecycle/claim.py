@@ -6,14 +6,15 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import JobCancelled, StoreUnavailable
-from structjob.lifecycle.handle import decoded
 from structjob.models import KEPT
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.job_core import JobCore
     from structjob.lifecycle.options import JobOptions
 
 Answer = tuple[dict[str, Any] | None, int]
@@ -48,7 +49,7 @@ class Claim:
             name for name in ("owner", "project") if getattr(options, name) is None
         )
 
-    def follow(self, former: Job) -> None:
+    def follow(self, former: JobCore) -> None:
         """Become the attempt after *former*, so that the database need not confirm it."""
         self._before, self.known = former.attempt, True
 
@@ -69,7 +70,7 @@ class Claim:
 
     async def ask(
         self,
-        job: Job,
+        job: JobCore,
         row: dict[str, Any],
         *,
         pending: bool,
@@ -110,7 +111,7 @@ class Claim:
             )
         return answer
 
-    def answered(self, job: Job, answer: Answer) -> None:
+    def answered(self, job: JobCore, answer: Answer) -> None:
         """Keep the attempt, and copy to *job* what the database knows about it."""
         former, self.attempt = answer
         if former is None:
@@ -138,12 +139,17 @@ class Claim:
         job.shared.created = str(former["created_at"])
 
 
-def refused(job: Job, answer: Answer) -> bool:
+def refused(job: JobCore, answer: Answer) -> bool:
     """Return whether *answer* says that *job* itself was cancelled before it began."""
     former, attempt = answer
     return former is not None and attempt == 0 and former["id"] == job.id
 
 
-def named(job: Job) -> str:
+def named(job: JobCore) -> str:
     """Return the name of *job* for messages."""
     return f"job {job.id} ({job.operation})"
+
+
+def decoded(value: Any) -> Any:
+    """Return a value of the database's row; its JSON columns may be text."""
+    return msgspec.json.decode(value) if isinstance(value, (str, bytes)) else value

@@ -19,15 +19,17 @@ from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
+    check_description,
     check_mapping,
     check_text,
     check_units,
     decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith
-from structjob.lifecycle.current import current_job
-from structjob.lifecycle.handle import check_description
-from structjob.lifecycle.jobs import Job, check_arguments
+from structjob.lifecycle.current import current_core
+from structjob.lifecycle.handle import core_of
+from structjob.lifecycle.job_core import check_arguments
+from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import IDS, IdOfCall, JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import current_host, untracked_job
@@ -121,7 +123,7 @@ class JobContext:
     def begin(self) -> Job:
         """Start the job as `start` does, without ``await``: in code without an event loop."""
         job = self._make()
-        job._start_here()  # noqa: SLF001 -- a context is the block of its job
+        core_of(job).start_here()
         return job
 
     def __enter__(self) -> Job:
@@ -191,10 +193,11 @@ def _kept(job: Job, returned: T) -> T:
 
 def parent_scope(parent: Job | RemoteContext | str | None) -> Scope | None:
     if isinstance(parent, Job):
-        if parent.scope is not None:
-            return parent.scope
+        core = core_of(parent)
+        if core.scope is not None:
+            return core.scope
         return Scope(
-            job=parent,
+            job=core,
             job_id=parent.id,
             correlation_id=parent.correlation_id,
             root_job_id=parent.root_job_id,
@@ -227,7 +230,7 @@ def warn_untracked(name: str) -> None:
     frame = frame_at(0)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(__package__):
         frame = frame.f_back
-    scope, job = current_scope(), current_job()
+    scope, job = current_scope(), current_core()
     why = "runs outside a job and is not tracked; open one with tracker.job()"
     if job is None and scope is not None and scope.job_id is not None:
         why = (
@@ -252,8 +255,8 @@ on_reset(_reset)
 
 def running_job() -> Job | None:
     """Return the job to which steps of the running code belong; None if there is no such job."""
-    job = current_job()
-    return job if job is not None and job.runs and not job.existing else None
+    core = current_core()
+    return core.handle if core is not None and core.runs and not core.existing else None
 
 
 class StepContext(WithOrAsyncWith[Step]):

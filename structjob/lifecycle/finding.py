@@ -9,15 +9,15 @@ from structjob.exceptions import InvalidState
 from structjob.models import AnyJob, JobRecord, JobStatus, id_of
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.job_core import JobCore
     from structjob.queries.jobs import Jobs
     from structjob.queries.session_status import Sessions
     from structjob.spool.session import Session
 
 
 async def find_live(
-    jobs: Jobs, sessions: Sessions, live: Sequence[Job], any_id: AnyJob, what: str
-) -> Job | JobRecord:
+    jobs: Jobs, sessions: Sessions, live: Sequence[JobCore], any_id: AnyJob, what: str
+) -> JobCore | JobRecord:
     """Return the job with the id *any_id* that runs in this process, or its record if it has ended.
 
     Args:
@@ -56,11 +56,11 @@ async def find_live(
     )
 
 
-def _newest(live: Sequence[Job], job_id: str) -> Job | None:
+def _newest(live: Sequence[JobCore], job_id: str) -> JobCore | None:
     return max((job for job in live if job.id == job_id), key=lambda job: job.attempt, default=None)
 
 
-def find_running(live: Sequence[Job], any_id: AnyJob, session: Session) -> Job:
+def find_running(live: Sequence[JobCore], any_id: AnyJob, session: Session) -> JobCore:
     """Return the job that runs in this process, by any of its ids, without a query.
 
     Args:

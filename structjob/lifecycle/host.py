@@ -11,8 +11,8 @@ from structjob.process import on_reset
 
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
-    from structjob.lifecycle.handle import Handle
-    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.job_core import JobCore
     from structjob.lifecycle.options import JobKeywords
     from structjob.spool.recorder import Recorder
 
@@ -30,7 +30,7 @@ class JobHost(Protocol):
     """
 
     tracked: bool
-    live: set[Job]
+    live: set[JobCore]
     claims: set[asyncio.Future[Any]]
     project: str | None
 
@@ -48,7 +48,7 @@ class JobHost(Protocol):
         """Raise `NotOpen` unless the tracker is open."""
 
     async def claim(
-        self, row: dict[str, Any], job: Job, *, pending: bool
+        self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         """Ask the database for the next attempt at a job; see `Claiming.claim`."""
 
@@ -71,8 +71,8 @@ class JobHost(Protocol):
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run *work* on the tracker's loop, from code without an event loop."""
 
-    def flush_later(self, handle: Handle) -> None:
-        """Schedule *handle* to record its progress in the next iteration of the loop."""
+    def flush_later(self, core: Core) -> None:
+        """Schedule *core* to record its progress in the next iteration of the loop."""
 
 
 class Jobs(Protocol):

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.context.errors import error_fields, exception_attrs, exits_cleanly, is_recorded
 from structjob.exceptions import Cancelled, InvalidArgument, JobCancelled, Terminated
-from structjob.lifecycle.handle import redacted
+from structjob.lifecycle.arguments import redacted
 from structjob.models import ErrorInfo
 from structjob.text.appearance import lasting
 from structjob.values.encoding import normalise, redacted_text
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.job_core import JobCore
 
 _CANCELLATIONS = (
     asyncio.CancelledError,
@@ -87,7 +87,7 @@ def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
 
 
 def last_event(
-    job: Job, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
+    job: JobCore, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
 ) -> tuple[str, dict[str, Any]]:
     """Return the level and the attributes of the last event of *job*.
 

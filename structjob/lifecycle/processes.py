@@ -28,7 +28,7 @@ from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
 from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
-from structjob.lifecycle.handle import redacted
+from structjob.lifecycle.arguments import redacted
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK, PeakMemory
 from structjob.text.lines import LineSplitter, Record, last_words
 from structjob.text.programs import operation_of

@@ -24,7 +24,8 @@ from structjob.context.errors import Classifier, message_of, restore_traceback, 
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, decorates_coroutines
 from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
-from structjob.lifecycle.current import current_job
+from structjob.lifecycle.current import current_core
+from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
@@ -357,7 +358,7 @@ class _Tries(Generic[H]):
 
     def _stop_if_asked(self) -> None:
         """Raise `Cancelled` if the job of this work was asked to stop."""
-        if (job := current_job()) is not None:
+        if (job := current_core()) is not None:
             job.cancellation.stop_if_asked()
 
     async def _judge(self, exc: BaseException | None) -> _Verdict:
@@ -425,7 +426,9 @@ class _StepTries(_Tries[Step]):
         self, make_policy: Callable[[Classifier | None], Policy], name: str, job: Job | None
     ) -> None:
         job = job or running_job()
-        super().__init__(make_policy(job.classifier if job is not None else SETUP.classifier))
+        super().__init__(
+            make_policy(core_of(job).classifier if job is not None else SETUP.classifier)
+        )
         self._name = name
         self._whole = job.step(name) if job is not None else None
         self._step: Step | None = None
@@ -447,11 +450,11 @@ class _StepTries(_Tries[Step]):
 
     def _enter_whole(self) -> None:
         if self._whole is not None:
-            self._whole.enter_scope()
+            core_of(self._whole).enter_scope()
 
     def _leave_whole(self) -> None:
         if self._whole is not None:
-            self._whole.leave_scope()
+            core_of(self._whole).leave_scope()
 
     async def enter(self, number: int) -> Step:
         if self._whole is None:
@@ -469,7 +472,7 @@ class _StepTries(_Tries[Step]):
     async def leave(self, exc: BaseException | None) -> bool:
         if self._step is not None:
             # events from the policy's callbacks belong to the enclosing step
-            self._step.leave_scope()
+            core_of(self._step).leave_scope()
         verdict = await self._judge(exc)
         if self._whole is not None:
             self._record(verdict)
@@ -519,7 +522,7 @@ class _JobTries(_Tries[Job]):
             options=self._options,
         )
         if self._job is not None and not self._job.existing:
-            job._follow(self._job)  # noqa: SLF001 -- only a try follows another job
+            core_of(job).follow(core_of(self._job))
         if self.blocking:
             job.__enter__()
         else:
@@ -530,7 +533,7 @@ class _JobTries(_Tries[Job]):
     async def leave(self, exc: BaseException | None) -> bool:
         job = self._job
         assert job is not None  # noqa: S101 -- it was entered
-        late = await job.cancellation.overdue(exc)
+        late = await core_of(job).cancellation.overdue(exc)
         exc = late or exc
         verdict = await self._judge(exc)
         summary: dict[str, Any] = self._numbers()
@@ -540,7 +543,7 @@ class _JobTries(_Tries[Job]):
         else:
             failure = verdict.failure
             status = "completed" if failure is None else outcome(failure)
-        job._leave(status, failure, summary)  # noqa: SLF001 -- the tries are the block of their job
+        core_of(job).leave(status, failure, summary)
         swallowed = verdict.swallows(exc)
         if late is not None:
             raise late
@@ -549,4 +552,6 @@ class _JobTries(_Tries[Job]):
     def _given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:
             attrs = {"reason": message_of(exc) or type_name(exc), **self._numbers()}
-            emit(self._job.scope, "warning", "retry_given_up", attrs, kind="retry_given_up")
+            emit(
+                core_of(self._job).scope, "warning", "retry_given_up", attrs, kind="retry_given_up"
+            )

@@ -11,8 +11,8 @@ from structjob.machine.clock import database_time, now
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
-    from structjob.lifecycle.handle import Handle
-    from structjob.lifecycle.steps import Step
+    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.step_core import StepCore
 
 
 class Shared:
@@ -43,12 +43,12 @@ class Shared:
         self.created = database_time(self.created_ns)
         self.begun = 0
         self.numbers = itertools.count(1)
-        self.open: dict[str, Step] = {}
+        self.open: dict[str, StepCore] = {}
         self.completed = 0
         self.retried = 0
         self.failed: str | None = None
         self.current: str | None = None
-        self.unreported: Handle | None = None
+        self.unreported: Core | None = None
         self.reported_at = 0.0
         self.cut_reported = False
 
@@ -58,8 +58,8 @@ class Shared:
         Args:
             scope: The scope of the job.
         """
-        handle, self.unreported = self.unreported, None
+        core, self.unreported = self.unreported, None
         self.reported_at = time.monotonic()
-        if handle is not None and (attrs := handle.reported()):
-            own = handle.scope if not handle.ended else scope
+        if core is not None and (attrs := core.reported()):
+            own = core.scope if not core.ended else scope
             emit(own, "info", "progress", attrs, kind="progress")

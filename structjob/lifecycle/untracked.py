@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.context.scope import current_scope
 from structjob.exceptions import NotOpen
+from structjob.lifecycle.current import current_core
+from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.handle import Handle
+    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.job_core import JobCore
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
@@ -31,7 +34,7 @@ class _NoTracker:
     project: str | None = None
 
     def __init__(self) -> None:
-        self.live: set[Job] = set()
+        self.live: set[JobCore] = set()
         self.claims: set[asyncio.Future[Any]] = set()
 
     @property
@@ -48,7 +51,7 @@ class _NoTracker:
         """Do nothing, because no tracker is necessary."""
 
     async def claim(
-        self, row: dict[str, Any], job: Job, *, pending: bool
+        self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         """Return the first attempt, because no earlier attempts are known."""
         return None, 1
@@ -72,7 +75,7 @@ class _NoTracker:
         work.close()
         self._refuse()
 
-    def flush_later(self, handle: Handle) -> None:
+    def flush_later(self, core: Core) -> None:
         """Do nothing, because nothing is recorded."""
 
     def _refuse(self) -> NoReturn:
@@ -87,8 +90,7 @@ def current_host() -> JobHost:
 
     It is the tracker of the enclosing job, otherwise the tracker that was opened first.
     """
-    scope = current_scope()
-    around = cast("Job | None", scope.job) if scope is not None else None
+    around = current_core()
     if around is not None and around.host.tracked:
         return around.host
     return OPEN_HOSTS.first or NO_TRACKER
@@ -100,5 +102,5 @@ def untracked_job(operation: str) -> Job:
     What is logged in it keeps the ids of the scope around it.
     """
     job = Job(NO_TRACKER, operation, parent=current_scope(), options=JobOptions())
-    job.begin_untracked()
+    core_of(job).begin_untracked()
     return job

@@ -17,12 +17,13 @@ from structjob.capture.logger import ABSENT, as_structlog, success
 from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
-from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.handle import Handle
 from structjob.lifecycle.host import OPEN_HOSTS
 from structjob.lifecycle.outcome import duration_fields
 
 if TYPE_CHECKING:
+    from structjob.lifecycle.job_core import JobCore
+    from structjob.lifecycle.step_core import StepCore
     from structjob.lifecycle.steps import Step
 
 INFO, ERROR = Kind("step_info"), Kind("step_error")
@@ -105,13 +106,12 @@ class HandleLogger:
         return HandleLogger(self._scope, self._about, self._logger.bind(**fields))
 
 
-class JobVocabulary(Handle):
+class JobVocabulary(Handle["JobCore"]):
     """The logging methods of a job. They replace the operation loggers of other libraries."""
 
     __slots__ = ()
     if TYPE_CHECKING:
-        _summary: dict[str, Any]
-        _bound: dict[str, Any]
+        _core: JobCore
 
         def step(self, name: str, *, total: float | None, metadata: Any) -> Step: ...
 
@@ -122,16 +122,17 @@ class JobVocabulary(Handle):
 
         It also works after the job's end.
         """
-        return HandleLogger(self._own_scope)
+        return HandleLogger(self._core.own_scope)
 
     def bind(self, **fields: Any) -> None:
         """Add *fields* to all later events of this job and its steps, in every task and thread.
 
         The events of its child jobs do not get them. The value ``None`` removes a field.
         """
-        self._bound.update(fields)
-        for name in [name for name, value in self._bound.items() if value is None]:
-            self._bound.pop(name, None)
+        bound = self._core.bound
+        bound.update(fields)
+        for name in [name for name, value in bound.items() if value is None]:
+            bound.pop(name, None)
 
     def log_step(self, step: str, message: str, /, **fields: Any) -> None:
         """Log progress under the name of a *step*, without starting a step.
@@ -195,30 +196,27 @@ class JobVocabulary(Handle):
 
     def summarize(self, **fields: Any) -> None:
         """Add *fields* to the summary. They become attributes of the job's last event."""
-        self._summary.update(fields)
+        self._core.summary.update(fields)
 
     @property
     def summary(self) -> dict[str, Any]:
         """A copy of the fields given to `summarize` and ``end(summary=…)``."""
-        return dict(self._summary)
+        return dict(self._core.summary)
 
     def _log_of(self, step: str) -> HandleLogger:
         def scope() -> Scope | None:
-            own = self._own_scope()
+            own = self._core.own_scope()
             return own if own is None else own.within(step)
 
         return HandleLogger(scope)
 
 
-class StepVocabulary(Handle):
+class StepVocabulary(Handle["StepCore"]):
     """The logging methods of a step."""
 
     __slots__ = ()
     if TYPE_CHECKING:
-        name: Checked[str]
-        _summary: dict[str, Any]
-
-        def _named_in_events(self) -> dict[str, Any]: ...
+        _core: StepCore
 
     @property
     def log(self) -> HandleLogger:
@@ -227,7 +225,7 @@ class StepVocabulary(Handle):
 
         The events have ``step_number``, and ``total_steps`` if it is known.
         """
-        return HandleLogger(self._own_scope, self._numbers)
+        return HandleLogger(self._core.own_scope, self._core.numbers)
 
     def log_duration(self, start: float | datetime | None = None, /, **fields: Any) -> None:
         """Log how long the step has taken: ``duration_ms`` and ``duration_str``.
@@ -240,17 +238,12 @@ class StepVocabulary(Handle):
         Raises:
             InvalidArgument: if *start* is not one of these.
         """
-        lasted = duration_fields(seconds_since(self.began if start is None else start))
-        self.log.info(f"{self.name} took {lasted['duration_str']}", **{**lasted, **fields})
+        lasted = duration_fields(seconds_since(self._core.began if start is None else start))
+        self.log.info(f"{self._core.name} took {lasted['duration_str']}", **{**lasted, **fields})
 
     def summarize(self, **fields: Any) -> None:
         """Add *fields* to the attributes of the step's last event."""
-        self._summary.update(fields)
-
-    def _numbers(self) -> dict[str, Any]:
-        if not self._host.tracked:
-            return {}
-        return {name: value for name, value in self._named_in_events().items() if name != "step"}
+        self._core.summary.update(fields)
 
 
 def seconds_since(start: float | datetime) -> float:

@@ -1,0 +1,291 @@
+"""What the library knows and does about a live job or step: its scope, its progress, its records.
+
+Users have the handle of a core (`structjob.Job`, `structjob.Step`), which checks what they give.
+The rooms of the library work with the cores.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from structjob.capture.emit import emit
+from structjob.capture.setup import SETUP
+from structjob.context.scope import Entry, Scope
+from structjob.context.tracing import Span
+from structjob.diagnostics import diagnostics, faults
+from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.lifecycle.hooks import HOOKS, Transition
+from structjob.machine.clock import now
+from structjob.models import JobStatus, StepStatus
+from structjob.values.bounds import OF_VALUE
+from structjob.values.encoding import encode_value, normalise
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.handle import Handle
+    from structjob.lifecycle.host import JobHost
+    from structjob.lifecycle.job_core import JobCore
+
+T = TypeVar("T")
+
+PROGRESS_EVERY = 0.25
+"""Minimum seconds between two records of the progress of a job or step."""
+
+
+PROGRESS_EVENT_EVERY = 1.0
+"""Minimum seconds between two progress events of a job. Shorter jobs have no progress event."""
+
+_PROGRESS_SHARE = 100
+"""A long job waits for 1/100 of its running time between two progress events."""
+
+
+_UNCHANGING = frozenset((str, int, float, bool, type(None)))
+"""Types of values that cannot change."""
+
+
+class Core:
+    """A live job or step, as the library sees it. Its progress is recorded at intervals.
+
+    Args:
+        host: The tracker that it belongs to, as this layer sees it.
+
+    Attributes:
+        handle: What users have: the `structjob.Job` or `structjob.Step`.
+        host: See above.
+        scope: The scope of its events; ``None`` before it has started.
+        entered: Whether a ``with`` or ``async with`` block runs it.
+        pending: Whether progress is held back, to be recorded later.
+        abandoned: Whether its tracker, or the process, ended while it ran. It is then recorded as
+            cancelled, and later calls from its code are ignored.
+        began: When it started, as a value of `time.monotonic`; 0.0 before.
+        summary: Further attributes for its last event.
+    """
+
+    __slots__ = (
+        "_entry", "_metadata_json", "_misuse_reported", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
+        "recorded_at", "scope", "span", "summary",
+    )  # fmt: skip
+    table: ClassVar[str]
+    """The kind of its records."""
+    handle: Handle[Any]
+    status: JobStatus | StepStatus | None
+
+    def __init__(self, host: JobHost) -> None:
+        self.host = host
+        self.scope: Scope | None = None
+        self.span: Span | None = None
+        self._entry: Entry | None = None
+        self.entered = False
+        self.recorded_at = 0.0
+        self._quarter = 0
+        """Full quarters of the work that were reported as done."""
+        self.pending = False
+        self.abandoned = False
+        self._misuse_reported = False
+        self._metadata_json: tuple[Any, msgspec.Raw | None] = (None, None)
+        self.began = 0.0
+        self.summary: dict[str, Any] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has started and ended."""
+        raise NotImplementedError
+
+    def fail(self, exc: BaseException) -> None:
+        """End it with the error *exc* if it is running."""
+        raise NotImplementedError
+
+    def own_scope(self) -> Scope | None:
+        """Return the scope of the events that it logs itself; ``None`` before it has started."""
+        return self.scope if self.host.tracked else None
+
+    def enter_scope(self) -> None:
+        """Make it the current one."""
+        assert self.scope is not None  # noqa: S101 -- it has started
+        self._entry = Entry(self.scope)
+
+    def leave_scope(self) -> None:
+        """Make the former one current again."""
+        if self._entry is not None:
+            entry, self._entry = self._entry, None
+            self.scope = entry.leave()
+
+    def progressed(self) -> None:
+        """Record the progress, at once or after `PROGRESS_EVERY`."""
+        # `advance` may be called in a tight loop. While a record is pending, this is one check.
+        if self.pending:
+            return
+        if time.monotonic() - self.recorded_at >= PROGRESS_EVERY:
+            self._record_progress()
+        elif self.host.tracked and not self.host.recorder.forked:
+            # A forked child has no task for later records: its next change or its end is recorded.
+            self.pending = True
+            self.host.flush_later(self)
+
+    def checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
+        """Return the checked *value* of a progress report.
+
+        Return *former* if *value* is None or invalid.
+        """
+        if value is None:
+            return former
+        try:
+            return check(value)
+        except InvalidArgument as exc:
+            self.misused(exc)
+            return former
+
+    def misused(self, error: InvalidArgument | InvalidState) -> None:
+        """Warn once about progress that is invalid or too late, and ignore it.
+
+        A progress report never ends the user's work.
+
+        Raises:
+            InvalidArgument: the given *error*, if logging is strict.
+            InvalidState: the given *error*, if logging is strict.
+        """
+        if faults.strict or faults.strict_trackers:
+            raise error
+        if not self._misuse_reported:
+            self._misuse_reported = True
+            warn = self.host.recorder.warn if self.host.tracked else _ignore
+            warn(
+                "progress",
+                "progress is ignored: %s (further cases are reported at most once a minute)",
+                error,
+            )
+
+    def flush_progress(self) -> None:
+        """Record the progress that was held back."""
+        if self.pending:
+            self.pending = False
+            self._record_progress()
+
+    def _record_progress(self) -> None:
+        self.recorded_at = time.monotonic()
+        if not self.host.tracked:
+            return
+        self.record()
+        job = self.job
+        if reported := self.reported():
+            job.shared.unreported = self
+            lasted = self.recorded_at - job.began
+            quarter = int(reported.get("percent", 0) // 25)
+            crossed = quarter > self._quarter and lasted >= PROGRESS_EVENT_EVERY
+            self._quarter = max(quarter, self._quarter)
+            pause = max(PROGRESS_EVENT_EVERY, lasted / _PROGRESS_SHARE)
+            if crossed or self.recorded_at - job.shared.reported_at >= pause:
+                job.shared.write_progress_event(job.scope)
+
+    def reported(self) -> dict[str, Any]:
+        """Return the progress as attributes of an event; empty if no progress was reported."""
+        raise NotImplementedError
+
+    def restate(self) -> None:
+        """Record it again, because another process presumed it crashed."""
+        self.record()
+
+    def record(self) -> int:
+        """Record the current state and return the number of the record; 0 if recording failed."""
+        put = self.host.recorder.put_state
+        try:
+            return put(self.table, self._row)
+        except Exception as exc:  # noqa: BLE001 -- an attribute that JSON cannot encode must not prevent the record of the others
+            fault = exc
+        try:
+            return put(self.table, lambda: _plain(self._row()))
+        except Exception as exc:  # noqa: BLE001 -- leaving the block of a job or a step must not raise internal errors
+            fault = exc
+        faults.add(f"recording {self.named()}", fault)
+        return 0
+
+    def _encoded(self, field: str, value: Any) -> msgspec.Raw | None:
+        """Return the *value* of a *field* as JSON: normalized, redacted and limited in size.
+
+        The first truncated value of each job is reported by a warning.
+        """
+        return (
+            None
+            if value is None
+            else msgspec.Raw(
+                encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field))
+            )
+        )
+
+    def _encoded_metadata(self, metadata: Mapping[str, Any]) -> msgspec.Raw | None:
+        """Return the metadata as JSON, without encoding again what is as it was before."""
+        redactor = SETUP.redactor
+        try:
+            kinds = tuple(map(type, metadata.values()))
+            changes = type(metadata) is not dict or not _UNCHANGING.issuperset(kinds)
+        except Exception:  # noqa: BLE001 -- a class that cannot be hashed
+            changes = True
+        if changes or (redactor is not None and redactor.reads_all):
+            return self._encoded("metadata", metadata or None)
+        key = (redactor, kinds, dict(metadata))
+        if self._metadata_json[0] != key:
+            self._metadata_json = key, self._encoded("metadata", metadata or None)
+        return self._metadata_json[1]
+
+    def _cut(self, field: str, why: str) -> None:
+        shared = self.job.shared
+        if not shared.cut_reported:
+            shared.cut_reported = True
+            diagnostics.warning(
+                "the %s of %s is cut, and marked where: %s; store large values in a file, and its name here (further cuts of this job "
+                "are not reported)",
+                field, self.named(), why,
+            )  # fmt: skip
+
+    @property
+    def job(self) -> JobCore:
+        """The job: itself, or the job of the step."""
+        raise NotImplementedError
+
+    def _announce(
+        self,
+        change: Literal["started", "ended"],
+        error: BaseException | None = None,
+        duration_ms: float | None = None,
+    ) -> None:
+        """Call the hooks. Call this only if there are hooks."""
+        HOOKS.announce(
+            Transition(
+                what="job" if self is self.job else "step",
+                change=change,
+                status=self.status,  # type: ignore[arg-type]  # it has started
+                job=self.job.handle,
+                step=None if self is self.job else self.handle,  # type: ignore[arg-type]  # a step's
+                error=error,
+                duration_ms=duration_ms,
+                ns=now(),
+                entered=self.entered and not self.abandoned,
+            )
+        )
+
+    def _row(self) -> dict[str, Any]:
+        """Return the columns of the row."""
+        raise NotImplementedError
+
+    def named(self) -> str:
+        """Return the name to use in messages."""
+        raise NotImplementedError
+
+    def event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
+        """Write an event of the library about it."""
+        emit(self.scope, level, kind, attrs, kind=kind)
+
+
+def _ignore(what: str, message: str, *details: Any) -> None:
+    pass
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: value if type(value) is msgspec.Raw else normalise(value)
+        for name, value in row.items()
+    }

@@ -1,0 +1,610 @@
+"""A live job, as the library sees it: how it starts and ends, and what is recorded of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from structjob.capture.processors import check_overlooked
+from structjob.capture.setup import SETUP
+from structjob.context.errors import Classifier, annotate, describe, is_noted
+from structjob.context.scope import Scope, new_id
+from structjob.context.tracing import Span, begin_span, end_span, span_of
+from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.lifecycle.arguments import (
+    check_description,
+    check_mapping,
+    check_text,
+    check_units,
+    checked_text,
+    identifier,
+    label,
+    redacted,
+    required_text,
+)
+from structjob.lifecycle.attributes import Checked
+from structjob.lifecycle.cancellation import Cancellation
+from structjob.lifecycle.claim import Answer, Claim, decoded, named, refused
+from structjob.lifecycle.core import PROGRESS_EVENT_EVERY, Core
+from structjob.lifecycle.hooks import HOOKS
+from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.outcome import error_columns, followed, last_event, outcome
+from structjob.lifecycle.run import Run
+from structjob.lifecycle.shared import Shared
+from structjob.machine.clock import database_time, now
+from structjob.models import ErrorInfo, JobStatus, being_cancelled
+
+if TYPE_CHECKING:
+    from structjob.lifecycle.host import JobHost
+    from structjob.lifecycle.jobs import Job
+    from structjob.lifecycle.step_core import StepCore
+
+START_WAITS = 1.0
+"""Maximum seconds that the start of a job waits for its commit."""
+
+
+_check_operation = required_text("operation", 255)
+
+
+def _check_category(value: str | None) -> str:
+    return redacted(check_text("category", value, 64)) or "system"
+
+
+def check_current_step(value: str | None) -> str | None:
+    return redacted(check_text("current_step", value, 200))
+
+
+def _check_total_steps(value: int | None) -> int | None:
+    number = None if value is None else check_units("total_steps", value)
+    if number is not None and number != int(number):
+        raise InvalidArgument(f"total_steps must be a whole number, not {value!r}")
+    return None if number is None else int(number)
+
+
+def _root_of(host: JobHost, parent: Scope | None) -> str | None:
+    """Return the root job of a new job below *parent*.
+
+    If the parent is only an id, the root is looked up among this process's live jobs. If it is not
+    there, the parent's own id is returned.
+    """
+    if parent is None or parent.job_id is None:
+        return None
+    if parent.root_job_id is not None:
+        return parent.root_job_id
+    return next(
+        (job.root_job_id for job in list(host.live) if job.id == parent.job_id), parent.job_id
+    )
+
+
+_CHECKED = {
+    name: "id" if name == "job_id" else name
+    for name in JobOptions.__struct_fields__
+    if name not in ("parent", "offline", "wait")
+}
+"""The attribute of a job that checks an option, by the option's name."""
+
+
+class JobCore(Core):
+    """A live job, as the library sees it; see `structjob.Job` for most attributes.
+
+    Attributes:
+        result: A value that can be stored as JSON.
+        bound: Fields that every event of the job and its steps gets.
+        claim: Which attempt it is.
+        run: Its times, and the resources that it used.
+        shared: What it shares with its steps.
+        cancellation: Whether it was asked to stop, and what stops it.
+    """
+
+    __slots__ = (
+        "_outer_correlation_id", "_parent", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
+        "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
+        "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "bound", "cancellation", "claim", "error",
+        "percent", "result", "run", "shared", "status",
+    )  # fmt: skip
+    table = "job"
+    handle: Job
+    id = Checked(identifier(required_text("job_id", 64)))
+    operation: Checked[str] = Checked(label(_check_operation))
+    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
+    root_job_id = Checked(identifier(required_text("root_job_id", 64)))
+    correlation_id = Checked(identifier(required_text("correlation_id", 128)))
+    job_type = Checked(label(checked_text("job_type", 128)), optional=True)
+    description = Checked(check_description, optional=True)
+    owner = Checked(label(checked_text("owner", 128)), optional=True)
+    project = Checked(label(checked_text("project", 128)), optional=True)
+    category = Checked(_check_category)
+    external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
+    context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
+    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
+    metadata = Checked(partial(check_mapping, "metadata"))
+    total_steps = Checked(_check_total_steps, optional=True)
+
+    def __init__(
+        self, host: JobHost, operation: str, *, parent: Scope | None, options: JobOptions
+    ) -> None:
+        super().__init__(host)
+        self.operation = operation
+        self.id = new_id() if options.job_id is None else options.job_id
+        self.parent_job_id = parent.job_id if parent is not None else None
+        self.root_job_id = _root_of(host, parent) or self.id
+        inherited = parent.correlation_id if parent is not None else None
+        self._outer_correlation_id = inherited
+        self.correlation_id = (
+            (inherited or new_id()) if options.correlation_id is None else options.correlation_id
+        )
+        self.job_type = options.job_type
+        self.description = options.description
+        above = parent.labels if parent is not None else {}
+        self.owner = above.get("owner") if options.owner is None else options.owner
+        self.project = (
+            (above.get("project") or host.project) if options.project is None else options.project
+        )
+        self.category = options.category
+        self.external_job_id = options.external_job_id
+        self.context_id = options.context_id
+        self.idempotency_key = options.idempotency_key
+        self.metadata = options.metadata
+        self.total_steps = options.total_steps
+        self.result: Any = None
+        self.bound: dict[str, Any] = {}
+        self.status: JobStatus = JobStatus.PENDING
+        self.error: ErrorInfo | None = None
+        self._parent = parent
+        self.percent: float | None = None
+        self.claim = Claim(options)
+        self.run = Run()
+        self.shared = Shared()
+        self.cancellation = Cancellation(parent)
+
+    @property
+    def job(self) -> JobCore:
+        return self
+
+    @property
+    def attempt(self) -> int:
+        """The number of the attempt; see `structjob.Job`."""
+        return self.claim.attempt
+
+    @property
+    def provisional(self) -> str | None:
+        """The start time of a provisional attempt; ``None`` for any other attempt."""
+        return self.claim.provisional
+
+    @property
+    def existing(self) -> bool:
+        """Whether another start owns the job; see `structjob.Job`."""
+        return self.claim.existing
+
+    @property
+    def duration_ms(self) -> float | None:
+        """Milliseconds from its start to its end; ``None`` until it has ended."""
+        return self.run.duration_ms
+
+    @property
+    def ended(self) -> bool:
+        """Whether the job has started and ended. Always False for an *existing* job, which another
+        start ends.
+        """
+        return self.status.terminal and not self.existing and not self.abandoned
+
+    @property
+    def classifier(self) -> Classifier | None:
+        """The function that derives the fields of an error in this job."""
+        return self.host.classifier
+
+    # -- start
+    # --------------------------------------------------------------------------
+
+    async def create(self) -> None:
+        """Record the job as pending, to be started later, or show the job that already has the
+        idempotency key.
+        """
+        if self.idempotency_key is not None:
+            holder = await self.claim.reserve(self.host, self._row() | self._unrecorded())
+            if holder is not None:
+                self._answered((holder, 0))
+                return
+        self.scope = self.scope_of()
+        number = self.record()
+        self.event("info", "operation_created", {"operation": self.operation, **self._described()})
+        self.claim.known = True
+        await self._committed(number)
+
+    def _unrecorded(self) -> dict[str, Any]:
+        """Return the columns of a row that is stored before any record of the job."""
+        return {"session_id": self.host.recorder.session.session_id, "state_seq": 0}
+
+    async def _committed(self, number: int) -> None:
+        """Wait until the record is committed, so that other processes can find the job."""
+        if self.claim.options.wait and number:
+            try:
+                await self.host.committed(number, START_WAITS)
+            except BaseException as exc:
+                # The caller never gets the handle, because `__aexit__` does not run when
+                # `__aenter__` raises. So end the job here.
+                self.finish(outcome(exc), exc)
+                raise
+
+    async def start(self) -> None:
+        """Start it; see `structjob.Job.start`."""
+        if self._must_claim():
+            if await self._claimed():
+                return
+        else:
+            self.claim.attempt = 1
+        await self._committed(self.begin())
+
+    def start_here(self) -> None:
+        """Start as `start` does, in code without an event loop."""
+        if self._must_claim():
+            if self.host.run(self._claimed()):
+                return
+        else:
+            self.claim.attempt = 1
+        number = self.begin()
+        if self.claim.options.wait and number:
+            try:
+                self.host.wait_committed(number, START_WAITS)
+            except BaseException as exc:
+                self.finish(outcome(exc), exc)  # see `_committed`
+                raise
+
+    def _must_claim(self) -> bool:
+        """Return whether the database must assign the attempt.
+
+        Raises:
+            NotOpen: see `start`.
+            InvalidState: see `start`.
+            Cancelled: if an enclosing job without a task was asked to stop.
+        """
+        self.host.require_open()
+        if self.status is not JobStatus.PENDING or self.existing:
+            raise InvalidState(self._begun_already())
+        self.cancellation.stop_if_asked()
+        return self.host.tracked and (self.claim.known or self.idempotency_key is not None)
+
+    def _begun_already(self) -> str:
+        if self.existing and self.status is JobStatus.PENDING:
+            return (
+                f"{self.named()} is another call's (same idempotency key) and waits to be started: "
+                f"tracker.job({self.operation!r}, job_id={self.id!r}) starts it"
+            )
+        return f"{self.named()} was started already; make a new one to run it again"
+
+    async def _claimed(self) -> bool:
+        """Ask the database for the attempt.
+
+        Return whether another start owns the job.
+        """
+        self.status, self.run.started = JobStatus.RUNNING, database_time(now())
+        row = self._row() | self._unrecorded() | {"attempt": 1}
+        self.status, self.run.started = JobStatus.PENDING, None
+        pending = self.scope is not None
+        self._answered(await self.claim.ask(self, row, pending=pending, late=self._answered_late))
+        return self.existing
+
+    def _answered_late(self, claim: asyncio.Future[Answer]) -> None:
+        self.host.claims.discard(claim)
+        if claim.cancelled() or claim.exception() is not None or refused(self, claim.result()):
+            return
+        self._answered(claim.result())
+        if not self.existing:
+            self.begin()
+            self.finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
+
+    def _answered(self, answer: Answer) -> None:
+        self.claim.answered(self, answer)
+        if self.existing and (former := answer[0]) is not None:
+            self.status = JobStatus(former["status"])
+            self.result = decoded(former["result"])
+            self.scope = self.scope_of()
+
+    def begin_untracked(self) -> None:
+        """Start the job without a tracker that records it."""
+        self.status, self.claim.attempt, self.began = JobStatus.RUNNING, 1, time.monotonic()
+        self.scope = self.scope_of()
+
+    def begin(self) -> int:
+        """Start the job and return the number of the record of the start; 0 if there is no
+        record.
+        """
+        if not self.host.tracked:
+            self.begin_untracked()
+            return 0
+        self.status = JobStatus.RUNNING
+        session_id = self.host.recorder.session.session_id
+        self.run.begin(session_id, self.provisional or database_time(now()))
+        self.began = self.shared.reported_at = time.monotonic()
+        self.recorded_at = time.monotonic()
+        self.span = begin_span(self.handle, self._parent)
+        self.scope = self.scope_of()
+        self.host.live.add(self)
+        if (kept := self.host.recorder.kept) is not None:
+            kept.begin(self.id)
+        number = self.record()
+        self.event("info", "operation_start", {"operation": self.operation, **self._described()})
+        if HOOKS:
+            self._announce("started")
+        return number
+
+    def follow(self, former: JobCore) -> None:
+        """Become the attempt after *former*, which this process made, so that the database need not
+        confirm it.
+        """
+        self.claim.follow(former)
+        self.id, self.parent_job_id, self.root_job_id = (
+            former.id,
+            former.parent_job_id,
+            former.root_job_id,
+        )
+        self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
+        self.shared.created_ns, self.shared.created = (
+            former.shared.created_ns,
+            former.shared.created,
+        )
+
+    def scope_of(self, step: StepCore | None = None, span: Span | None = None) -> Scope:
+        """Return the scope of the job, or of one of its steps.
+
+        Args:
+            step: The step.
+            span: The span of the step, if there is one.
+        """
+        if not self.host.tracked:  # no ids of its own, because no data is stored under them
+            around = self._parent
+            if around is None or around.job_id is None:
+                return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
+            # Events belong to the job around it: one of another process, or one that has ended.
+            named = step is not None and around.step_id is None
+            scope = around.within(step.name) if step is not None and named else around.copied()
+            scope.job, scope.step = self, step
+            return scope
+        span = span or self.span or span_of(self._parent)
+        return Scope(
+            recorder=self.host.recorder,
+            job=self,
+            step=step,
+            job_id=self.id,
+            attempt=self.attempt or None,
+            operation=self.operation,
+            parent_job_id=self.parent_job_id,
+            step_id=step.id if step is not None else None,
+            step_name=step.name if step is not None else None,
+            bound=self.bound,
+            correlation_id=self.correlation_id,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            trace_flags=span.flags,
+            tracestate=span.tracestate,
+            category=self.category,
+            project=self.project,
+            provisional=self.provisional,
+            root_job_id=self.root_job_id,
+        )
+
+    def leave(
+        self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> None:
+        """Leave its block, and end it as `finish` does unless it has ended."""
+        self.cancellation.task = self.cancellation.thread = None
+        self.leave_scope()
+        if not self.existing and self.status is JobStatus.RUNNING:
+            self.finish(status, exc, summary)
+
+    # -- end
+    # --------------------------------------------------------------------------
+
+    def fail(self, exc: BaseException) -> None:
+        if not self.existing and self.status is JobStatus.RUNNING:
+            self.finish(outcome(exc), exc)
+
+    def finish(
+        self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
+    ) -> None:
+        """End it, and record this.
+
+        Args:
+            status: How it ended.
+            exc: The exception that ended it.
+            summary: Further attributes for its last event.
+        """
+        self.pending = False
+        if status == "completed":
+            exc = None  # the block was left by `sys.exit(0)`
+        if not self.host.tracked:
+            self.status = JobStatus(status)
+            self.abandoned = True  # without a tracker, a second end is not an error
+            return
+        # the job was only pending, or has got another operation
+        if self.scope is None or self.scope.operation != self.operation:
+            self.scope = self.scope_of()
+        if (
+            self.shared.unreported is not None
+            and time.monotonic() - self.began >= PROGRESS_EVENT_EVERY
+        ):
+            self.shared.write_progress_event(self.scope)
+        self.status = JobStatus(status)
+        seconds = time.monotonic() - self.began if self.began else 0.0
+        self.run.end(seconds, cancelled=self.status is JobStatus.CANCELLED)
+        if self.status is JobStatus.COMPLETED:
+            self.percent = 100.0
+        try:
+            for step in list(self.shared.open.values()):
+                with suppress(InvalidState):  # another thread has just ended it
+                    if step.may_end("cancelled"):
+                        step.finish("cancelled", None)
+            self.run.measure()
+            if exc is not None:
+                self._annotate(exc)
+                self.error = describe(exc)
+        finally:  # record the job even if the exception cannot be described
+            self.record()
+            self.host.live.discard(self)
+        said = summary or {}
+        kept = status == "failed" and not followed(said)
+        self.host.recorder.end_kept(self.id, failed=kept)
+        level, attrs = last_event(self, status, exc, seconds, said)
+        self.event(level, "operation_end", attrs)
+        if SETUP.overlooked:
+            check_overlooked()
+        if HOOKS and self.began:
+            self._announce("ended", exc, self.duration_ms)
+        end_span(self.handle)
+
+    def _annotate(self, exc: BaseException) -> None:
+        if not is_noted(exc, self.id):
+            annotate(exc, job_id=self.id, operation=self.operation)
+
+    def abandon(self, reason: str) -> bool:
+        """Record the job and its open steps as cancelled because their tracker or process ends now.
+
+        *reason* is recorded as the reason. This never waits. The job's code may continue. Later
+        calls on these handles change nothing and raise nothing.
+
+        Returns:
+            Whether the job was running.
+        """
+        # After a fork, the child's live jobs include the parent's jobs. Only the parent may end
+        # those.
+        if (
+            self.status is not JobStatus.RUNNING
+            or self.run.session_id != self.host.recorder.session.session_id
+        ):
+            return False
+        self.abandoned = True
+        for step in reversed(list(self.shared.open.values())):
+            step.abandon(reason)
+        self.finish("cancelled", asyncio.CancelledError(reason))
+        return True
+
+    # -- while running
+    # --------------------------------------------------------------------------
+
+    def restate(self) -> None:
+        """Record the job and its open steps again, because another process presumed them
+        crashed.
+        """
+        super().restate()
+        for step in list(self.shared.open.values()):
+            step.restate()
+
+    @property
+    def runs(self) -> bool:
+        """Whether the job's code may still be running.
+
+        It is if the job has started and not ended, or if its tracker was closed before it ended.
+        """
+        return self.status is JobStatus.RUNNING or self.abandoned
+
+    def require_running(self, what: str) -> None:
+        """Raise `InvalidState` if the job's code cannot be running.
+
+        Args:
+            what: What needs it running, for the message.
+        """
+        if (error := self.not_running(what)) is not None:
+            raise error
+
+    def not_running(self, what: str) -> InvalidState | None:
+        """Return the error of *what*, which needs it running; None if it is."""
+        if self.existing:
+            return InvalidState(
+                f"{self.named()} is another start's job (same idempotency key); {what} is up to that one"
+            )
+        if not self.runs:
+            return InvalidState(f"{self.named()} is {self.status.value}; {what} needs it running")
+        return None
+
+    def named(self) -> str:
+        return named(self)
+
+    def reported(self) -> dict[str, Any]:
+        return (
+            {}
+            if self.percent is None
+            else {"percent": self.percent, "current_step": self.shared.current}
+        )
+
+    def cancel(self, reason: str | None, *, force: bool) -> None:
+        """Ask it to stop; see `structjob.Job.cancel`."""
+        asked = self.cancellation
+        if (asked.task is None and asked.thread is None) or not self.runs:
+            raise InvalidState(
+                f"{self.named()} has no running task to cancel; end it with job.end('cancelled')"
+            )
+        if not force and (first := asked.first()) is not None:
+            raise InvalidState(being_cancelled(first.name, first.reason))
+        asked.request(self.named(), reason)
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Make a ``with`` block in another thread end, because the process ends."""
+        if self.cancellation.thread is not None and not self.cancellation.requested:
+            self.cancellation.request(self.named(), reason)
+
+    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
+        """Cancel it as `cancel` does, and record the request in the job's log.
+
+        See `Tracker.cancel`.
+        """
+        self.cancel(reason, force=force)
+        self.event(
+            "warning",
+            "cancel_requested",
+            {"reason": reason, **({"requested_by": requested_by} if requested_by else {})},
+        )
+
+    # -- records
+    # --------------------------------------------------------------------------
+
+    def _described(self) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            name: getattr(self, name)
+            for name in ("job_type", "owner", "external_job_id", "context_id")
+        }
+        if self.attempt > 1 and self.provisional is None:
+            given["attempt"] = self.attempt
+        return {key: value for key, value in given.items() if value is not None}
+
+    def _row(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "parent_job_id": self.parent_job_id,
+            "root_job_id": self.root_job_id,
+            "job_type": self.job_type,
+            "operation": self.operation,
+            "description": self.description,
+            "status": self.status.value,
+            "percent_complete": self.percent,
+            "current_step": self.shared.current,
+            "owner": self.owner,
+            "project": self.project,
+            "category": self.category,
+            "metadata": self._encoded_metadata(self.metadata),
+            "result": self._encoded("result", self.result),
+            **error_columns(self.error),
+            "correlation_id": self.correlation_id,
+            "external_job_id": self.external_job_id,
+            "context_id": self.context_id,
+            "idempotency_key": self.idempotency_key,
+            "attempt": self.attempt,
+            "created_at": self.shared.created,
+            **self.run.columns(),
+            **({} if self.provisional is None else {"provisional": self.provisional}),
+        }
+
+
+def check_arguments(operation: str, options: JobOptions) -> None:
+    """Check the arguments of a job that is created later.
+
+    Raises:
+        InvalidArgument: if an argument is invalid.
+    """
+    _check_operation(operation)
+    for option, attribute in _CHECKED.items():
+        if (value := getattr(options, option)) is not None:
+            JobCore.__dict__[attribute].check(value)
