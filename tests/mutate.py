@@ -1,15 +1,18 @@
 """Changes one thing at a time in a module, and looks whether a test notices. What no test notices
 is printed: a test is missing there.
 
-    python tests/mutate.py spool recorder --sample 40         40 changes of each
+    python tests/mutate.py spool/disk recorder --sample 40    40 changes of each
     python tests/mutate.py gaps --only _neighbours            what is in this function
-    python tests/mutate.py                                    all modules, every change
+    python tests/mutate.py                                    the whole library, every change
+    python tests/mutate.py --map                              measure which tests reach which lines
 
-The tests are those that `MODULES` names, on SQLite. They run once without a change, to learn which
-lines of the module each of them reaches. Then, for each change, a fork of the process that has
-collected them gives the functions their changed code, and runs those that reach the changed line,
-the quickest first, up to the first that fails. A test that starts a process is taken to reach every
-line; it runs last. All of this happens in a copy of the package: the tree is never touched.
+The tests are the files that reach the module and little else, on SQLite: the first run measures
+this for the whole library and keeps it in ``.mutation.json``. The chosen tests run once without a
+change, to learn which lines of the module each of them reaches. Then, for each change, a fork of
+the process that has collected them gives the functions their changed code, and runs those that
+reach the changed line, the quickest first, up to the first that fails. A test that starts a process
+is taken to reach every line; it runs last. All of this happens in a copy of the package: the tree
+is never touched.
 
 Changes that make no difference are listed in ``equivalent_changes.toml`` with the reason; they are
 not tried.
@@ -47,31 +50,13 @@ from stopwatch import Stopwatch
 ROOT = Path(__file__).resolve().parent.parent
 EQUIVALENT = ROOT / "tests" / "equivalent_changes.toml"
 
-_DELIVERY = "test_engine test_overflow test_outage test_capture test_ledger test_debug"
+REACHED = ROOT / ".mutation.json"
+"""Which lines of which module each file of tests reaches, as ``--map`` has measured it: the only
+place that says which tests belong to a module. Not in the repository.
+"""
 
-MODULES = {
-    "spool": ("spool/disk.py", "test_spool test_overflow"),
-    "recorder": ("spool/recorder.py", "test_recorder test_overflow test_capture"),
-    "line": ("spool/line.py", "test_line test_spool test_capture test_listeners"),
-    "directory": ("spool/directory.py", "test_session test_orphans test_set_aside test_places"),
-    "ingest": ("store/ingest.py", "test_fold test_provisional test_store_contract"),
-    "sessions": (
-        "store/sessions.py",
-        "test_session_rows test_orphans test_store_contract test_reaping test_losses test_verify "
-        "test_false_crash",
-    ),
-    "verify": ("queries/verify.py", "test_verify"),
-    "gaps": ("store/gaps.py", "test_retention test_verify test_overflow"),
-    "removal": ("retention/removal.py", "test_removal test_retention"),
-    "due": ("retention/due.py", "test_due test_retention"),
-    "engine": (
-        "engine/engine.py",
-        f"test_engine_alone {_DELIVERY} test_orderly_stop test_without_loop test_tracker",
-    ),
-    "writer": ("engine/writer.py", f"test_writer {_DELIVERY}"),
-    "orphans": ("engine/adopted.py", "test_orphans test_set_aside"),
-}
-"""Per module, its file in the package and the tests that shall notice changes in it."""
+_FILES_FOR_A_LINE = 2
+"""Of how many files tests are run for a line, if so many reach it."""
 
 PYTEST = [
     "-q",
@@ -163,7 +148,20 @@ def changes(source: str) -> list[Change]:
     tops += [
         node
         for node in ast.walk(tree)
-        if isinstance(node, ast.keyword) and node.arg in {"slots", "frozen", "kw_only"}
+        if isinstance(node, ast.keyword) and node.arg in {"slots", "frozen", "kw_only", "eq"}
+    ]
+    # What checks the program itself, or is there for a type checker.
+    tops += [node.test for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    tops += [
+        word
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "zip"
+        for word in node.keywords
+    ]
+    tops += [
+        node
+        for node in tree.body
+        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
     ]
     left_out = {id(part) for top in tops if top is not None for part in ast.walk(top)}
     places = dict(_places(tree, "", None))
@@ -249,14 +247,14 @@ class Module:
     """A module, what can be changed in it, and which of that is tried.
 
     Args:
-        name: Of `MODULES`.
+        name: Its path in the package, without the suffix.
         directory: The copy of the tree.
         options: Of the command line.
     """
 
     def __init__(self, name: str, directory: Path, options: argparse.Namespace) -> None:
         self.name = name
-        self.file = MODULES[name][0]
+        self.file = f"{name}.py"
         self.path = directory / "structjob" / self.file
         self.source = self.path.read_text()
         self.functions: list[FunctionType] = []
@@ -314,7 +312,7 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 
 class Mutator:
     """A plugin of pytest that, in place of running the tests once, runs them for each change of
-    some modules.
+    some modules; or, with ``--map``, notes which lines of the modules each file of tests reaches.
 
     Args:
         modules: The modules.
@@ -353,6 +351,10 @@ class Mutator:
         if code != 0:
             print(f"a test fails without any change: {noted}", file=self.out, flush=True)
             return True
+        if self.options.map:
+            self._keep_map(session.items, noted)
+            self.left = 0
+            return True
         self.tests = {
             item: found
             for item, found in zip(session.items, noted, strict=True)
@@ -362,6 +364,22 @@ class Mutator:
             item.add_marker(pytest.mark.timeout(15 + 10 * seconds))
         self.left = sum([self._examine(module) for module in self.modules.values()])
         return True
+
+    def _keep_map(self, items: list[pytest.Item], noted: list[Any]) -> None:
+        reached: dict[str, dict[str, set[int]]] = {}
+        for item, (seconds, lines) in zip(items, noted, strict=True):
+            of_file = reached.setdefault(f"tests/{item.path.name}", {})
+            for path, some in lines.items():
+                if some and seconds <= self.options.slowest:
+                    of_file.setdefault(self.modules[path].name, set()).update(some)
+        REACHED.write_text(
+            json.dumps(
+                {
+                    test: {name: sorted(some) for name, some in of_file.items()}
+                    for test, of_file in reached.items()
+                }
+            )
+        )
 
     def _examine(self, module: Module) -> int:
         """Print the changes of *module* that no test notices; return how many there are."""
@@ -413,7 +431,10 @@ class Mutator:
 
         def audit(event: str, _: object) -> None:
             nonlocal elsewhere
-            elsewhere = elsewhere or event in {"subprocess.Popen", "os.fork", "os.posix_spawn"}
+            if event in {"subprocess.Popen", "os.fork", "os.posix_spawn"}:
+                elsewhere = True
+                if self.options.map:  # what it reaches after that in this process is not worth it
+                    raise RuntimeError("a test of which no more is measured starts a process")
 
         for module in self.modules.values():
             for function in module.functions:
@@ -422,7 +443,7 @@ class Mutator:
                 compile(_marked(module.source), str(module.path), "exec", dont_inherit=True)
             )
         sys.addaudithook(audit)
-        limit = 30 * self.options.slowest
+        limit = (10 if self.options.map else 30) * self.options.slowest
         found: list[tuple[float, dict[str, list[int]] | None]] = []
         for item in items:
             item.add_marker(pytest.mark.timeout(limit))
@@ -436,10 +457,12 @@ class Mutator:
             found.append(
                 (
                     seconds,
-                    None if elsewhere else {file: sorted(some) for file, some in lines.items()},
+                    None
+                    if elsewhere and not self.options.map
+                    else {file: sorted(some) for file, some in lines.items()},
                 )
             )
-            if failed and time.monotonic() - began < limit:
+            if failed and not self.options.map and time.monotonic() - began < limit:
                 self.noted.write_text(json.dumps(items[len(found) - 1].nodeid))
                 return 1
         self.noted.write_text(json.dumps(found))
@@ -493,12 +516,63 @@ class Mutator:
         return code != 0
 
 
+def modules() -> list[str]:
+    """Return the name of each module of the package."""
+    package = ROOT / "structjob"
+    found = (path.relative_to(package).with_suffix("") for path in package.rglob("*.py"))
+    return sorted(str(path) for path in found if path.name not in {"__init__", "__main__"})
+
+
+def named(text: str) -> str:
+    """Return the module that *text* means: a path, or the end of one."""
+    wanted = text.removeprefix("structjob/").removesuffix(".py")
+    names = modules()
+    found = [name for name in names if name == wanted] or [
+        name for name in names if f"/{name}".endswith(f"/{wanted}")
+    ]
+    if len(found) != 1:
+        raise argparse.ArgumentTypeError(
+            f"{text} is one of {', '.join(found)}" if found else f"there is no module {text}"
+        )
+    return found[0]
+
+
+def tests_of(name: str, reached: dict[str, dict[str, list[int]]]) -> list[str]:
+    """Return the files of tests of a module: for each line, those that reach it and not much else.
+
+    Args:
+        name: Of the module.
+        reached: Per file of tests and module, the lines.
+    """
+    shares = {
+        test: len(lines[name]) / sum(map(len, lines.values()))
+        for test, lines in reached.items()
+        if lines.get(name) and (ROOT / test).exists()
+    }
+    chosen: list[str] = []
+    times: Counter[int] = Counter()
+
+    def gain(test: str) -> float:
+        lacking = sum(times[line] < _FILES_FOR_A_LINE for line in reached[test][name])
+        return lacking * shares[test]
+
+    while left := shares.keys() - set(chosen):
+        best = max(sorted(left), key=gain)
+        if not gain(best):
+            break
+        chosen.append(best)
+        times.update(reached[best][name])
+    return chosen
+
+
 def _meet(reach: range | None, lines: list[int]) -> bool:
     return bool(lines) if reach is None else any(line in reach for line in lines)
 
 
-def examine(names: list[str], directory: Path, options: argparse.Namespace) -> int:
-    """Print the changes of the modules that no test notices; return how many there are."""
+def run(names: list[str], tests: list[str], directory: Path, options: argparse.Namespace) -> int:
+    """Run a `Mutator` of the modules *names*, with *tests*, in a copy of the tree; return how many
+    changes survived.
+    """
     for name in ("structjob", "tests", "schema", "docs", "benchmarks"):
         shutil.copytree(ROOT / name, directory / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "CHANGELOG.md"):
@@ -516,13 +590,7 @@ def examine(names: list[str], directory: Path, options: argparse.Namespace) -> i
         str(directory),
         *(path for path in sys.path if Path(path or ".").resolve() != ROOT / "tests"),
     ]
-    tests = options.tests.split() or dict.fromkeys(
-        " ".join(MODULES[name][1] for name in names).split()
-    )
-    pytest.main(
-        [*PYTEST, f"--basetemp={directory / 'tmp'}", *(f"tests/{name}.py" for name in tests)],
-        plugins=[mutator],
-    )
+    pytest.main([*PYTEST, f"--basetemp={directory / 'tmp'}", *tests], plugins=[mutator])
     return mutator.left
 
 
@@ -530,7 +598,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("modules", nargs="*", help=f"of {', '.join(MODULES)}; all by default")
+    parser.add_argument(
+        "modules",
+        nargs="*",
+        type=named,
+        metavar="MODULE",
+        help="its path in the package, or the end of it; the whole library by default",
+    )
+    parser.add_argument(
+        "--map",
+        action="store_true",
+        help="measure which tests reach which lines, again, and end",
+    )
     parser.add_argument(
         "--only",
         action="append",
@@ -547,7 +626,7 @@ def main() -> None:
         "--tests",
         default="",
         metavar="NAMES",
-        help="run these tests in place of those that MODULES names",
+        help="run these tests in place of those that reach the module",
     )
     parser.add_argument(
         "--sample", type=int, metavar="N", help="try N changes of each module, in place of all"
@@ -575,14 +654,38 @@ def main() -> None:
         help="print each change to stderr, with the test that notices it",
     )
     options = parser.parse_args()
-    if unknown := set(options.modules) - set(MODULES):
-        parser.error(
-            f"no such module: {', '.join(sorted(unknown))}; there are {', '.join(MODULES)}"
-        )
-    with tempfile.TemporaryDirectory(
-        prefix="structjob-mutate-", ignore_cleanup_errors=True
-    ) as home:
-        sys.exit(1 if examine(options.modules or list(MODULES), Path(home), options) else 0)
+    if options.map or not (options.tests or REACHED.exists()):
+        print("measuring which tests reach which lines: some minutes", file=sys.stderr)
+        everything = sorted(f"tests/{path.name}" for path in (ROOT / "tests").glob("test_*.py"))
+        measuring = argparse.Namespace(**vars(options) | {"map": True})
+        if not _apart(modules(), everything, measuring) or options.map:
+            sys.exit(not options.map)
+    names = options.modules or modules()
+    if options.tests:
+        tests = [f"tests/{name}.py" for name in options.tests.split()]
+        runs = [(names, tests)]
+    else:
+        reached = json.loads(REACHED.read_text())
+        runs = [([name], tests_of(name, reached)) for name in names]
+    noticed = [_apart(these, tests, options) for these, tests in runs]
+    sys.exit(not all(noticed))
+
+
+def _apart(names: list[str], tests: list[str], options: argparse.Namespace) -> bool:
+    """Run a `Mutator` in a process of its own; return whether nothing survived."""
+    if not tests:
+        print(f"{', '.join(names)}: no quick test reaches it, or it is newer than the map (--map)")
+        return False
+    if (pid := os.fork()) == 0:
+        left = -1
+        try:
+            with tempfile.TemporaryDirectory(
+                prefix="structjob-mutate-", ignore_cleanup_errors=True
+            ) as home:
+                left = run(names, tests, Path(home), options)
+        finally:
+            os._exit(left != 0)
+    return os.waitpid(pid, 0)[1] == 0
 
 
 if __name__ == "__main__":
