@@ -332,7 +332,15 @@ HOSTILE = [
 
 
 def test_hostile_text_is_text_on_every_page(tmp_path, watched):
-    """Markup, scripts, control and bidi characters appear as what they are (R47)."""
+    """Markup, scripts, control and bidi characters appear as what they are: a name does not turn
+    the direction of the text after it, and a long one does not widen the page (R47).
+    """
+
+    def tame() -> None:
+        text = page.evaluate("document.body.innerText")
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", text)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 1280
+
     url = f"sqlite:///{tmp_path}/hostile.db"
     program = tmp_path / "hostile.py"
     program.write_text(
@@ -358,18 +366,36 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
         for path in ("", "jobs?root=0", "logs", "errors", "sessions", "storage"):
             page.goto(site + path)
             settled(page)
+            tame()
         for number, text in enumerate(texts):
             page.goto(f"{site}jobs/h-{number}")
             page.locator("structjob-logs .row.cursor").wait_for()
             found = page.evaluate(f"{VIEWER}.lines.map((one) => one.message)")
             assert text in found
             assert page.locator("main script, main img, structjob-logs img").count() == 0
+            tame()
         for text in texts[:8]:
             for path in ("jobs", "logs", "errors"):
                 page.goto(f"{site}{path}?{'operation' if path != 'logs' else 'hl'}={urllib.parse.quote(text[:60])}")  # fmt: skip
                 settled(page)
     finally:
         stop(server)
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
+    """The histogram and the counts come later, and push no line out of view; the strip's frame
+    reaches the end, as the lines do (R47).
+    """
+    page = watched.page(width=width)
+    page.goto(f"{site}logs?since=-24h")
+    settled(page)
+    until(page, "document.querySelector('.histo .axis-row span')")
+    until(page, AT_END)
+    if width == 1280:
+        frame = page.locator("structjob-logs .frame").bounding_box()
+        strip = page.locator("structjob-logs .strip").bounding_box()
+        assert frame["y"] + frame["height"] == pytest.approx(strip["y"] + strip["height"], abs=1)
 
 
 def test_the_viewer_stands_in_any_page(site, watched):

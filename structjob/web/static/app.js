@@ -44,12 +44,12 @@ function Header() {
     <a class="btn skip" href="#main" target="_self">Skip to the content</a>
     <a class="brand" href=${href()}><svg viewBox="0 0 16 16" aria-hidden="true"><path fill="currentColor" d="M1 2h8v3H1zM6 11h8v3H6z" /><path class="b-run" d="M4 6.5h11v3H4z" /></svg><span>structjob</span></a>
     ${name && html`<span class="db cut" title=${name}>${name}</span>`}
-    <nav aria-label="pages">${LINKS.map(([key, path, label]) => html`<a key=${key} href=${href(path)} aria-current=${key === page ? "page" : undefined}>${label}${key === "errors" && errorCount.value > 0 && html`<small>${count(errorCount.value)}</small>`}</a>`)}</nav>
+    <nav aria-label="pages">${LINKS.map(([key, path, label]) => html`<a key=${key} href=${href(path)} aria-current=${key === page ? "page" : undefined}>${label}${key === "errors" && html`<small>${errorCount.value > 0 ? count(errorCount.value) : ""}</small>`}</a>`)}</nav>
     <div class="only-small"><${Menu} left label=${`${LINKS.find(([key]) => key === page)?.[2] ?? "Pages"} ▾`}>${LINKS.map(([key, path, label]) => html`<a href=${href(path)}>${label}</a>`)}<//></div>
     <div class="tools">
       <button type="button" class="field open-search" onClick=${() => { dialog.value = "search"; }}>Search jobs, ids, errors <${Kbd} k=${log ? "Ctrl&#8202;K".replace("&#8202;", "\u200a") : "/"} /></button>
       <button type="button" class="icon only-small" aria-label="search" onClick=${() => { dialog.value = "search"; }}><${Icon} name="search" /></button>
-      ${WINDOWS[page] !== undefined && !route.value.id && html`<span class="wide"><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? spanText(span) : span ? "since …" : "all time"} ▾`}>
+      ${WINDOWS[page] !== undefined && !route.value.id && html`<span><${Menu} title="window of time" label=${html`${/^\d/.test(span) ? spanText(span) : span ? "since …" : "all time"} ▾`}>
         ${["15m", "1h", "3h", "24h", "7d", "28d"].map((one) => html`<button type="button" onClick=${() => setQuery(page === "overview" ? { window: one } : { since: `-${one}`, until: null, at: null })}>last ${spanText(one)}</button>`)}
         ${page !== "overview" && html`<button type="button" onClick=${() => setQuery({ since: null, until: null })}>all time</button>`}<//></span>`}
       <button type="button" class="plain wide" onClick=${toggleZone} title="times in UTC or in your zone (u)">${utc.value ? "UTC" : zone(Date.now(), true)}</button>

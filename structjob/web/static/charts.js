@@ -22,10 +22,10 @@ export function Histogram({ data, hidden, range, onRange, label }) {
   const box = useRef(null);
   const [drag, setDrag] = useState(null);
   const buckets = data?.bars?.length ? data.bars : hidden?.bars ?? [];
-  if (!buckets.length) return html`<svg class="chart" viewBox="0 0 1248 72" height="72" preserveAspectRatio="none" aria-hidden="true"><line class="rugline" x1="0" x2="1248" y1="70.5" y2="70.5" /></svg>`;
+  if (!buckets.length) return html`<svg class="chart" viewBox="0 0 1248 72" height="72" preserveAspectRatio="none" aria-hidden="true"><line class="rugline" x1="0" x2="1248" y1="70.5" y2="70.5" /></svg><div class="axis-row"></div>`; // nothing below moves when it is there
   const start = Date.parse(buckets[0].since), end = Date.parse(buckets.at(-1).until);
   const most = Math.max(1, ...buckets.map((one) => sum(one.counts)), ...(hidden?.bars ?? []).map((one) => sum(one.counts)));
-  const w = 1248 / buckets.length;
+  const w = 1248 / buckets.length, width = innerWidth - 32;
   const share = (event) => { const r = box.current.getBoundingClientRect(); return Math.max(0, Math.min(1, (event.clientX - r.left) / r.width)); };
   const chosen = drag ? [Math.min(...drag), Math.max(...drag)] : range ? [(range[0] - start) / (end - start), (range[1] - start) / (end - start)] : null;
   const up = () => {
@@ -51,7 +51,7 @@ export function Histogram({ data, hidden, range, onRange, label }) {
     })}
     <line class="rugline" x1="0" x2="1248" y1="70.5" y2="70.5" />
     ${chosen && html`<path class="brush-edge" d=${`M${chosen[0] * 1248} 0v70M${chosen[1] * 1248} 0v70`} />`}</svg>
-    <div class="axis-row" aria-hidden="true">${timeLabels(start, end).map((one) => html`<span style=${{ left: `${100 * one.x}%` }}>${one.text}</span>`)}</div>`;
+    <div class="axis-row" aria-hidden="true">${timeLabels(start, end, width > 700 ? 8 : 3).filter((one) => one.x * width > 24 && (1 - one.x) * width > 24).map((one) => html`<span style=${{ left: `${100 * one.x}%` }}>${one.text}</span>`)}</div>`;
 }
 
 /** Completed jobs above the line; below it each failed, crashed and cancelled one is a mark. */
@@ -75,9 +75,9 @@ export function Throughput({ data, onHover, hover, onChoose }) {
     ${data.map((one, i) => {
       const x = left + i * w, h = base - y(one.completed);
       const open = Date.parse(one.end) > now;
-      let m = 0;
-      const mark = (kind) => { const at = m; m += 1; if (at > 5) return null; const mx = x + 1 + at * 9.5; return kind === "failed" ? html`<rect class="b-bad" x=${mx} y=${base + 6} width="7" height="7" />` : kind === "crashed" ? html`<path class="b-bad" d=${`M${mx + 3.5} ${base + 5}l4.5 4.5-4.5 4.5-4.5-4.5z`} />` : html`<circle class="s-off ring" cx=${mx + 3.5} cy=${base + 9.5} r="3" />`; };
-      const list = [...Array(Math.min(6, one.failed)).fill("failed"), ...Array(Math.min(6, one.crashed)).fill("crashed"), ...Array(Math.min(6, one.cancelled)).fill("cancelled")];
+      const list = ["failed", "crashed", "cancelled"].flatMap((kind) => Array(Math.min(6, one[kind])).fill(kind)).slice(0, 6);
+      const apart = Math.min(9.5, (w - 2) / list.length), half = Math.max(1, (apart - 2.5) / 2); // within their own interval
+      const mark = (kind, at) => { const mx = x + 1 + half + at * apart; return kind === "failed" ? html`<rect class="b-bad" x=${mx - half} y=${base + 6} width=${2 * half} height="7" />` : kind === "crashed" ? html`<path class="b-bad" d=${`M${mx} ${base + 5}l${half + 1} 4.5-${half + 1} 4.5-${half + 1}-4.5z`} />` : html`<ellipse class="s-off ring" cx=${mx} cy=${base + 9.5} rx=${half} ry="3" />`; };
       return html`<g onPointerEnter=${() => onHover(one)} onClick=${() => onChoose(one)}>
         <rect class=${hover === one ? "cols hovered" : "cols"} x=${x} width=${w} y="0" height="152" />
         ${h > 0 && html`<rect class=${open ? "open-hour" : "area"} x=${x + 1} width=${Math.max(1, w - 3)} y=${y(one.completed)} height=${h} />`}

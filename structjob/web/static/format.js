@@ -1,4 +1,5 @@
-// Numbers, durations and times as text. A narrow no-break space stands before units.
+// Numbers, durations and times as text, and text that has control characters. A narrow no-break
+// space stands before units.
 
 const THIN = "\u202f";
 const SECOND = 1000, MINUTE = 60_000, HOUR = 3_600_000, DAY = 86_400_000;
@@ -54,10 +55,9 @@ export function hour(time) {
   const [, , , h, m] = parts(time);
   return `${two(h)}:${two(m)}`;
 }
-/** A label of an axis whose labels are *length* milliseconds apart: 14:03, 14:03:22, 22.184. */
+/** A label of an axis whose labels are *length* milliseconds apart: 14:03, 14:03:22, 14:03:22.184. */
 export function tickText(time, length) {
-  if (length >= MINUTE) return hour(time);
-  return length >= SECOND ? clock(time, false) : clock(time).slice(6);
+  return length >= MINUTE ? hour(time) : clock(time, length < SECOND);
 }
 /** 28 Nov, with the year where it is not the present one. */
 export function day(time) {
@@ -146,6 +146,18 @@ export function step(length, most) {
     HOUR, 2 * HOUR, 3 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY];
   return steps.find((one) => length / one <= most) || 28 * DAY * Math.ceil(length / (28 * DAY * most));
 }
+
+/** Colors of a terminal, addresses of its links, and characters that act rather than show: controls,
+ *  and those that turn the direction of what follows. */
+export const CONTROLS = /\u001b\[([\d;]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
+/** What stands for such a character: ␛ or ⟦U+202E⟧. */
+export function sign(control) {
+  const code = control.charCodeAt(0);
+  if (code > 0x9f) return `⟦U+${code.toString(16).toUpperCase().padStart(4, "0")}⟧`;
+  return String.fromCharCode(code === 0x7f ? 0x2421 : code < 32 ? 0x2400 + code : 0xfffd);
+}
+/** Text without effects: a name cannot turn the direction of the text after it. */
+export const visible = (text) => text.replaceAll("\r\n", "\n").replace(CONTROLS, (all, color, control) => (color !== undefined ? "" : control ? sign(control) : ""));
 
 /** What of a value is worth a word in a list: of text itself, of the rest JSON. */
 export function brief(value, most = 80) {

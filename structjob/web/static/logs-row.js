@@ -26,7 +26,7 @@ export function lineNode(line, view) {
   const time = el("span", "time", clock(line.ts));
   time.title = full(line.ts);
   time.setAttribute("part", "time");
-  const message = el("span", "msg", shown(line.message, view.find));
+  const message = line.message.trim() ? el("span", "msg", shown(line.message, view.find)) : el("span", "msg more", "no text");
   message.setAttribute("part", "message");
   const attrs = el("span", "attrs");
   const used = new Set(view.columns.filter((one) => one.startsWith("attr.")).map((one) => one.slice(5)));

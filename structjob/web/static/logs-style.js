@@ -83,9 +83,10 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
 .said { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); }
 @container (max-width: 640px) {
   .strip { display: none; } .view, .head { right: 0; } .head { display: none; } .head:not([hidden]) + .view { top: 0; }
-  .line { grid-template-columns: 22px minmax(0, 1fr) 13ch; padding: 3px 6px 3px 4px; border-bottom: 1px solid var(--line); }
-  .line > .time { order: 3; text-align: right; font-size: 11px; } .line > .col { display: none; } .line > .text { padding-right: 6px; }
-  .attrs { display: block; overflow: hidden; text-overflow: ellipsis; line-height: 16px; min-height: 16px; } .attr:first-child::before { content: ""; }
+  .line { grid-template-columns: 22px minmax(0, 1fr) 12ch; padding: 3px 12px 3px 4px; border-bottom: 1px solid var(--line); }
+  .line > .time { order: 3; text-align: right; font-size: 11px; } .line > .col { display: none; } .line > .text { display: contents; }
+  .msg { order: 2; overflow: hidden; text-overflow: ellipsis; padding-right: 6px; } .fold > .text { display: block; order: 2; }
+  .attrs { order: 4; grid-column: 2 / -1; overflow: hidden; text-overflow: ellipsis; line-height: 16px; } .attr:first-child::before { content: ""; }
   .acts, .row:hover .acts { display: none; } .open { margin-left: 16px; } .pill { right: 12px; } .gap::before { width: 20px; }
 }
 @media (forced-colors: active) { .error .level, .critical { forced-color-adjust: none; } .cursor > .line { outline: 2px solid Highlight; } .frame { border-color: CanvasText; } .v, .w, .e { fill: CanvasText; } }

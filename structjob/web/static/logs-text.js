@@ -1,8 +1,9 @@
 // Text of log lines as nodes: never markup. ANSI colors become classes, other control characters
 // and bidi controls are shown, matches are marked, long text is cut.
 
+import { CONTROLS, sign } from "./format.js";
+
 const CUT = 4096;
-const SHOWN = /\u001b\[([\d;]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|([\u0000-\u0008\u000b-\u001f\u007f-\u009f])|([\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
 const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
 
 // Attributes that the row or the panel shows in another way.
@@ -38,12 +39,11 @@ export function shown(text, find = "", whole = false) {
   const cut = !whole && text.length > CUT;
   const body = (cut ? text.slice(0, CUT) : text).replace(/\r\n/g, "\n");
   let at = 0, className = "";
-  for (const found of body.matchAll(SHOWN)) {
+  for (const found of body.matchAll(CONTROLS)) {
     marked(out, body.slice(at, found.index), find, className);
     at = found.index + found[0].length;
     if (found[1] !== undefined) className = colors(found[1], className);
-    else if (found[2]) out.append(el("span", "ctl", String.fromCharCode(found[2] === "\u007f" ? 0x2421 : found[2] < " " ? 0x2400 + found[2].charCodeAt(0) : 0xfffd)));
-    else if (found[3]) out.append(el("span", "ctl", `⟦U+${found[3].charCodeAt(0).toString(16).toUpperCase().padStart(4, "0")}⟧`));
+    else if (found[2]) out.append(el("span", "ctl", sign(found[2])));
     else out.append(el("span", "ctl", "␛"), found[0].slice(1).replace(/[\u0000-\u001f]/g, ""));
   }
   marked(out, body.slice(at), find, className);

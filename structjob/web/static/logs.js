@@ -15,7 +15,7 @@ import { MOST, Window, idOf } from "./logs-window.js";
 import { rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
 const sheet = new CSSStyleSheet();
@@ -29,7 +29,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0;
+  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #height = 0;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -93,9 +93,12 @@ export class StructjobLogs extends HTMLElement {
     }
     this.#started = true;
     this.#resize = new ResizeObserver(() => {
-      this.#window.base = this.clientWidth <= 640 ? 43 : 20;
+      const atEnd = this.#lastTop > 0 && this.#lastTop >= this.#window.total - this.#height - 2;
+      this.#height = this.box.clientHeight;
+      this.#window.base = this.clientWidth <= 640 ? NARROW : 20;
       this.#window.heights.clear(); this.#window.clean = 0;
       this.redraw();
+      if (atEnd) this.#to(Infinity);
     });
     this.#resize.observe(this);
     this.hiding = () => this.#hidden();
@@ -481,12 +484,13 @@ export class StructjobLogs extends HTMLElement {
 
   get #top() { return this.box.scrollTop; }
 
-  #to(y) {
+  #to(y, tries = 3) {
     const top = Math.min(y, Math.max(0, this.#window.total - this.box.clientHeight));
     this.#programmatic = performance.now();
     this.box.scrollTop = top;
     this.#lastTop = this.box.scrollTop;
     this.#drawAll();
+    if (y === Infinity && this.#window.total - this.box.clientHeight > this.#top + 1 && tries) this.#to(y, tries - 1); // rows are as high as they measure
   }
 
   /** Change the window while the first visible row stays where it is. */
@@ -627,12 +631,13 @@ export class StructjobLogs extends HTMLElement {
     const buckets = this.#strip?.bars;
     if (!this.frameBox || !buckets?.length || !this.#window.items.length) return;
     const start = Date.parse(buckets[0].since), length = Date.parse(buckets.at(-1).until) - start || 1;
+    const whole = (share, round) => round(share * buckets.length) / buckets.length; // the strip counts by bucket
     const time = (index) => { for (let i = index; i >= 0; i -= 1) { const item = this.#window.items[i]; if (item?.line) return Date.parse(item.line.ts); } return start; };
     const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.box.clientHeight));
     const height = this.stripBox.clientHeight;
-    const y = Math.min(height - 6, Math.max(0, ((first - start) / length) * height));
+    const y = Math.min(height - 6, Math.max(0, whole((first - start) / length, Math.floor) * height));
     this.frameBox.style.top = `${y}px`;
-    this.frameBox.style.height = `${Math.min(height - y, Math.max(6, ((last - first) / length) * height))}px`;
+    this.frameBox.style.height = `${Math.min(height - y, Math.max(6, whole((last - start) / length, (n) => Math.floor(n) + 1) * height - y))}px`;
   }
 
   async #stripClicked(event) {

@@ -4,9 +4,12 @@ import { h } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import htm from "htm";
-import { present, remember, zoneChoice } from "./format.js";
+import { present, remember, visible, zoneChoice } from "./format.js";
 
-export const html = htm.bind(h);
+const safe = (child) => (typeof child === "string" ? visible(child) : Array.isArray(child) ? child.map(safe) : child);
+const build = htm.bind((type, props, ...children) => h(type, props, ...children.map(safe)));
+/** Templates. Text in them is shown, and does nothing: see `visible`. */
+export const html = (...parts) => safe(build(...parts));
 export { useEffect, useRef, useState };
 export { useLayoutEffect, useMemo } from "preact/hooks";
 
@@ -152,9 +155,8 @@ export function useData(load, keys) {
 
 /** Text with each occurrence of *found* marked. */
 export function Marked({ text, found }) {
-  if (!found) return text;
-  const at = text.toLowerCase().indexOf(found.toLowerCase());
-  return at < 0 ? text : html`${text.slice(0, at)}<mark>${text.slice(at, at + found.length)}</mark>${text.slice(at + found.length)}`;
+  const at = found ? text.toLowerCase().indexOf(found.toLowerCase()) : -1;
+  return at < 0 ? html`${text}` : html`${text.slice(0, at)}<mark>${text.slice(at, at + found.length)}</mark>${text.slice(at + found.length)}`;
 }
 
 /** Whether times are in UTC, for what is drawn anew when that changes. */

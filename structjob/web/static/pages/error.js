@@ -32,7 +32,7 @@ export default function ErrorPage({ id }) {
   const change = async () => { try { await api.setError(group.fingerprint, group.status === "resolved" ? "reopen" : "resolve"); setProblem(""); reload(); } catch (failed) { setProblem(failed.message); } };
   usePage({ title: group ? typeOf(group) : "Error", keys: [["j k", "line"], ["x", group?.status === "resolved" ? "reopen" : "resolve"], ["L", "logs"], ["y", "copy link"]], facts: group ? `fingerprint ${group.fingerprint}` : "", on: { x: () => { if (!group) return false; change(); return true; }, "[": () => setSample("newest"), "]": () => setSample("first") } });
   useEffect(() => {
-    live.value = { kind: "ended", text: "not followed" };
+    live.value = { kind: "ended", text: "not live" };
     if (!viewer.current || !line) return;
     viewer.current.client = api;
     viewer.current.startAt({ at: `${line.session_id}:${line.seq}` });

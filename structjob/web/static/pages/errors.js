@@ -59,7 +59,7 @@ export default function Errors({ query }) {
   const shown = all.filter((group) => !status || (status === "new" ? isNew(group) : status.split(",").includes(group.status))).sort((a, b) => Number(a.status === "resolved") - Number(b.status === "resolved") || (b.last_seen > a.last_seen ? 1 : -1));
   const n = (test) => count(all.filter(test).length);
   const current = shown[Math.min(at, shown.length - 1)];
-  useEffect(() => { if (data) live.value = { kind: "ended", text: "not followed" }; }, [data]);
+  useEffect(() => { if (data) live.value = { kind: "ended", text: "not live" }; }, [data]);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
   const resolve = async () => { if (!current) return; await api.setError(current.fingerprint, current.status === "resolved" ? "reopen" : "resolve"); reload(); };
   const move = (by) => setAt(Math.max(0, Math.min(shown.length - 1, at + by)));

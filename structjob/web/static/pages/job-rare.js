@@ -1,7 +1,7 @@
 // What few visits of a job's page need: tree and flat view, cancelling, an id that no job has.
 
 import { Dialog, Glyph, html, live, useData, useEffect, useState, usePage } from "../ui.js";
-import { ago, count, hour, plural, spent } from "../format.js";
+import { ago, clock, plural, spent } from "../format.js";
 import { api, go, href } from "../route.js";
 
 export function Cancel({ job, onClose, reload }) {
@@ -44,7 +44,7 @@ function distance(a, b) {
   return rows[a.length][b.length];
 }
 
-/** Steps without bars: the tree with words, or all steps in the order of their start. */
+/** Steps without bars: the tree with words, or all steps, the longest first. */
 export function StepTable({ nodes, flat, current, onSelect }) {
   const all = [];
   const visit = (list, depth) => list.forEach((node) => { for (const one of node.kind === "group" ? node.all : [node]) all.push({ node: one, depth: flat ? 0 : depth }); if (node.kind !== "group") visit(node.kids, depth + 1); });
@@ -53,6 +53,6 @@ export function StepTable({ nodes, flat, current, onSelect }) {
   const rows = all.slice(0, 1000);
   return html`<div class="wf"><table class="tbl" aria-label="steps"><thead><tr><th scope="col">Step</th><th scope="col">Status</th><th scope="col" class="r">Started</th><th scope="col" class="r">Took ${flat ? "↓" : ""}</th><th scope="col">Detail</th></tr></thead>
     <tbody>${rows.map(({ node, depth }) => html`<tr key=${node.id} class=${current === node.id ? "cur" : ""} onClick=${() => onSelect(node)}><td><div class="job">${Array.from({ length: depth }, () => html`<span class="twisty"></span>`)}<${Glyph} of=${node.status} label="" /> <span class="nm">${node.name}</span>${node.kind === "job" && html`<a class="tag" href=${href("jobs", node.record.id)}>job</a>`}</div></td>
-      <td>${node.status}</td><td class="r">${node.start ? hour(node.start) : "–"}</td><td class="r">${spent(node.took, node.status)}</td><td class="ink2">${node.record?.error ? `${node.record.error.type}: ${node.record.error.message}` : node.record?.total ? `${node.record.completed ?? 0} of ${node.record.total}` : ""}</td></tr>`)}</tbody></table>
+      <td>${node.status}</td><td class="r">${node.start ? clock(node.start) : "–"}</td><td class="r">${spent(node.took, node.status)}</td><td class="ink2">${node.record?.error ? `${node.record.error.type}: ${node.record.error.message}` : node.record?.total ? `${node.record.completed ?? 0} of ${node.record.total}` : ""}</td></tr>`)}</tbody></table>
     ${all.length > rows.length && html`<p class="bar dim">${plural(all.length - rows.length, "more step")}</p>`}</div>`;
 }

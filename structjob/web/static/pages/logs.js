@@ -1,6 +1,6 @@
 // All lines: filters, a histogram to choose a stretch of time from, the viewer, the chosen line.
 
-import { Copy, Menu, Segments, html, live, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Copy, Menu, html, live, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { ago, clock, count, duration, full, hour, plural, span, zone } from "../format.js";
 import { api, apiUrl, href, permanent, setQuery } from "../route.js";
 import { Histogram } from "../charts.js";
@@ -13,6 +13,7 @@ import { Traceback } from "./traceback.js";
 
 const LEVELS = ["debug", "info", "success", "warning", "error", "critical"];
 const FIELDS = ["level", "levels", "logger", "operation", "step", "job", "kind", "stream", "type", "category", "project", "correlation_id", "trace_id", "session_id", "fingerprint", "q"];
+const LIVE = { live: "1", until: null, at: null };
 const sum = (buckets, test = () => true) => buckets.reduce((n, one) => n + Object.entries(one.counts).reduce((m, [level, k]) => m + (test(level) ? k : 0), 0), 0);
 
 export default function Logs({ query }) {
@@ -57,7 +58,7 @@ export default function Logs({ query }) {
     keys: [["j k", "line"], ["e E", "error"], ["n N", "match"], ["c", "context"], ["w", "wrap"], ["u", "UTC"], ["r", follow ? "resume" : "live"], ["f", "filter"]],
     facts: histogram ? `${histogram.partial ? `counted so far, back to ${histogram.counted_since ? hour(histogram.counted_since) : "…"}` : "counted in full"}${took ? ` · ${count(took)}\u202fms` : ""}` : "",
     on: {
-      f: () => setAdding(true), r: () => { if (follow) return false; setQuery({ live: "1", until: null, at: null }); return true; },
+      f: () => setAdding(true), r: () => { if (follow) return false; setQuery(LIVE); return true; },
       Backspace: () => { const last = chips.at(-1); if (!last) return false; setQuery({ [last[0]]: query.getAll(last[0]).slice(0, -1) }); return true; },
       Escape: (event) => {
         if (event.shiftKey) { setQuery(Object.fromEntries(chips.map(([name]) => [name, null]))); return true; }
@@ -68,9 +69,9 @@ export default function Logs({ query }) {
       Enter: () => { const id = viewer.current?.cursor; if (!id || id.startsWith("f")) return false; setLine(line && `${line.session_id}:${line.seq}` === id ? null : viewer.current.lineOf(id)); return true; },
     },
   });
-  useEffect(() => { if (!follow) live.value = { kind: "ended", text: "not followed" }; }, [follow]);
+  useEffect(() => { if (!follow) live.value = { kind: "ended", text: "not live" }; }, [follow]);
   return html`<div class="bar">${context ? html`<span>in context, all filters off</span><button type="button" class="btn" onClick=${() => viewer.current.context()}>Back to the filters <kbd>c</kbd></button>` : null}<${FilterChips} query=${query} hidden=${new Set(["since", "until"])} /><${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS} extra="attr." values=${{ level: LEVELS, stream: ["stdout", "stderr"], type: ["system", "job", "task"] }} onAdd=${(name, value) => setQuery({ [name]: value, at: null })} /><span class="grow"></span>
-      <${Finder} query=${query} filterKey=${JSON.stringify(filter)} /><${Segments} label="lines that come" value=${follow ? "live" : "still"} onChoose=${(value) => setQuery({ live: value === "live" ? "1" : null, ...(value === "live" ? { until: null, at: null } : {}) })} items=${[["live", "Live"], ["still", "Still"]]} />
+      <${Finder} query=${query} filterKey=${JSON.stringify(filter)} /><button type="button" class="btn toggle" aria-pressed=${String(follow)} title="show new lines as they are stored" onClick=${() => setQuery(follow ? { live: null } : LIVE)}>Live <kbd>r</kbd></button>
       <${Menu} className="btn" label="Download" title="download all lines that match"><a href=${apiUrl("logs.txt", filter)} download>As text</a><a href=${apiUrl("logs.jsonl", filter)} download>As JSON lines</a></${Menu}><${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("logs", filter)} target="_blank" rel="noreferrer">JSON</a><${CurlItem} path="logs" params=${filter} /></${Menu}></div>
     <div class="histo"><div class="title"><span><b>${count(total)}</b> ${hidden?.bars.length ? `of ${count(sum(hidden.bars))} ` : ""}${total === 1 ? "line" : "lines"}${histogram?.partial ? " so far" : ""}</span>${errors > 0 && html`<button type="button" class="link err" onClick=${() => setQuery({ level: "error" })}>${plural(errors, "error")}</button>`}${warnings > 0 && html`<button type="button" class="link warn" onClick=${() => setQuery({ level: "warning" })}>${plural(warnings, "warning")}</button>`}
         ${buckets.length > 0 && html`<span class="dim wide">1 bar = ${duration(Date.parse(buckets[0].until) - Date.parse(buckets[0].since))}</span>`}${hidden?.bars.length > 0 && html`<span class="dim">gray bars: lines hidden by the filters</span>`}<span class="grow"></span>
@@ -108,7 +109,7 @@ function Empty({ query, base, chips, hidden }) {
   return html`<div class="split well"><div class="state"><h1>No line matches${chips.length > 1 ? " all of these" : ""}</h1><p>${whole ? `${plural(whole, "line")} ${whole === 1 ? "is" : "are"} in this window.${chips.length ? " What each filter hides on its own:" : ""}` : whole === 0 ? `Without the filters there is no line ${length || query.get("until") ? "in this time" : "in this database"} either.` : ""}</p>
     ${chips.map(([name, value]) => html`<${Hides} key=${name + value} name=${name} value=${value} query=${query} base=${base} />`)}
     ${length && html`<div class="hides"><span class="ink2">${span(length) ? `last ${length.replace("-", "")}` : `since ${length}`}</span><span class="ink2"></span><button type="button" class="btn" onClick=${() => setQuery({ since: null, until: null })}>Search all</button></div>`}
-    <p class="after"><button type="button" class="btn" onClick=${() => setQuery(Object.fromEntries(chips.map(([name]) => [name, null])))}>Clear all filters <kbd>⇧</kbd><kbd>Esc</kbd></button> <button type="button" class="btn quiet" onClick=${() => setQuery({ live: "1", until: null })}>Watch for the first match <kbd>r</kbd></button></p></div></div>`;
+    <p class="after"><button type="button" class="btn" onClick=${() => setQuery(Object.fromEntries(chips.map(([name]) => [name, null])))}>Clear all filters <kbd>⇧</kbd><kbd>Esc</kbd></button> <button type="button" class="btn quiet" onClick=${() => setQuery(LIVE)}>Watch for the first match <kbd>r</kbd></button></p></div></div>`;
 }
 
 function Hides({ name, value, query, base }) {
