@@ -1,14 +1,15 @@
 #!/usr/bin/env python3
 """Runs stages of tests, and at the end, once more and alone, the tests that failed.
 
-    .ci/stages.py KEPT NAME COMMAND...   run a command that ends in pytest, as the stage NAME.
-    Failed tests are kept in the directory KEPT,
-                                         and the exit code is 0 as long as there are at most two of
-                                         them in all stages together
-    .ci/stages.py KEPT                   run each of them once more, with nothing beside it. Print
-    `FLAKY: name` for one that passes
-                                         now, and last how many passed; the exit code is 1 if one
-                                         fails again
+    .ci/stages.py KEPT NAME COMMAND...
+
+runs a command that ends in pytest, as the stage NAME. Failed tests are kept in the directory KEPT,
+and the exit code is 0 as long as there are at most two of them in all stages together.
+
+    .ci/stages.py KEPT
+
+runs each of them once more, with nothing beside it. It prints `FLAKY: name` for each one that
+passes now, and last how many passed; the exit code is 1 if one fails again.
 
 A stage's pytest is the one that its command finds: what it needs is told by the environment, so
 that the command runs as it stands.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefork import Preforked
+from prefork import Forked, Preforked
 
 # Spools of servers' databases stand below the user's state directory: no test writes to the home of
 # whoever runs it.
@@ -23,12 +23,6 @@ os.environ.pop("STRUCTJOB_SPOOL", None)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "structjob")
-IN_A_TERMINAL = (
-    sys.executable,
-    "-c",
-    "import os, pty, sys; code = os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])); sys.exit(code if code >= 0 else 128 - code)",
-)
-
 SAMPLE = """
 import asyncio, sys
 import structlog, structjob
@@ -126,9 +120,35 @@ def typed(db: str, *words: str, code: int = 0) -> str:
     return done.stdout + done.stderr
 
 
+def python(
+    *words: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python *words`` to its end without its imports, where *words* begin with ``-c
+    PROGRAM`` or ``-m structjob``.
+    """
+    how, program, *rest = map(str, words)
+    assert how == "-c" or (how, program) == ("-m", "structjob")
+    program = program if how == "-c" else _MAIN
+    done = _preforked.run(program, rest, cwd or Path.cwd(), env=env)
+    if check:
+        done.check_returncode()
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
 _USUAL = environment()
 _preforked = Preforked(_USUAL, whole_end=False)
+in_development = Preforked(_USUAL, "-X", "dev")
+"""Python's development mode, in which what is not closed or not awaited is reported."""
 _MAIN = "from structjob.cli import main; main()"
+
+
+_sampled: list[bytes] = []
+"""The database that `SAMPLE` leaves, once it has run."""
 
 
 class Shell:
@@ -136,17 +156,12 @@ class Shell:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._started: list[subprocess.Popen[bytes]] = []
+        self._started: list[Forked] = []
 
     def close(self) -> None:
         """End what was started and is still running."""
         for process in self._started:
-            process.kill()
-            process.wait()
-            for stream in (process.stdin, process.stdout, process.stderr):
-                if stream is not None:
-                    with contextlib.suppress(BrokenPipeError):
-                        stream.close()
+            process.close()
 
     def run(
         self, *words: str, input: bytes = b"", env: dict[str, str] | None = None
@@ -195,22 +210,12 @@ class Shell:
         """Run ``structjob *words --json``; return what it says."""
         return json.loads(self.ok(*words, "--json=array" if "logs" in words else "--json"))
 
-    def start(
-        self, *words: str, env: dict[str, str] | None = None, **options: Any
-    ) -> subprocess.Popen[bytes]:
+    def start(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> Forked:
         """Start ``structjob *words``, its streams as pipes."""
-        pipes: dict[str, Any] = {
-            "stdin": subprocess.PIPE,
-            "stdout": subprocess.PIPE,
-            "stderr": subprocess.PIPE,
-            **options,
-        }
-        self._started.append(
-            subprocess.Popen(
-                [*COMMAND, *words], cwd=self.directory, env=env or environment(), **pipes
-            )
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        return self._keep(
+            _preforked.start(_MAIN, words, self.directory, env, **{**pipes, **options})
         )
-        return self._started[-1]
 
     def python(self, program: str, *words: str) -> str:
         """Run a Python program to its end; return its stderr."""
@@ -218,46 +223,37 @@ class Shell:
         done.check_returncode()
         return done.stderr.decode()
 
-    def start_python(self, program: str, *words: str) -> subprocess.Popen[bytes]:
-        """Start a Python program, its streams as pipes."""
-        words = (sys.executable, "-c", program, *words)
-        self._started.append(
-            subprocess.Popen(
-                words,
-                cwd=self.directory,
-                env=environment(),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-            )
-        )
-        return self._started[-1]
+    def sample(self) -> None:
+        """Leave `structjob.db` as `SAMPLE` does, which runs for the first test only."""
+        path = self.directory / "structjob.db"
+        if not _sampled:
+            self.python(SAMPLE, f"sqlite:///{path.name}")
+            assert not path.with_name("structjob.db-wal").exists()
+            _sampled.append(path.read_bytes())
+        else:
+            path.touch(0o600)
+            path.write_bytes(_sampled[0])
+            path.with_name("structjob.db.spool").mkdir(0o700)
 
-    def start_in_a_terminal(
-        self, *words: str, env: dict[str, str] | None = None
-    ) -> subprocess.Popen[bytes]:
+    def start_python(self, program: str, *words: str) -> Forked:
+        """Start a Python program, stdin and stdout as pipes."""
+        pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+        return self._keep(_preforked.start(program, words, self.directory, **pipes))
+
+    def start_in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> Forked:
         """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen
         its stdout.
         """
-        words = (*IN_A_TERMINAL, *COMMAND, *words)
-        env = env or environment()
-        self._started.append(
-            subprocess.Popen(
-                words, cwd=self.directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-            )
-        )
-        return self._started[-1]
+        return self._keep(_preforked.start_in_a_terminal(_MAIN, words, self.directory, env))
 
     def in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """Run ``structjob *words`` in a terminal; return the exit code, and what the
         terminal got.
         """
-        done = subprocess.run(
-            [*IN_A_TERMINAL, *COMMAND, *words],
-            cwd=self.directory,
-            env=env or environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=100,
-            check=False,
-        )
-        return done.returncode, done.stdout.decode()
+        process = self.start_in_a_terminal(*words, env=env)
+        shown, _ = process.communicate()
+        return process.wait(), (shown or b"").decode()
+
+    def _keep(self, process: Forked) -> Forked:
+        self._started.append(process)
+        return process

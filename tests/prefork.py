@@ -2,16 +2,20 @@
 
 A test of the command line is a process for each command, and three quarters of its time go into
 imports. Here each is a process of its own still, with its own streams, directory, threads and end,
-but it is forked from one that waits with the modules loaded. What a command imports, and when, is
-not to be tested with it.
+but it is forked from one that waits with the modules loaded. What a command imports, and when, what
+an interpreter looks at when it starts, and `sys.orig_argv` are not to be tested with it.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
+import io
 import json
 import os
+import pty
+import select
 import shutil
 import signal
 import socket
@@ -21,7 +25,7 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 _SERVER = """
 import atexit, os, sys
@@ -36,7 +40,7 @@ def leave():
         return  # the interpreter says so
     os._exit(ended_with)
 atexit.register(leave)  # before what the modules register, so it is called after all of that
-import gc, importlib, json, select, signal, socket, time
+import fcntl, gc, importlib, json, select, signal, socket, termios, time
 for name in sys.argv[3:]:
     importlib.import_module(name)
 gc.freeze()  # what is here is not looked at when a program ends
@@ -57,13 +61,17 @@ while True:
         woken.recv(4096)
         while running and (ended := os.waitpid(-1, os.WNOHANG))[0]:
             with running.pop(ended[0]) as connection:
-                connection.sendall(str(ended[1]).encode())
+                try:
+                    connection.sendall(b"%d\\n" % ended[1])
+                except OSError:
+                    pass  # whoever asked for it has gone
     if listener in ready:
         connection, _ = listener.accept()
         message, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
         if (pid := os.fork()) == 0:
             break
         running[pid] = connection
+        connection.sendall(b"%d\\n" % pid)
         for stream in streams:
             os.close(stream)
 signal.set_wakeup_fd(-1)
@@ -73,7 +81,15 @@ for one in (listener, woken, waker, connection, *running.values()):
 for number, stream in enumerate(streams):
     os.dup2(stream, number)
     os.close(stream)
+    # What a text is written to decides how it is buffered, and is asked when the object is made.
+    text = (sys.stdin, sys.stdout, sys.stderr)[number]
+    buffer = open(number, "wb" if number else "rb", closefd=False)
+    buffer.raw.name = text.name
+    text.__init__(buffer, text.encoding, text.errors, "\\n", number == 2 or os.isatty(number))
 given = json.loads(message)
+if given["terminal"]:
+    os.setsid()
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 os.chdir(given["directory"])
 if given["environment"] is not None:
     os.environ.clear()
@@ -81,7 +97,7 @@ if given["environment"] is not None:
     time.tzset()
 sys.argv = ["-c", *given["words"]]
 code = given["program"]
-del atexit, gc, importlib, json, select, signal, socket, time, listener, woken, waker, running, ready, pid, one, connection, message, streams, stream, number, given, name, _
+del atexit, fcntl, gc, importlib, json, select, signal, socket, termios, time, listener, woken, waker, running, ready, pid, one, connection, message, streams, stream, number, text, buffer, given, name, _
 try:
     exec(compile(code, "<string>", "exec"))
     ended_with = 0
@@ -102,6 +118,117 @@ _MODULES = (
     "structjob.retention.prune", "structjob.store.charset", "structjob.store.connection", "structjob.store.factory", "structjob.store.sqlite", "structjob.store.views", "structjob.queries.jobs",
     "structjob.queries.health", "structjob.queries.logs", "structjob.queries.session_status", "structjob.queries.errors", "structjob.queries.statistics", "structjob.queries.verify",
 )  # fmt: skip
+
+
+class Forked:
+    """A program that runs in a fork, as `subprocess.Popen` has one.
+
+    Attributes:
+        pid: Its process id. Its parent is the process that was forked.
+        stdin: A pipe to it, or the keyboard of its terminal, if it was to have one.
+        stdout: A pipe from it, or the screen of its terminal, if it was to have one.
+        stderr: A pipe from it, if it was to have one.
+        returncode: Its exit code, once it is known; negative where a signal ended it.
+    """
+
+    def __init__(self, connection: socket.socket, *pipes: IO[bytes] | None) -> None:
+        self._connection = connection
+        self._said = connection.makefile("rb")
+        self.stdin, self.stdout, self.stderr = pipes
+        self.pid = self._number()
+        self.returncode: int | None = None
+
+    def _number(self) -> int:
+        return int(self._said.readline())
+
+    def poll(self) -> int | None:
+        """Return the exit code; ``None`` while it runs."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self.wait(0)
+        return None
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait until it has ended; return the exit code."""
+        if self.returncode is None:
+            if not select.select([self._connection], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout or 0)
+            self.returncode = os.waitstatus_to_exitcode(self._number())
+            self._said.close()
+            self._connection.close()
+        return self.returncode
+
+    def communicate(
+        self, input: bytes | None = None, timeout: float = 100
+    ) -> tuple[bytes | None, bytes | None]:
+        """Write *input* and close the pipe; return what it writes until it has ended."""
+        got: list[bytes | None] = [None, None]
+
+        def read(number: int, pipe: IO[bytes]) -> None:
+            with pipe:
+                got[number] = pipe.read()
+
+        readers = [
+            threading.Thread(target=read, args=(number, pipe), daemon=True)
+            for number, pipe in enumerate((self.stdout, self.stderr))
+            if pipe is not None and not pipe.closed
+        ]
+        for reader in readers:
+            reader.start()
+        if self.stdin is not None and not self.stdin.closed:
+            with contextlib.suppress(BrokenPipeError), self.stdin:
+                self.stdin.write(input or b"")
+        self.wait(timeout)
+        for reader in readers:
+            reader.join(timeout)
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(f"the pipes of process {self.pid}", timeout)
+        return got[0], got[1]
+
+    def send_signal(self, number: int) -> None:
+        """Send it a signal, unless it has ended."""
+        if self.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Send it SIGTERM."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def close(self) -> None:
+        """End it where it still runs, and close its pipes."""
+        self.kill()
+        self.wait()
+        for pipe in (self.stdin, self.stdout, self.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class _Screen(io.RawIOBase):
+    """What a terminal shows: the system has an error where a pipe has its end."""
+
+    def __init__(self, terminal: int) -> None:
+        self._terminal = terminal
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        try:
+            return os.readv(self._terminal, [buffer])
+        except OSError as exc:
+            if exc.errno != errno.EIO:
+                raise
+            return 0
+
+    def close(self) -> None:
+        if not self.closed:
+            os.close(self._terminal)
+        super().close()
 
 
 class Preforked:
@@ -143,27 +270,95 @@ class Preforked:
         ):
             given.write(input)
             given.seek(0)
-            message = {
-                "program": program,
-                "words": list(words),
-                "directory": str(directory),
-                "environment": env and dict(env),
-            }
-            code = self._run(message, given, out, err)
+            process = self.start(
+                program, words, directory, env, stdin=given, stdout=out, stderr=err
+            )
+            code = process.wait(100)
             for stream in (out, err):
                 stream.seek(0)
             return subprocess.CompletedProcess(["python", *words], code, out.read(), err.read())
 
-    def _run(self, message: dict[str, object], *streams: IO[bytes]) -> int:
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(100)
-            connection.connect(self.start())
-            socket.send_fds(
-                connection, [json.dumps(message).encode()], [stream.fileno() for stream in streams]
-            )
-            return os.waitstatus_to_exitcode(int(connection.recv(64)))
+    def start(
+        self,
+        program: str,
+        words: Sequence[str],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+        *,
+        stdin: IO[bytes] | int | None = None,
+        stdout: IO[bytes] | int | None = None,
+        stderr: IO[bytes] | int | None = None,
+    ) -> Forked:
+        """Start *program*; its streams are given as to `subprocess.Popen`."""
+        pipes: list[IO[bytes] | None] = [None, None, None]
+        with contextlib.ExitStack() as opened:
 
-    def start(self) -> str:
+            def stream(number: int, given: IO[bytes] | int | None) -> int:
+                if given is None:
+                    return number
+                if given == subprocess.DEVNULL:
+                    ours = os.open(os.devnull, os.O_RDWR)
+                elif given == subprocess.PIPE:
+                    reading, writing = os.pipe()
+                    ours, theirs = (writing, reading) if number else (reading, writing)
+                    pipes[number] = os.fdopen(theirs, "rb" if number else "wb")
+                elif given == subprocess.STDOUT:
+                    return streams[1]
+                else:
+                    return given if isinstance(given, int) else given.fileno()
+                opened.callback(os.close, ours)
+                return ours
+
+            streams: list[int] = []
+            for number, given in enumerate((stdin, stdout, stderr)):
+                streams.append(stream(number, given))
+            return self._start(program, words, directory, env, streams, pipes)
+
+    def start_in_a_terminal(
+        self,
+        program: str,
+        words: Sequence[str],
+        directory: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> Forked:
+        """Start *program* in a terminal of its own, whose keyboard is its stdin and whose screen
+        its stdout.
+        """
+        ours, theirs = pty.openpty()
+        try:
+            pipes = (
+                os.fdopen(os.dup(ours), "wb"),
+                io.BufferedReader(_Screen(ours)),
+                None,
+            )
+            return self._start(program, words, directory, env, [theirs] * 3, pipes, terminal=True)
+        finally:
+            os.close(theirs)
+
+    def _start(
+        self,
+        program: str,
+        words: Sequence[str],
+        directory: Path,
+        env: Mapping[str, str] | None,
+        streams: Sequence[int],
+        pipes: Sequence[IO[bytes] | None],
+        *,
+        terminal: bool = False,
+    ) -> Forked:
+        message = {
+            "program": program,
+            "words": list(words),
+            "directory": str(directory),
+            "environment": env and dict(env),
+            "terminal": terminal,
+        }
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(self.prepare())
+        socket.send_fds(connection, [json.dumps(message).encode()], streams)
+        return Forked(connection, *pipes)
+
+    def prepare(self) -> str:
         """Start the process that is forked, unless it runs; return its address."""
         with self._lock:
             if self._address is None:

@@ -19,6 +19,7 @@ import pytest
 import servers
 import structlog
 from asgi_support import served
+from cli_support import python
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
@@ -773,12 +774,6 @@ def test_the_program_of_the_documentation_runs(tmp_path):
             server.communicate()
     assert answer.json() == {"order": 7, "state": "packed"}
     assert answer.headers["x-correlation-id"] == "web-42"
-    shown = subprocess.run(
-        [sys.executable, "-m", "structjob", "jobs", "--db", "jobs.db"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    shown = python("-m", "structjob", "jobs", "--db", "jobs.db", cwd=tmp_path, check=True).stdout
     assert shown.count("GET /orders/{number}") == 2
     assert "failed" in shown

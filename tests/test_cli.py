@@ -16,7 +16,7 @@ from typing import Any
 
 import click
 import pytest
-from cli_support import COMMAND, SAMPLE, Shell, environment, typed
+from cli_support import COMMAND, Shell, environment, typed
 
 from structjob.cli import app
 
@@ -57,7 +57,7 @@ COMMANDS = (
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A directory with the sample in its ./structjob.db."""
     shell = Shell(tmp_path_factory.mktemp("cli"))
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     return shell
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cli_support import SAMPLE, Shell
+from cli_support import Shell
 
 PENDING = """
 import asyncio, sys, structjob
@@ -82,7 +82,7 @@ def test_names_do_nothing_to_the_terminal(shell: Shell) -> None:
 
 def test_what_cannot_be_cancelled(shell: Shell) -> None:
     """A job that has ended is an error, one that is not there is not found (R9, R49)."""
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     (job, *_) = shell.json("jobs", "--status", "completed")
     done = shell.run("cancel", job["id"])
     assert done.returncode == 1
@@ -92,7 +92,7 @@ def test_what_cannot_be_cancelled(shell: Shell) -> None:
 
 def test_show_tells_what_is_missing(shell: Shell) -> None:
     """``structjob show`` says how many lines of the job were given up, and why (R28, R49)."""
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     (job, *_) = shell.json("jobs", "--status", "completed")
     with contextlib.closing(
         sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from cli_support import SAMPLE, Shell, environment
+from cli_support import Shell, environment
 
 TABLES = (
     "SELECT count(*) FROM sqlite_master WHERE name LIKE 'structjob_%' AND type IN ('table', 'view')"
@@ -37,7 +37,7 @@ def test_verify_says_complete(shell: Shell) -> None:
     """Each session is shown with what it gave out and what is stored; nothing missing is exit code
     0 (R28, R49).
     """
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     done = shell.run("verify")
     assert done.returncode == 0
     assert "✓ complete" in done.stdout.decode()
@@ -52,7 +52,7 @@ def test_verify_finds_what_was_lost(shell: Shell) -> None:
     """A line that is gone without an explanation is named by its number, and the exit code is 1, as
     JSON too (R28, R49).
     """
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     execute(shell, "DELETE FROM structjob_logs WHERE seq IN (3, 4, 7)")
     done = shell.run("verify")
     assert done.returncode == 1
@@ -69,7 +69,7 @@ def test_verify_says_which_lines_were_dropped_and_why(shell: Shell) -> None:
     """Lines with a recorded reason are no success to be silent about: their number and the reason
     are shown (R11, R28).
     """
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     execute(shell, "DELETE FROM structjob_logs WHERE seq IN (3, 4)")
     execute(shell, "UPDATE structjob_sessions SET confirmed = confirmed - 2")
     execute(
@@ -123,7 +123,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
 
 def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
     """If the spool of a program was not seen, it says that there may be more events (R11, R28)."""
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     with closing(sqlite3.connect(shell.directory / "structjob.db")) as connection:
         connection.execute("UPDATE structjob_sessions SET end_reason = 'lease_expired'")
         connection.commit()
@@ -138,7 +138,7 @@ def test_verify_does_not_call_complete_what_nobody_knows(shell: Shell) -> None:
 
 def test_what_was_given_up_on_purpose_is_not_missing(shell: Shell) -> None:
     """A number that structjob_gaps explains is no loss (R28)."""
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     gap = "INSERT INTO structjob_gaps (session_id, first_seq, last_seq, reason)"
     execute(shell, f"{gap} SELECT session_id, 3, 3, 'pruned' FROM structjob_sessions")
     execute(shell, "DELETE FROM structjob_logs WHERE seq = 3")
@@ -167,7 +167,7 @@ def test_migrate_creates_the_tables_and_says_so(shell: Shell) -> None:
 
 def test_migrate_down_asks_first(shell: Shell) -> None:
     """Dropping the tables needs a yes, typed or as ``--yes`` (R6, R49)."""
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     refused = shell.run("migrate", "--down", "base")
     assert refused.returncode == 2
     assert "with everything in them" in refused.stderr.decode()
@@ -251,7 +251,7 @@ def test_the_exit_code_of_verify_says_what_ok_says(shell: Shell) -> None:
     """faults 0.1: exit code 1 exactly where ``ok`` is false: also for a job marked running whose
     program has ended.
     """
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     assert shell.json("verify")["ok"]
     execute(shell, "UPDATE structjob_jobs SET status = 'running' WHERE id = 'import-17'")
     done = shell.run("verify", "--json")

@@ -39,7 +39,7 @@ from structjob.urls.url import parse
 def shell(tmp_path: Path) -> Iterator[Shell]:
     """A directory with a database in it."""
     with closing(Shell(tmp_path)) as shell:
-        shell.python(SAMPLE, "sqlite:///structjob.db")
+        shell.sample()
         yield shell
 
 

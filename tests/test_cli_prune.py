@@ -7,14 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
-from cli_support import SAMPLE, Shell
+from cli_support import Shell
 
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A directory with the sample in its ./structjob.db, of which nothing is deleted."""
     shell = Shell(tmp_path_factory.mktemp("prune"))
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     return shell
 
 
@@ -76,7 +76,7 @@ def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
     """With --yes it is done, and told; the archive can be imported, and `verify` is content
     throughout (R41, R49).
     """
-    live.python(SAMPLE, "sqlite:///structjob.db")
+    live.sample()
     done = live.run("prune", "--older-than", "0s", "--archive", "old", "--yes", "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
@@ -98,7 +98,7 @@ def test_it_is_archived_deleted_and_taken_back(live: Shell) -> None:
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"n\n", 130, 5), (b"y\n", 0, 1)])
 def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int) -> None:
     """It says how much would go, and does it if the answer is yes (R41, R49)."""
-    live.python(SAMPLE, "sqlite:///structjob.db")
+    live.sample()
     process = live.start_in_a_terminal("prune", "--older-than", "0s", "--status", "failed=forever")
     shown, _ = process.communicate(answer, timeout=60)
     assert (

@@ -9,14 +9,14 @@ import json
 import re
 import signal
 import sqlite3
-import subprocess
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO
 
 import pytest
-from cli_support import SAMPLE, WRITER, Shell, environment, typed
+from cli_support import WRITER, Shell, environment, typed
+from prefork import Forked
 from rich.text import Text
 
 import structjob
@@ -27,12 +27,12 @@ from structjob.cli.screen import columns
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A directory with the sample in its ./structjob.db."""
     shell = Shell(tmp_path_factory.mktemp("reading"))
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     return shell
 
 
 @pytest.fixture
-def writer(live: Shell) -> subprocess.Popen[bytes]:
+def writer(live: Shell) -> Forked:
     """A program that runs the job watched-1 in live.db, and logs each line of its stdin."""
     process = live.start_python(WRITER, "sqlite:///live.db")
     assert process.stdout is not None
@@ -40,7 +40,7 @@ def writer(live: Shell) -> subprocess.Popen[bytes]:
     return process
 
 
-def tell(writer: subprocess.Popen[bytes], line: str) -> None:
+def tell(writer: Forked, line: str) -> None:
     """Let the writer log *line*; return when it has."""
     assert writer.stdin is not None
     assert writer.stdout is not None
@@ -184,7 +184,7 @@ def test_a_job_whose_process_is_silent_is_not_said_to_run(live: Shell) -> None:
     """`jobs` and `show` tell that a running job's process gives no sign of life, and which process
     it is (R11, R49).
     """
-    live.python(SAMPLE, "sqlite:///structjob.db")
+    live.sample()
     with closing(sqlite3.connect(live.directory / "structjob.db")) as connection:
         connection.execute(
             "INSERT INTO structjob_sessions (session_id, host, pid, started_at, heartbeat_at, last_seq) "
@@ -206,7 +206,7 @@ def test_a_job_whose_process_is_silent_is_not_said_to_run(live: Shell) -> None:
     ("usual", "said"), [(3_600_000, r"~(1h 00m|59m \d\ds)"), (1, r"usual 1ms")]
 )
 def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
-    live: Shell, writer: subprocess.Popen[bytes], usual: float, said: str
+    live: Shell, writer: Forked, usual: float, said: str
 ) -> None:
     """``jobs --watch`` has what runs on top, with its units, and what is left by its operation's
     history, until Ctrl-C (R17, R38, R49).
@@ -229,9 +229,7 @@ def test_watch_shows_how_far_a_running_job_is_and_how_much_is_left(
     assert watch.returncode == 130
 
 
-def test_watch_in_a_pipe_is_a_line_for_each_change(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_watch_in_a_pipe_is_a_line_for_each_change(live: Shell, writer: Forked) -> None:
     """In a pipe, one line says what changed, with whole ids, until the command is ended (R49)."""
     watch = live.start("--db", "live.db", "jobs", "--watch")
     assert watch.stdout is not None
@@ -246,9 +244,7 @@ def test_watch_in_a_pipe_is_a_line_for_each_change(
     assert watch.wait(timeout=30) == 143
 
 
-def test_watch_as_json_is_a_record_for_each_change(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_watch_as_json_is_a_record_for_each_change(live: Shell, writer: Forked) -> None:
     """``--json`` tells each change as a line, for programs (R49)."""
     watch = live.start("--db", "live.db", "jobs", "--watch", "--json", "--status", "running")
     assert watch.stdout is not None
@@ -549,9 +545,7 @@ def test_logs_that_match_nothing_say_so(shell: Shell) -> None:
 
 
 @pytest.mark.slow
-def test_follow_shows_lines_as_they_come_and_ends_with_the_job(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_follow_shows_lines_as_they_come_and_ends_with_the_job(live: Shell, writer: Forked) -> None:
     """``logs ID -f --json`` is JSON lines, one for each event, each once, until the job ends (R37,
     R49).
     """
@@ -571,7 +565,7 @@ def test_follow_shows_lines_as_they_come_and_ends_with_the_job(
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_following_ends_by_a_signal(
-    live: Shell, writer: subprocess.Popen[bytes], number: signal.Signals, code: int
+    live: Shell, writer: Forked, number: signal.Signals, code: int
 ) -> None:
     """Ctrl-C ends it with 130, SIGTERM with 143, neither with a traceback (R49)."""
     tell(writer, "before")
@@ -584,9 +578,7 @@ def test_following_ends_by_a_signal(
 
 
 @pytest.mark.slow
-def test_a_program_killed_while_it_is_followed(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_a_program_killed_while_it_is_followed(live: Shell, writer: Forked) -> None:
     """Who follows a job whose process is killed sees its last line and the crash, and the following
     ends (R11, R37, R49).
     """
@@ -603,9 +595,7 @@ def test_a_program_killed_while_it_is_followed(
     assert follower.wait(30) == 0
 
 
-def test_a_killed_program_is_seen_as_crashed_with_every_line(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_a_killed_program_is_seen_as_crashed_with_every_line(live: Shell, writer: Forked) -> None:
     """After kill -9, whatever reading command comes first delivers every line and shows the job as
     crashed (R11, R49).
     """
@@ -625,9 +615,7 @@ def test_a_killed_program_is_seen_as_crashed_with_every_line(
     assert live.json("--db", "live.db", "verify")["missing"] == 0
 
 
-def test_reading_does_not_disturb_a_live_program(
-    live: Shell, writer: subprocess.Popen[bytes]
-) -> None:
+def test_reading_does_not_disturb_a_live_program(live: Shell, writer: Forked) -> None:
     """A job whose process lives stays running while other processes read (R11)."""
     tell(writer, "alive")
     assert live.json("--db", "live.db", "jobs")[0]["status"] == "running"

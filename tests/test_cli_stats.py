@@ -22,7 +22,7 @@ from structjob.cli.stats import percentage, size
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A directory with the sample in its ./structjob.db."""
     shell = Shell(tmp_path_factory.mktemp("stats"))
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     return shell
 
 
@@ -292,7 +292,7 @@ def test_lines_of_another_program_are_grouped_by_what_they_say(tmp_path: Path) -
     R39).
     """
     shell = Shell(tmp_path)
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     job = {
         "record": "job",
         "id": "app-1",

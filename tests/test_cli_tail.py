@@ -10,14 +10,14 @@ import signal
 import subprocess
 
 import pytest
-from cli_support import SAMPLE, WRITER, Shell, environment
+from cli_support import WRITER, Shell, environment
 
 
 @pytest.fixture(scope="module")
 def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """A directory with the sample in its ./structjob.db."""
     shell = Shell(tmp_path_factory.mktemp("tail"))
-    shell.python(SAMPLE, "sqlite:///structjob.db")
+    shell.sample()
     return shell
 
 

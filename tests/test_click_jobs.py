@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from cli_support import python
 
 import structjob
 from structjob.exceptions import InvalidArgument
@@ -130,7 +131,9 @@ def test_how_a_command_ends(tool, how, code, status):
     if how == "error":  # whose traceback has the ids, too
         assert "ValueError: broken" in tracked[2]
     else:
-        assert tracked[2] == plain[2]
+        # On a busy machine the first tables may take so long that the library says that it waits.
+        said = [line for line in tracked[2].splitlines() if not line.startswith("the database ")]
+        assert said == plain[2].splitlines()
     (job,) = tool.jobs()
     assert job.status == status
     if status == "failed":
@@ -205,7 +208,7 @@ def other(): ...
 
 structjob.click.tracked(app, "sqlite:///jobs.db")(prog_name="tool")
 """
-    done = subprocess.run([sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True)  # fmt: skip
+    done = python("-c", program, *words, cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr
     if words == ["--help"]:
         assert jobs_of(tmp_path) == []

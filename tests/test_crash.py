@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_support import python
 from endurance import crowd, kill
 from faults import Site
 from trials import Program, check, recover
@@ -110,7 +111,7 @@ async def test_a_crash_is_told_with_what_was_going_on(db_path):
         "                os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"
     )
-    await asyncio.to_thread(subprocess.run, [sys.executable, "-c", code], check=False)
+    await asyncio.to_thread(python, "-c", code)
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         (job,) = await tracker.jobs.list()
         assert job.status == "crashed"

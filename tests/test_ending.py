@@ -3,12 +3,12 @@ them.
 """
 
 import asyncio
-import subprocess
 import sys
 import textwrap
 
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 from structjob import InvalidArgument, InvalidState
@@ -129,7 +129,7 @@ def test_a_program_that_exits_in_a_job_has_a_completed_job(tmp_path):
                 sys.exit(0)
         asyncio.run(main())
     """)
-    assert subprocess.run([sys.executable, "-c", program], cwd=tmp_path, timeout=60).returncode == 0
+    assert python("-c", program, cwd=tmp_path).returncode == 0
 
     async def read():
         async with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:

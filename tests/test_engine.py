@@ -20,6 +20,7 @@ from contextlib import closing
 
 import pytest
 import structlog
+from cli_support import python
 from database_support import locked
 from stopwatch import Stopwatch
 
@@ -338,13 +339,7 @@ async def test_a_full_disk_costs_nothing_while_memory_has_room(db_path):
     """Spool and database cannot grow, in the middle of a record even; when they can again, every
     event is stored, once (R28).
     """
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", FULL_DISK, f"sqlite:///{db_path}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = await asyncio.to_thread(python, "-c", FULL_DISK, f"sqlite:///{db_path}")
     assert (done.returncode, done.stdout) == (0, "1001 1001 0 {}\n"), done.stderr
     assert rows(db_path, "SELECT count(*), count(DISTINCT seq), max(seq) FROM structjob_logs") == [
         (1001, 1001, 1001)
@@ -1112,14 +1107,7 @@ async def test_nobody_waits_for_room_that_cannot_come(db_path, where, loop):
     """R28: `block` does not hold the thread whose loop would have to make room, nor anybody once
     the loop is closed.
     """
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-c", WAITING, f"sqlite:///{db_path}", where, loop],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = await asyncio.to_thread(python, "-c", WAITING, f"sqlite:///{db_path}", where, loop)
     assert (done.returncode, done.stdout) == (0, "on\n"), done.stderr
 
 

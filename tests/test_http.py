@@ -15,6 +15,7 @@ import httpx
 import pytest
 import requests
 from asgi_support import served
+from cli_support import python
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.routing import Route
@@ -410,9 +411,8 @@ async def test_a_program_between_two_services_is_one_timeline(database, tmp_path
     assert len({event.session_id for event in events}) == 3
 
     def structjob_says(*words):
-        command = [sys.executable, "-m", "structjob", *words, "--db", database.url]
-        return subprocess.run(
-            command, capture_output=True, text=True, check=True, cwd=tmp_path
+        return python(
+            "-m", "structjob", *words, "--db", database.url, cwd=tmp_path, check=True
         ).stdout
 
     tree = structjob_says("show", jobs[0].id)

@@ -6,11 +6,10 @@ import io
 import json
 import logging
 import re
-import subprocess
-import sys
 
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 
@@ -385,14 +384,7 @@ async def main():
         logging.getLogger("alembic.runtime.migration").info("the program's own")
 asyncio.run(main())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
+    done = python("-c", program, cwd=tmp_path, check=True)
     assert [line for line in done.stdout.splitlines() if not line.startswith("structjob")] == [
         "alembic.runtime.migration"
     ]

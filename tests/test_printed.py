@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 from structjob import InvalidArgument, InvalidState
@@ -286,13 +287,7 @@ def test_signal_handlers_may_print_anywhere(tmp_path):
     """R31: a handler that prints while its own thread reads what the descriptor got does not wait
     for itself, and no line of the interrupted code is lost or recorded twice.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-c", INTERRUPTED, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "counted True"
 
@@ -321,13 +316,7 @@ asyncio.run(main())
 
 def test_a_flood_from_c_code_does_not_hang(tmp_path):
     """Bad day: C code that holds the GIL writes megabytes; the console does not feed itself."""
-    done = subprocess.run(
-        [sys.executable, "-c", DESCRIPTORS],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    done = python("-c", DESCRIPTORS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[-1] == "counted 100001 1"
@@ -365,19 +354,12 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     page = (Path(__file__).parent.parent / "docs/integrations/output.md").read_text("utf-8")
     (program,) = re.findall(r"<!-- legacy.py -->\n```python\n(.*?)```", page, re.DOTALL)
     (command,) = re.findall(r"^structjob (logs .*)$", page, re.MULTILINE)
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", program, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "reading a.csv\ndone\nfrom a child process\n"
     for text in ("reading", "child"):
         words = command.replace("reading", text).split()
-        found = subprocess.run(
-            [sys.executable, "-m", "structjob", *words],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-        )
+        found = python("-m", "structjob", *words, cwd=tmp_path)
         assert found.returncode == 0, found.stderr
         assert text in found.stdout
 
@@ -397,9 +379,7 @@ with structjob.Tracker(sys.argv[1]) as tracker, tracker.job("a") as job:
             print("hidden")
         print("last")
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, db_url], capture_output=True, text=True, check=True
-    )
+    done = python("-c", program, db_url, check=True)
     assert done.stdout.splitlines() == ["second", "first", "third", "last"] or (
         done.stdout.splitlines() == ["first", "second", "third", "last"]
     )

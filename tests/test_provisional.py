@@ -6,12 +6,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import structlog
+from cli_support import python
 from faulty_store import FaultyStore, faulty
 from sqlalchemy.util import await_only
 
@@ -500,9 +499,8 @@ async def test_what_a_dead_process_did_offline_is_settled_by_the_next(database, 
     structjob.configure(console=False, strict=True)
     async with structjob.Tracker(database.url, spool=False) as before:
         await finish(before, "j", "first", owner="ada")
-    command = [sys.executable, "-c", KILLED, database.url, str(tmp_path / "spool")]
     killed = await asyncio.to_thread(
-        subprocess.run, command, cwd=Path(__file__).parent, capture_output=True, text=True
+        python, "-c", KILLED, database.url, str(tmp_path / "spool"), cwd=Path(__file__).parent
     )
     assert killed.returncode == -9, killed.stderr
     async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:

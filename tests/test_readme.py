@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 import json
-import os
 import re
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+
+from cli_support import environment, python
 
 import structjob
 
@@ -49,27 +50,13 @@ def test_the_commands_of_the_quick_start_explain_what_it_did(tmp_path: Path) -> 
         r"<!-- executed by tests/test_readme.py -->\n```python\n(.*?)```", README, re.DOTALL
     )
     assert program is not None
-    subprocess.run(
-        [sys.executable, "-c", program[1]],
-        cwd=tmp_path,
-        capture_output=True,
-        check=True,
-        timeout=60,
-    )
+    python("-c", program[1], cwd=tmp_path, check=True)
     (named,) = re.findall(r"^export (STRUCTJOB_DATABASE_URL)=(sqlite:\S+)", README, re.MULTILINE)
     commands = re.findall(r"^structjob ((?:jobs|show|logs)\b.*?)\s+#", README, re.MULTILINE)
     assert len(commands) == 3
     for command in commands:
-        words = [sys.executable, "-m", "structjob", *command.split()]
-        done = subprocess.run(
-            words,
-            cwd=tmp_path,
-            env={**os.environ, named[0]: named[1]},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        env = environment(**{named[0]: named[1]})
+        done = python("-m", "structjob", *command.split(), cwd=tmp_path, env=env)
         assert done.returncode == 0, done.stderr
         assert "vm-migrate" in done.stdout or "part copied" in done.stdout
 

@@ -4,13 +4,11 @@ it back (R41, R21).
 
 import gzip
 import json
-import subprocess
-import sys
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from cli_support import environment
+from cli_support import python
 from retention_support import age, log, rows_of, work
 
 import structjob
@@ -312,13 +310,7 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
     before = await rows_of(database)
     for killed_at in (0, 1, 3, 5):
         given = (database.url, str(directory) if archived else "", str(killed_at), str(TESTS))
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, *given],
-            cwd=tmp_path,
-            env=environment(),
-            check=False,
-            timeout=60,
-        )
+        done = python("-c", KILLED, *given, cwd=tmp_path)
         assert done.returncode == -9
         assert (await tracker.verify()).missing == 0
     left = await rows_of(database)

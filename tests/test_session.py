@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
+from cli_support import python
 from faulty_store import faulty
 from sink_support import Looking
 from sqlalchemy import select
@@ -494,7 +495,7 @@ async def test_whoever_has_its_path_delivers_a_spool(tmp_path, root, caplog):
     it was for another database is told.
     """
     wrong, right = (f"sqlite:///{tmp_path}/{name}.db" for name in ("wrong", "right"))
-    subprocess.run([sys.executable, "-c", DYING, wrong, str(root)], check=True, timeout=60)
+    python("-c", DYING, wrong, str(root), check=True)
     async with structjob.Tracker(right, spool=root) as tracker:
         await tracker.flush()
         assert [job.status for job in await tracker.jobs.list()] == ["crashed"]

@@ -8,12 +8,12 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 from structjob.spool import directory as spool_directory
@@ -349,8 +349,7 @@ def test_directories_and_files_without_permissions_keep_nobody_from_the_rest(req
     for name, session in zip(names, closed, strict=False):
         os.chmod(session / name, 0)
     os.chmod(closed[6], 0o500)
-    command = [sys.executable, "-c", UNREADABLE, f"sqlite:///{directory}/jobs.db", str(root)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    done = python("-c", UNREADABLE, f"sqlite:///{directory}/jobs.db", str(root))
     assert not done.returncode, done.stderr
     messages, complete = done.stdout.splitlines()
     assert "'fine'" in messages

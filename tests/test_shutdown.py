@@ -9,8 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from cli_support import environment
-from prefork import Preforked
+from cli_support import in_development
 
 import structjob
 
@@ -22,14 +21,12 @@ log = structlog.get_logger("app")
 url = sys.argv[1]
 """
 
-_programs = Preforked(environment(), "-X", "dev")
-
 
 def run(program, url, *more, expect=0, within=20.0):
     """Run *program* in a process of its own; return its output."""
-    _programs.start()  # which is not to be timed
+    in_development.prepare()  # which is not to be timed
     began = time.monotonic()
-    done = _programs.run(HEAD + textwrap.dedent(program), [url, *more], Path.cwd())
+    done = in_development.run(HEAD + textwrap.dedent(program), [url, *more], Path.cwd())
     assert time.monotonic() - began < within
     child = subprocess.CompletedProcess(
         done.args, done.returncode, done.stdout.decode(), done.stderr.decode()

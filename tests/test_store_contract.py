@@ -4,14 +4,13 @@ order, the same errors.
 
 import asyncio
 import json
-import subprocess
-import sys
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
 import sqlalchemy as sa
 import structlog
+from cli_support import python
 from store_support import (
     T0,
     claim_row,
@@ -745,9 +744,8 @@ async def test_the_command_line_reads_every_database(any_tracker, database, tmp_
     await any_tracker.flush()
 
     async def run(*arguments):
-        command = [sys.executable, "-m", "structjob", *arguments, "--db", database.url, "--json"]
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, cwd=tmp_path
+            python, "-m", "structjob", *arguments, "--db", database.url, "--json", cwd=tmp_path
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -768,9 +766,8 @@ async def test_the_command_line_makes_no_tables_to_read(bare_database, tmp_path)
         ("show", "x"),
         ("prune", "--older-than", "1d", "--dry-run"),
     ):
-        command = [sys.executable, "-m", "structjob", *words, "--db", bare_database.url]
         done = await asyncio.to_thread(
-            subprocess.run, command, capture_output=True, text=True, cwd=tmp_path
+            python, "-m", "structjob", *words, "--db", bare_database.url, cwd=tmp_path
         )
         assert (done.returncode, done.stdout) == (1, "")
         assert "holds no jobs or logs of structjob" in done.stderr

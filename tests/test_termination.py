@@ -10,18 +10,20 @@ import os
 import signal
 import sqlite3
 import subprocess
-import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import pytest
+from cli_support import in_development
 
 import structjob
 from structjob.engine import shutdown
 
 HEAD = """
 import asyncio, contextlib, os, signal, sys, threading, time
+os.setsid()
 import structlog, structjob
 from structjob.engine import shutdown
 structjob.configure(console=False)
@@ -37,12 +39,12 @@ class Program:
     """A Python program in a process of its own, which says when it is to be sent a signal."""
 
     def __init__(self, text, *arguments):
-        self.process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-c", HEAD + textwrap.dedent(text), *arguments],
+        self.process = in_development.start(
+            HEAD + textwrap.dedent(text),
+            arguments,
+            Path.cwd(),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
         )
 
     def __enter__(self):
@@ -54,7 +56,8 @@ class Program:
         self.process.communicate()
 
     def await_word(self, word="ready"):
-        assert self.process.stdout.readline().strip() == word, self.process.stderr.read()
+        said = self.process.stdout.readline().decode().strip()
+        assert said == word, self.process.stderr.read().decode()
 
     def send(self, number):
         self.sent = time.monotonic()
@@ -78,7 +81,7 @@ class Program:
         out, err = self.process.communicate(timeout=60)
         assert time.monotonic() - self.sent < within
         assert self.process.returncode == expect, err
-        return out.split(), err
+        return out.decode().split(), err.decode()
 
 
 async def look(url):

@@ -10,6 +10,7 @@ from unittest.mock import ANY
 
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 import structjob.testing
@@ -40,15 +41,17 @@ def check(tracked):
 """
 
 
+# A plugin that these tests do not need takes as long to import as everything else.
+PLUGINS = ("-p", "no:schemathesis", "-p", "no:structjob", "-p", "structjob.testing")
+
+
 @pytest.fixture
 def run(pytester):
     """Run pytest in a process of its own on a file of tests, with the plugin."""
 
     def run(tests, *options):
         pytester.makepyfile(test_it=WORK + tests)
-        return pytester.runpytest_subprocess(
-            "-p", "no:structjob", "-p", "structjob.testing", "-p", "no:cacheprovider", *options
-        )
+        return pytester.runpytest_subprocess(*PLUGINS, "-p", "no:cacheprovider", *options)
 
     return run
 
@@ -367,8 +370,7 @@ def test_bad(tracked):
 """, "--structjob-keep", "kept").assert_outcomes(passed=1, failed=1)  # fmt: skip
     (kept,) = (pytester.path / "kept").glob("*.db")
     assert "test_bad" in kept.name
-    command = [sys.executable, "-m", "structjob", "jobs", "--db", str(kept)]
-    assert "import" in subprocess.run(command, capture_output=True, text=True).stdout
+    assert "import" in python("-m", "structjob", "jobs", "--db", str(kept)).stdout
 
 
 @pytest.mark.slow
@@ -384,7 +386,7 @@ def test_nothing(request):
     assert names == ["structjob.testing"], names
     assert not [name for name in request.fixturenames if "structjob" in name]
 """
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:structjob", "-p", "structjob.testing", "-p", "no:cacheprovider", "-c", "/dev/null"]  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", *PLUGINS, "-p", "no:cacheprovider", "-c", "/dev/null"]  # fmt: skip
     import tempfile
 
     with tempfile.TemporaryDirectory() as directory:
@@ -410,9 +412,7 @@ def test_the_program_of_the_documentation_runs(pytester):
         (text,) = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", page, re.DOTALL)
         (pytester.path / name).write_text(text, "utf-8")
     pytester.syspathinsert()
-    pytester.runpytest_subprocess(
-        "-p", "no:structjob", "-p", "structjob.testing", "-o", "asyncio_mode=auto"
-    ).assert_outcomes(passed=2)
+    pytester.runpytest_subprocess(*PLUGINS, "-o", "asyncio_mode=auto").assert_outcomes(passed=2)
 
 
 @pytest.mark.slow
@@ -427,9 +427,9 @@ def test_the_services_to_copy_pass_their_tests(pytester, page, passed):
         (pytester.path / name).write_text(content, "utf-8")
     pytester.syspathinsert()
     # Starlette's TestClient warns about httpx
-    pytester.runpytest_subprocess(
-        "-p", "no:structjob", "-p", "structjob.testing", "-W", "default"
-    ).assert_outcomes(passed=passed, warnings=ANY)
+    pytester.runpytest_subprocess(*PLUGINS, "-W", "default").assert_outcomes(
+        passed=passed, warnings=ANY
+    )
     assert not list(pytester.path.glob("*.db"))
 
 

@@ -11,14 +11,13 @@ import weakref
 from pathlib import Path
 
 import pytest
+from cli_support import python
 
 import structjob
 
 
 def run(program, cwd):
-    return subprocess.run(
-        [sys.executable, "-c", program], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
+    return python("-c", program, cwd=cwd)
 
 
 @pytest.fixture
@@ -124,8 +123,7 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     (program,) = re.findall(r"<!-- nightly.py -->\n```python\n(.*?)```", page, re.DOTALL)
     (command,) = re.findall(r"^structjob (logs .*?)\s+#", page, re.MULTILINE)
     assert run(program, tmp_path).returncode == 1
-    words = [sys.executable, "-m", "structjob", *command.split()]
-    found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    found = python("-m", "structjob", *command.split(), cwd=tmp_path)
     assert "nothing catches this" in found.stdout
 
 
@@ -163,9 +161,7 @@ def test_a_crash_says_why_the_process_died(tmp_path, db_url, how, reason):
     """R31, R34: the stacks at a segmentation fault are with the crash, in the job and its event; a
     forked child that dies says nothing about its parent.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", CRASH, how, db_url], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = python("-c", CRASH, how, db_url, cwd=tmp_path)
     assert done.returncode < 0
     with structjob.Tracker(db_url) as tracker:
         (job,) = tracker.run(tracker.jobs.list(operation="nightly"))
@@ -210,9 +206,7 @@ for _ in range(2):
         print(faulthandler.is_enabled())
     print(faulthandler.is_enabled())
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program, db_url], capture_output=True, text=True, check=True
-    )
+    done = python("-c", program, db_url, check=True)
     assert done.stdout.split() == ["True", "False", "True", "False"]
     assert not list(Path(tmp_path).rglob("fault.log"))
 

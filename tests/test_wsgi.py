@@ -3,7 +3,6 @@
 import http.client
 import re
 import socketserver
-import subprocess
 import sys
 import threading
 import time
@@ -13,6 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import flask
 import pytest
 import structlog
+from cli_support import python
 
 import structjob
 from structjob import wsgi
@@ -211,9 +211,7 @@ def test_django(tmp_path):
     """R48: a Django project behind the WSGI or ASGI middleware: operations are its URL patterns,
     and errors the exceptions of its views.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", DJANGO], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = python("-c", DJANGO, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "GET /shop/orders/<int:number>/ completed 200 None",
@@ -353,14 +351,7 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     (program,) = re.findall(r"<!-- app.py -->\n```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "app.py").write_text(program)
     ask = "import app; c = app.app.test_client(); r = c.get('/orders/7'); print(r.json, 'X-Job-ID' in r.headers)"
-    done = subprocess.run(
-        [sys.executable, "-c", ask], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = python("-c", ask, cwd=tmp_path)
     assert done.stdout == "{'order': 7} True\n", done.stderr
-    shown = subprocess.run(
-        [sys.executable, "-m", "structjob", "jobs", "--db", "jobs.db"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    shown = python("-m", "structjob", "jobs", "--db", "jobs.db", cwd=tmp_path)
     assert "GET /orders/<int:number>" in shown.stdout
