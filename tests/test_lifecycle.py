@@ -564,6 +564,70 @@ async def test_entering_a_known_id_again_is_the_next_attempt(any_tracker):
     assert event.attempt == 2
 
 
+async def test_the_next_attempt_keeps_what_it_does_not_set(db_url):
+    """R7: what a start with a known id sets replaces what the job had; what it does not set stays,
+    and precedes what the tracker sets for all of its jobs.
+    """
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url, project="apollo") as tracker:
+        async with (
+            tracker.job("parent") as parent,
+            parent.child(
+                "a",
+                job_id="j",
+                owner="ada",
+                project="gemini",
+                description="nightly",
+                category="network",
+            ),
+        ):
+            pass
+        async with tracker.job("a", job_id="j"):
+            pass
+        kept = await tracker.jobs.get("j")
+        async with (
+            tracker.job("other", project="moon") as other,
+            other.child(
+                "a",
+                job_id="j",
+                owner="bob",
+                project="mercury",
+                description="daily",
+                category="system",
+            ),
+        ):
+            pass
+        replaced = await tracker.jobs.get("j")
+        async with tracker.job("b", job_id="k"):
+            pass
+    async with structjob.Tracker(db_url) as tracker, tracker.job("b", job_id="k"):
+        pass
+    async with structjob.Tracker(db_url, project="mercury") as tracker:
+        async with tracker.job("b", job_id="k"):
+            pass
+        first = await tracker.jobs.get("k")
+
+    def told(record: structjob.JobRecord) -> tuple[object, ...]:
+        return record.owner, record.project, record.description, record.category
+
+    assert told(kept) == ("ada", "gemini", "nightly", "network")
+    assert (kept.attempt, kept.parent_job_id, kept.root_job_id) == (2, parent.id, parent.id)
+    assert told(replaced) == ("bob", "mercury", "daily", "system")
+    assert (replaced.parent_job_id, replaced.root_job_id) == (other.id, other.id)
+    assert (first.attempt, first.project) == (3, "apollo")
+
+
+async def test_a_job_without_a_project_gets_that_of_the_tracker_that_goes_on_with_it(db_url):
+    """R7: the project of a tracker is for jobs that have none so far, too."""
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url) as tracker, tracker.job("a", job_id="j"):
+        pass
+    async with structjob.Tracker(db_url, project="apollo") as tracker:
+        async with tracker.job("a", job_id="j"):
+            pass
+        assert (await tracker.jobs.get("j")).project == "apollo"
+
+
 async def test_a_pending_job_is_started_later_even_by_another_tracker(database, tmp_path):
     """R13: a pending job can be started later by any tracker that has its id."""
     structjob.configure(console=False, strict=True)
