@@ -3,6 +3,7 @@ them.
 """
 
 import asyncio
+import contextlib
 import sys
 import textwrap
 
@@ -13,6 +14,7 @@ from cli_support import python
 import structjob
 from structjob import InvalidArgument, InvalidState
 from structjob.context import propagation, scope
+from structjob.lifecycle.outcome import duration_fields
 
 log = structlog.get_logger("app")
 
@@ -57,6 +59,46 @@ async def test_an_error_means_failed(any_tracker):
         "ValueError",
         "s",
     )
+
+
+async def test_the_last_event_says_how_it_ended_and_repeats_nothing(tracker):
+    """R5, S1: one event of a failure has the stack and counts as its occurrence, the end of the job
+    names the step; a job that recovered or was cancelled has neither.
+    """
+    with pytest.raises(ValueError, match="within"):
+        async with tracker.job("in a step") as in_step, in_step.step("s"):
+            raise ValueError("within")
+    with pytest.raises(ValueError, match="directly"):
+        async with tracker.job("in no step") as directly:
+            raise ValueError("directly")
+    async with tracker.job("recovers") as recovered:
+        with contextlib.suppress(ValueError):
+            async with recovered.step("s"):
+                raise ValueError("passing")
+    with pytest.raises(asyncio.CancelledError):
+        async with tracker.job("cancelled") as cancelled:
+            raise asyncio.CancelledError
+    wordless = await (await tracker.create_job("by hand")).start()
+    await wordless.end("failed")
+    await tracker.flush()
+    ends = [
+        (await tracker.logs.list(job_id=job.id, kind="operation_end"))[0]
+        for job in (in_step, directly, recovered, cancelled, wordless)
+    ]
+    assert [end.level for end in ends] == ["error", "error", "info", "warning", "error"]
+    assert [end.attrs.get("failure_step") for end in ends] == ["s", None, None, None, None]
+    assert ["failure_step" in end.attrs for end in ends] == [True, False, False, False, False]
+    assert ["exception" in end.attrs for end in ends] == [False, True, False, False, False]
+    assert [end.attrs.get("error_type") for end in ends] == [
+        "ValueError", "ValueError", None, "CancelledError", "Failed",
+    ]  # fmt: skip
+    occurrences = {group.operation: group.count for group in await tracker.errors.list()}
+    assert occurrences == {"in a step": 1, "in no step": 1, "recovers": 1, "by hand": 1}
+
+
+def test_a_duration_is_in_milliseconds_to_the_microsecond():
+    """R5: the number and the text of a duration are one duration."""
+    assert duration_fields(1.23456789) == {"duration_ms": 1234.568, "duration_str": "1.23s"}
 
 
 async def test_without_an_error_it_is_completed(any_tracker):
