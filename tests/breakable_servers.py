@@ -52,7 +52,7 @@ def _said(command: list[str]) -> str:
 
 
 def free_port() -> int:
-    """Return a port on 127.0.0.1 that nobody listens on."""
+    """Return a port on 127.0.0.1 on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return listener.getsockname()[1]
 
@@ -181,7 +181,7 @@ class Server:
         return self._process is not None and self._process.poll() is None and self._answers()
 
     def freeze(self) -> None:
-        """Stop it in the middle of whatever it does: connections stay open, and nobody answers."""
+        """Stop it in the middle of its work: connections stay open and get no answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from prefork import Forked, Preforked
 
 # Spools of servers' databases stand below the user's state directory: no test writes to the home of
-# whoever runs it.
+# the user who runs it.
 os.environ["XDG_STATE_HOME"] = tempfile.mkdtemp(prefix="structjob-test-state-")
 atexit.register(shutil.rmtree, os.environ["XDG_STATE_HOME"], ignore_errors=True)
 os.environ.pop("STRUCTJOB_SPOOL", None)

@@ -101,8 +101,8 @@ class Database:
         )
 
     async def know_itself(self) -> None:
-        """Have the database look at what is in its tables, as a server does by itself now
-        and then.
+        """Have the database look at what is in its tables, as a server does automatically
+        now and then.
         """
         if self.kind == "mariadb":
             await self.rows(f"ANALYZE TABLE {', '.join(metadata.tables)}")
@@ -132,8 +132,8 @@ class Database:
 
 
 async def make_file(path: Path) -> None:
-    """Make an SQLite file with empty tables, as whoever comes first does: by a copy, where this
-    process has made one before.
+    """Make an SQLite file with empty tables, as the first tracker does: by a copy, if this process
+    has made one before.
     """
     if not _file:
         engine = create_async_engine(parse(f"sqlite:///{path}"))
@@ -195,7 +195,7 @@ async def create(kind: str, options: str = "", *, name: str | None = None) -> sa
 
 
 async def drop(url: sa.URL) -> None:
-    """Drop what `create` created, whoever is connected to it."""
+    """Drop what `create` created, even if programs are connected to it."""
     force = " WITH (FORCE)" if url.get_backend_name() == "postgresql" else ""
     await on_server(url, f"DROP DATABASE {url.database}{force}")
 

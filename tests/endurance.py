@@ -1,4 +1,4 @@
-"""Faults that must cost nothing: something is broken while programs log, and mended; then
+"""Faults that must cost nothing: something is broken while programs log, and repaired; then
 everything is stored, once and unchanged.
 """
 
@@ -42,7 +42,7 @@ class Endured(Outcome):
 
     Attributes:
         tried: How often it was broken.
-        resumed: Seconds from when it was mended until the next event was stored; ``None`` where
+        resumed: Seconds from its repair until the next event was stored; ``None`` where
             that is not the question.
         longest: Seconds of the longest log call.
     """
@@ -106,7 +106,7 @@ SECTION = Section(
 
 
 async def endure(site: Site, fault: Fault) -> Endured:
-    """Break something while a program logs, mend it, and let the program go on and end."""
+    """Break something while a program logs, repair it, and let the program go on and end."""
     program = await Program.start(
         site, "program", "--rate", str(fault.rate), "--console", "--timeout", "30"
     )

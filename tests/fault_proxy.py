@@ -21,8 +21,8 @@ class _Connection:
         """Whether what the server says next is to be withheld, and the connection cut."""
 
     def cut(self) -> None:
-        """End both connections by RST, as a machine does that was restarted: nobody gets a
-        farewell.
+        """End both connections by RST, as a machine does that was restarted, without a farewell to
+        either side.
         """
         for writer in self.writers:
             sock = writer.get_extra_info("socket")
@@ -32,7 +32,7 @@ class _Connection:
 
 
 class FaultProxy:
-    """Passes everything on, until it is told not to.
+    """Passes everything on until a test stops it.
 
     Args:
         host: The server's.

@@ -1,6 +1,7 @@
 """The faults: what is done to a database, or to the way to it, while a program logs.
 
-Each is an asynchronous context manager over a `Site`: entering breaks something, leaving mends it.
+Each is an asynchronous context manager over a `Site`: entering breaks something, and
+leaving repairs it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Site:
 
     Args:
         directory: For spools, notes, consoles; on SQLite for the database file, too.
-        server: The server, if it is one; nobody else uses it.
+        server: The server, if it is one; no other test uses it.
         proxy: Stands between the program and the server.
         database_directory: Where the file of an SQLite database lies, `directory` unless told.
         own_spool: The directory of the spools, unless it is in `directory`.
@@ -71,7 +72,7 @@ class Site:
         return self.own_spool or self.directory / "spool"
 
     def engine(self, url: str | None = None) -> AsyncEngine:
-        """Return what somebody else uses who works with the same database."""
+        """Return the engine of another program that uses the same database."""
         parsed = make_url(url or self.direct_url)
         return create_async_engine(
             parsed.set(drivername=DRIVERS[parsed.get_backend_name()]), poolclass=NullPool
@@ -105,12 +106,12 @@ class Fault:
 
     Args:
         name: What happens, in words.
-        breaks: Breaks it, and mends it.
+        breaks: Breaks it, and repairs it.
         backends: Where it can happen.
         stalls: Whether nothing gets through while it lasts.
         noticed: Whether deliveries fail by it, so that the library has something to say.
         rate: Events a second that the program logs.
-        lasts: Events that it logs before the fault is mended.
+        lasts: Events that it logs before the fault is repaired.
         disk: Megabytes of a small disk that the database (``database``) or the spool (``spool``) is
             put on.
     """
@@ -177,7 +178,7 @@ async def _refused(site: Site) -> AsyncIterator[None]:
 
 _COMMIT = {"mariadb": b"COMMIT", "postgresql": b"COMMIT"}
 EVENTS = {"mariadb": b"INSERT INTO structjob_logs", "postgresql": b'[{"ts":'}
-"""What stands in a statement that stores events; PostgreSQL is told its text once only, and then
+"""What stands in a statement that stores events; PostgreSQL gets its text once only, and then
 what to store.
 """
 
@@ -240,8 +241,8 @@ async def _crowded(site: Site) -> AsyncIterator[None]:
     own: set[int] = set()
     try:
         calm = 0
-        # a connection that has just ended may hold its place for a moment, and free it for whoever
-        # comes first
+        # a connection that has just ended may hold its place for a moment, and free it for the
+        # first that asks
         while calm < 3:
             held = len(taken)
             others = await _fill(engine, server, taken, own)
@@ -300,8 +301,8 @@ async def _locked_table(site: Site) -> AsyncIterator[None]:
 
 @contextlib.asynccontextmanager
 async def _renamed_table(site: Site) -> AsyncIterator[None]:
-    """The table of the events is gone: somebody restores a backup, or runs a migration of another
-    version.
+    """The table of the events is gone: a backup is being restored, or a migration of another
+    version runs.
     """
 
     async def rename(old: str, new: str) -> None:
@@ -441,8 +442,7 @@ async def frozen_writer(site: Site) -> AsyncIterator[None]:
 _SERVERS = tuple(SERVERS)
 
 _TIMED_OUT = 4_800
-"""Events in which a transaction that nobody answers is given up, at 400 a second: after 10 seconds.
-"""
+"""Events until a transaction without an answer is given up, at 400 a second: after 10 seconds."""
 
 FAULTS = (
     Fault("connections are reset", _resets, _SERVERS, stalls=False),

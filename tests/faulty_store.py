@@ -20,7 +20,7 @@ class FaultyStore:
 
     Attributes:
         before: Raised in place of every call, while it is set.
-        after: Raised when a call of *unanswered* has done its work, once: whoever called cannot
+        after: Raised when a call of *unanswered* has done its work, once: the caller cannot
             know that it has.
         unanswered: Name of the method that *after* is about.
         late: Whether such a call has not done its work yet when *after* is raised: `carry_out` does
@@ -63,8 +63,8 @@ class FaultyStore:
         return call
 
     async def carry_out(self) -> list[Any]:
-        """Do what was on its way to the database when whoever asked was cut off; return what he
-        would have been told.
+        """Do what was on its way to the database when the caller was cut off; return the answers
+        that it would have got.
         """
         waiting, self._on_its_way = self._on_its_way, []
         return [await call() for call in waiting]

@@ -53,7 +53,7 @@ def hadoop(lines: Iterable[Line]) -> Iterator[SinkEvent]:
     where it belongs.
 
     A task attempt that exited with an exception failed by it. The log breaks off before the
-    application ends: it is told as running, and the import makes a crash of it.
+    application ends: it is written as running, and the import makes a crash of it.
     """
     jobs: dict[str, SinkEvent] = {}
     steps: dict[str, SinkEvent] = {}

@@ -199,7 +199,7 @@ def _places(
                 if body
                 else (child.end_lineno or child.lineno) + 1,
             )
-        # A number is told from others by what is around it.
+        # The text around a number distinguishes it from others.
         yield (
             child,
             (f"{within}: {_short(node)}" if isinstance(child, ast.Constant) else within, lines),

@@ -146,7 +146,7 @@ class Verdict:
     corrupted: int = 0
     """Events whose payload or job is not what was logged."""
     unexpected: int = 0
-    """Rows that nobody said to have logged."""
+    """Rows that no program noted as logged."""
     disordered: int = 0
     """Events that a session's numbers put before an earlier one of the same program."""
     jobs_lost: int = 0

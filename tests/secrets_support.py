@@ -84,7 +84,7 @@ TOKENS = [
     "SK" + _random("36", _HEX, 32), "xapp-1-A0123-123-" + _random("37", _HEX, 64), "ya29." + _random("38", _URLSAFE, 100),
     "4111 1111 1111 1111", "5555-5555-5555-4444", "3782 822463 10005",
 ]  # fmt: skip
-"""Secrets that are known by themselves."""
+"""Secrets that are recognized without their name."""
 
 HOOK = "https://hooks.slack.com/services/T00000000/B00000000/" + _random("40", _WORD, 24)
 KEY = (

@@ -62,8 +62,8 @@ def _answers(kind: str, port: int) -> bool:
 
 
 def server_url(kind: str) -> str:
-    """Return the URL of a server's database to work in; the test is skipped, or fails in CI, where
-    there is none.
+    """Return the URL of a server's database to work in. Without such a server the test is skipped,
+    or fails in CI.
     """
     if kind not in _found:
         if os.environ.get(ENVIRONMENT[kind]):

@@ -24,7 +24,7 @@ _MEMORY = Path("/dev/shm")
 _ROOM = 2 << 30
 _MISSING = 3
 
-# pytest-xdist gives its workers the same one; a run without workers is one by itself.
+# pytest-xdist gives its workers the same one; a run without workers is a run of its own.
 _RUN = os.environ.get("PYTEST_XDIST_TESTRUNUID") or secrets.token_hex(8)
 _RUNNING = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 """The process that ends last."""
@@ -57,7 +57,7 @@ def _start(kind: str, directory: Path) -> str:
     assert keeper.stderr is not None
     with keeper.stdout, keeper.stderr:
         if url := keeper.stdout.readline().strip():
-            keeper.returncode = 0  # it outlives this process, and nobody need wait for it
+            keeper.returncode = 0  # it outlives this process, which need not wait for it
             return url
         why = keeper.stderr.read()
     if keeper.wait() == _MISSING:
@@ -80,7 +80,9 @@ def keep(kind: str, directory: Path, running: int) -> None:
         server.sql("CREATE DATABASE test", database="")
         print(server.url(), flush=True)
         for number in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), number)  # whoever started it reads no more
+            os.dup2(
+                os.open(os.devnull, os.O_WRONLY), number
+            )  # the process that started it reads no more
         while _exists(running):
             time.sleep(0.5)
     finally:

@@ -103,7 +103,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
         path for path in (shell.directory / "structjob.db.spool").iterdir() if path.name.isdigit()
     )
     elsewhere = spool.rename(shell.directory / "elsewhere")
-    spool.symlink_to(elsewhere)  # and links are not followed: somebody else may have put one there
+    spool.symlink_to(elsewhere)  # and links are not followed: another user may have put one there
     done = shell.run("verify")
     assert done.returncode == 1
     assert "? undelivered" in done.stdout.decode()

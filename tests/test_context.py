@@ -275,7 +275,7 @@ async def test_the_root_of_a_tree_goes_along(any_tracker, way):
             below = await any_tracker.job("below", parent=child.id).__aenter__()
             await below.end()
         await child.end()
-    if way != "id":  # nobody here knows the child any more, as in another process
+    if way != "id":  # this process does not know the child any more, as another process
         remote = (
             structjob.extract(headers)
             if way == "headers"

@@ -183,8 +183,8 @@ async def test_tasks_that_somebody_cancelled_are_started_again(
 
 
 async def test_who_must_not_wait(make, monkeypatch):
-    """faults H: nobody for a database that is away, a closed tracker, a closed loop, or in a forked
-    child; each is told which.
+    """faults H: no caller waits for an unavailable database, a closed tracker or a closed loop, or
+    in a forked child. The error says which it is.
     """
     site = make()
     waits = site.engine.committed(1)
@@ -328,8 +328,8 @@ async def test_closing_that_takes_too_long_leaves_the_rest(make, caplog):
 @pytest.mark.parametrize("disk", [None, "spool"])
 @pytest.mark.parametrize("entered", [True, False])
 async def test_an_engine_whose_loop_is_closed_stores_what_it_can(make, disk, entered):
-    """faults H: in the calling thread; what the database has not got stays in the spool, and the
-    directory for whoever ends the session.
+    """faults H: it stores in the calling thread. What the database has not got stays in the spool,
+    and the directory stays for the process that ends the session.
     """
     site = make(disk)
     site.log(25)
@@ -488,7 +488,7 @@ async def test_the_last_delivery_waits_until_nothing_is_on_its_way(make, monkeyp
     ],
 )
 async def test_what_no_spool_keeps_is_tried_until_it_is_stored(make, disk, fault, attempts):
-    """faults H: unless somebody has to mend the database first."""
+    """faults H: not if the database must be repaired first."""
     site = make(disk)
     tries = []
 

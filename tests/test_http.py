@@ -125,7 +125,8 @@ async def test_a_request_carries_the_ids(tracker, service, kind):
 @pytest.mark.parametrize("kind", KINDS)
 async def test_each_answer_is_a_debug_event(db_url, service, kind):
     """R22: what another service answered, and how long it took, is a debug event of the job, for
-    each hop; without the path and the query, which may hold secrets. Outside a job there is none.
+    each hop; without the path and the query, which may hold secrets. Outside a job no event is
+    written.
     """
     structjob.configure(console=False, strict=True)
     url = f"http://127.0.0.1:{service.port}"

@@ -302,7 +302,7 @@ def test_a_process_that_ends_is_seen(tmp_path):
     batch.queue.ack(batch)
     assert orphans.next_over() is None
     child.close()
-    assert orphans.next_over() is None  # nobody has looked yet
+    assert orphans.next_over() is None  # it has not looked yet
     orphans.look()
     assert orphans.next_over() is feed
     orphans.close()

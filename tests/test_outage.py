@@ -308,7 +308,7 @@ async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
         await until(lambda: link.down is not None)
         mended.set()
         await link.insist(call)
-        async with asyncio.timeout(20.0):  # by itself it would ask again after 30
+        async with asyncio.timeout(20.0):  # without it, the link would ask again after 30
             await waits
     assert len(said(caplog)) == 2
 

@@ -39,7 +39,7 @@ async def test_progress_is_readable_while_the_job_runs(any_tracker):
                 progress.total_steps,
             ) == (job.id, "running", 1, 2)
             assert (progress.step_completion, progress.current_step) == (50.0, "two")
-            # one step of two, and half of the other, as nobody has told anything else
+            # one step of two, and half of the other, because no percentage was reported
             assert progress.percent == 75.0
             assert progress.child_ids == (child.id,)
             assert progress.runtime_seconds >= 0

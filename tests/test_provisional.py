@@ -17,6 +17,7 @@ from sqlalchemy.util import await_only
 import structjob
 from structjob.context import propagation, scope
 from structjob.exceptions import StoreUnavailable
+from structjob.lifecycle.handle import core_of
 from structjob.store.ingest import Write
 
 __all__ = ["faulty"]
@@ -452,7 +453,7 @@ async def test_what_the_database_refuses_leaves_its_neighbours(
     await finish(other, "j", "first")
     bad = cut_off.job("a", job_id="bad", offline=True)
     async with bad as job:
-        monkeypatch.setattr(job, "_set_operation", None)
+        monkeypatch.setattr(core_of(job), "_set_operation", None)
     await finish(cut_off, "j", "second", offline=True)
     await reconnect(cut_off, faulty)
     assert await attempts(cut_off, "j") == [(1, "completed", "first"), (2, "completed", "second")]
@@ -466,6 +467,7 @@ from faulty_store import FaultyStore
 import structjob
 from structjob.exceptions import StoreUnavailable
 from structjob.store import factory
+from structjob.lifecycle.handle import core_of
 
 faulty, make_store = FaultyStore(), factory.make_store
 faulty.before = StoreUnavailable("the server is gone")

@@ -119,7 +119,7 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
         assert event.attrs["last_lines"] == ["the last line"]
         assert event.attrs["open_steps"] == ["copy"]
         assert event.session_id == tracker.session_id
-        # Without its spool nobody knows what else it had logged.
+        # Without its spool, what else it had logged is unknown.
         assert {session.status for session in (await tracker.verify()).sessions} == {
             "live",
             "unknown_tail",
@@ -346,7 +346,7 @@ async def test_beside_many_sessions_a_look_reads_few(db_path, watcher, monkeypat
     beat("1")
     await watcher.watch(5)
     assert len(watcher.reaper._seen) == 3
-    # the watched ones stand still, and after a lease nobody has heard of the others but one
+    # the watched ones stand still, and after a lease all others but one are silent
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
         connection.execute(
             "UPDATE structjob_sessions SET heartbeat_at = '2026-01-01 10:00:00.000000' WHERE host LIKE 'host%'"

@@ -262,7 +262,7 @@ async def test_a_batch_of_events_asks_little(database):
     """
     async with behind_proxy(database) as (proxy, store):
         await store.begin_session(Session())
-        await store.write(Write(1, events(1), last_seq=1))  # PostgreSQL is told the statement once
+        await store.write(Write(1, events(1), last_seq=1))  # PostgreSQL gets the statement once
         before = proxy.asked
         await store.write(Write(1, events(2), last_seq=2))
         assert proxy.asked - before == {"postgresql": 1, "mariadb": 4}[database.kind]

@@ -610,7 +610,9 @@ def test_a_fallback_is_used_if_that_is_allowed(tmp_path):
 
 
 def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(root, monkeypatch):
-    """faults H: whoever deletes a directory held its lock; what is there now is another's."""
+    """faults H: the process that deleted the directory held its lock. What is there now belongs to
+    another process.
+    """
     directory = left_behind(root)
     before = set(os.listdir("/proc/self/fd"))
     flock = spool_directory.fcntl.flock
@@ -697,7 +699,7 @@ def test_what_a_writer_says_of_itself_last_is_read_when_it_ends(root):
 
 
 def test_a_directory_that_is_gone_can_be_removed_and_not_set_aside(root):
-    """faults H: somebody has deleted it under the program."""
+    """faults H: another program has deleted it."""
     for name in ("remove", "set_aside"):
         spool = SessionSpool.create(root, Session())
         shutil.rmtree(spool.directory)

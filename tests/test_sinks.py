@@ -239,7 +239,7 @@ def test_compression_right_after_the_renaming_loses_no_line(tmp_path):
         while not path.exists() or path.stat().st_size < 5_000:
             time.sleep(0.001)
         path.rename(tmp_path / "app.jsonl.1")
-        while not path.exists():  # where compressing takes its time
+        while not path.exists():  # compressing may be slow
             time.sleep(0.001)
         packed += (tmp_path / "app.jsonl.1").read_bytes()
         (tmp_path / "app.jsonl.1").unlink()

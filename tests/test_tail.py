@@ -702,8 +702,8 @@ async def test_events_of_another_program_are_seen_soon_while_more_come(sqlite, m
 async def test_the_first_event_after_a_pause_is_seen_soon_in_a_file(
     tracker, db_path, tmp_path, monkeypatch
 ):
-    """The file of the database tells of a commit, whoever made it and by whichever link it was
-    opened (R37).
+    """A tail sees in the database's file that any process has committed, and through which link the
+    file was opened makes no difference (R37).
     """
     monkeypatch.setattr(tailing, "POLL", 600.0)
     link = tmp_path / "link.db"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import io
 import re
+import tokenize
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,20 +23,43 @@ BANNED = {
     r"[Mm]end(?:s|ed|ing)?": "repair, fix",
     r"[Ff]are[sd]?": "outcome",
 }
-PAGES = sorted(
-    path
-    for pattern in ("structjob/**/*.py", "schema/**/*.py", "docs/**/*.md", "*.md")
-    for path in ROOT.glob(pattern)
-)
+PAGES = ("structjob/**/*.py", "schema/**/*.py", "docs/**/*.md", "*.md")
+PROGRAMS = ("tests/**/*.py", "benchmarks/**/*.py")
+"""Their strings are data. Only docstrings and comments are for readers."""
 
 
-@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_riddles(path: Path) -> None:
-    """A reader whose English is good and not native reads on without stopping."""
-    found = [
+def _files(patterns: tuple[str, ...]) -> list[Path]:
+    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+
+
+def _prose(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines of the docstrings and comments of a module, with their numbers."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            yield from enumerate(str(node.value.value).splitlines(), node.lineno)
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.start[0], token.string
+
+
+def _riddles(lines: Iterator[tuple[int, str]]) -> str:
+    return "\n".join(
         f"{number}: {match[0]!r}; {better}"
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for number, line in lines
         for banned, better in BANNED.items()
         if (match := re.search(rf"\b(?:{banned})\b", line))
-    ]
-    assert not found, "\n".join(found)
+    )
+
+
+@pytest.mark.parametrize("path", _files(PAGES), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_riddles(path: Path) -> None:
+    """A reader whose English is good and not native reads on without stopping."""
+    found = _riddles(iter(enumerate(path.read_text("utf-8").splitlines(), 1)))
+    assert not found, found
+
+
+@pytest.mark.parametrize("path", _files(PROGRAMS), ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_riddles_in_tests(path: Path) -> None:
+    """The same reader learns from a test what is guaranteed."""
+    found = _riddles(_prose(path.read_text("utf-8")))
+    assert not found, found

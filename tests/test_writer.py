@@ -206,7 +206,7 @@ async def test_a_backlog_wakes_a_second_writer(make, count, index, events, woken
 
 @pytest.mark.parametrize("taken", [0, 3])
 async def test_what_is_worth_another_writer(make, taken):
-    """faults H: half of a batch that nobody holds, or an adopted spool."""
+    """faults H: half of a batch that no writer holds, or an adopted spool, needs another writer."""
     site = make()
     site.own.dropped["queue_full"] = taken
     site.log(4 + taken)
@@ -263,8 +263,8 @@ async def test_a_turn_that_leaves_something_is_followed_by_another(make):
 
 
 async def test_a_finished_session_is_ended_by_the_first_writer(make):
-    """faults H: one in each turn, and the first writer is told where another has stored the last
-    of it.
+    """faults H: it ends one session in each turn. A writer that stores the last of a session wakes
+    the first one.
     """
     site = make()
     source = site.adopt(1, 0)
@@ -285,8 +285,8 @@ async def test_a_finished_session_is_ended_by_the_first_writer(make):
 
 
 async def test_a_second_writer_works_for_a_backlog_only(make):
-    """faults H: many small transactions are slower than one; a batch that was read and not stored
-    is stored by whoever comes next.
+    """faults H: many small transactions are slower than one. The next writer stores a batch that
+    was read and not stored.
     """
     site = make()
     site.log(4)
@@ -385,8 +385,8 @@ async def test_at_debug_a_batch_is_described(make, caplog):
 
 @pytest.mark.parametrize("disk", [None, "spool"])
 async def test_a_writer_sleeps_until_it_is_woken_and_then_waits_for_more(make, disk):
-    """faults H: marked idle, so that the next event wakes it; then for the flush interval, or until
-    somebody asks.
+    """faults H: it is marked idle, so that the next event wakes it. Then it waits for the flush
+    interval, or until a caller asks.
     """
     site = make(disk)
     resting = await site.rests()
@@ -424,7 +424,7 @@ async def test_the_interval_begins_when_the_first_event_may_have_come(make):
 
 @pytest.mark.parametrize("why", ["urgent", "waiters", "backlog"])
 async def test_what_is_asked_for_does_not_wait(make, why):
-    """faults H: a request holds for one turn; a backlog is worth a turn by itself."""
+    """faults H: a request holds for one turn. A backlog needs no request."""
     site = make()
     site.log(5 if why == "backlog" else 1)
     if why == "urgent":
@@ -441,7 +441,7 @@ async def test_what_is_asked_for_does_not_wait(make, why):
 
 
 async def test_a_second_writer_leaves_requests_and_wakings_to_the_first(make):
-    """faults H: it neither forgets a request nor says that somebody is awake."""
+    """faults H: it neither forgets a request nor says that the first writer is awake."""
     site = make(count=2)
     site.writers._urgent = True
     site.log(5)
@@ -458,7 +458,9 @@ async def test_a_second_writer_leaves_requests_and_wakings_to_the_first(make):
 
 
 async def test_a_queue_in_memory_is_emptied_before_it_is_full(make):
-    """faults H: it wakes nobody for each event, so it is looked at; a quarter is enough."""
+    """faults H: events in memory do not wake the writer one by one, so it looks at the queue, and
+    stores it when a quarter is full.
+    """
     site = make(batch_size=1000, queue_size=40)
     site.log(10)
     resting = await site.rests()
@@ -508,7 +510,7 @@ class Held:
 
 
 async def test_progress_that_was_held_back_is_recorded_once(make):
-    """faults H: at the next turn, which it brings about where nobody is at work."""
+    """faults H: at the next turn of a writer. It wakes an idle one."""
     site = make(flush_interval=0.0)
     held = [Held(), Held()]
     for each in held:

@@ -264,7 +264,7 @@ async def check(site: Site, programs: Sequence[Program]) -> Verdict:
 
 @contextlib.asynccontextmanager
 async def frozen(site: Site) -> AsyncIterator[None]:
-    """Have the database answer nobody for a while."""
+    """Have the database give no answer for a while."""
     if site.server is None:
         async with frozen_writer(site):
             yield

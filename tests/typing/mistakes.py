@@ -18,7 +18,7 @@ class AsyncSink:
 
 
 def seven(any_id: str) -> int:
-    """Resolve an id to what is none."""
+    """Resolve an id to a value that is no id."""
     return 7
 
 

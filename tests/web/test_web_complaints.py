@@ -330,7 +330,7 @@ def test_4_repeats_that_fold_to_few_rows_do_not_hide_what_is_before_them(empty, 
     with pages_of(empty) as site:
         page = watched.page()
         page.goto(f"{site}logs")
-        until(page, f"{VIEWER}?.lines.length > 5000")  # by itself
+        until(page, f"{VIEWER}?.lines.length > 5000")  # without a key or click
         page.locator("structjob-logs").hover()
         for _ in range(100):
             page.mouse.wheel(0, -500)
