@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shlex
+import shutil
 import signal
 import subprocess
 
 import pytest
-from cli_support import WRITER, Shell, environment
+from cli_support import COMMAND, WRITER, Shell, environment
 
 
 @pytest.fixture(scope="module")
@@ -260,7 +263,8 @@ def test_ids_and_names_complete(shell: Shell) -> None:
         )
         done: subprocess.CompletedProcess[bytes] = shell.run(env=env)
         assert done.stderr == b""
-        return [line.partition(",")[2] for line in done.stdout.decode().splitlines() if line]
+        words = (line.partition("\t")[0] for line in done.stdout.decode().splitlines() if line)
+        return [word.partition(",")[2] for word in words]
 
     assert offered("structjob show import", 2) == ["import", "import-17"]
     assert offered("structjob delete import", 2) == ["import-17"]
@@ -276,6 +280,43 @@ def test_ids_and_names_complete(shell: Shell) -> None:
     assert offered("structjob --db none.db show ", 4) == []
 
 
+@pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+def test_bash_lists_operation_and_status_beside_each_id(live: Shell) -> None:
+    """Faults 50: where it only lists; what it inserts is the id alone."""
+    jobs = (
+        {"record": "job", "id": id_, "operation": f"copy of {id_}", "created_at": 1}
+        for id_ in ("gui-1", "gui-2", "web-1")
+    )
+    (live.directory / "old.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
+    live.ok("import", "old.jsonl")
+    done = live.run(env=environment(_STRUCTJOB_COMPLETE="bash_source"))
+    script = live.directory / "complete.sh"
+    script.write_bytes(done.stdout)
+    (live.directory / "structjob").write_text(
+        f'#!/bin/sh\nexec {" ".join(map(shlex.quote, COMMAND))} "$@"\n'
+    )
+    (live.directory / "structjob").chmod(0o755)
+
+    def offered(word: str, how: str) -> list[str]:
+        typed = f"""
+            source complete.sh
+            COMP_WORDS=(structjob delete "{word}"); COMP_CWORD=2; COMP_TYPE={how}
+            _structjob_completion structjob 2>/dev/null
+            printf '%s\\n' "${{COMPREPLY[@]}}"
+        """
+        path = f"{live.directory}:{os.environ['PATH']}"
+        shown = subprocess.run(
+            ["bash", "--norc", "-c", typed], cwd=live.directory, env=environment(PATH=path),
+            capture_output=True, check=True,
+        )  # fmt: skip
+        return sorted(shown.stdout.decode().splitlines())
+
+    listed = ["gui-1  copy of gui-1 completed", "gui-2  copy of gui-2 completed"]
+    assert offered("gui-", "63") == listed
+    assert offered("gui-", "9") == offered("gui-", "37") == ["gui-1", "gui-2"]
+    assert offered("web", "63") == ["web-1"]  # it is the only one, and inserted
+
+
 def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
     """An id that a shell would not take as it stands is not offered, and what it stands beside is
     one line (R49).
@@ -287,8 +328,8 @@ def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
     (live.directory / "old.jsonl").write_text("".join(json.dumps(job) + "\n" for job in jobs))
     live.ok("import", "old.jsonl")
     for shell, expected in (
-        ("bash", ["plain,fine"]),
-        ("zsh", ["plain", "fine", "copy\\n\\x1b[2J"]),
+        ("bash", ["plain,fine\tcopy\\n\\x1b[2J completed"]),
+        ("zsh", ["plain", "fine", "copy\\n\\x1b[2J completed"]),
     ):
         env = environment(
             _STRUCTJOB_COMPLETE=f"{shell}_complete", COMP_WORDS="structjob show ", COMP_CWORD="2"

@@ -301,6 +301,7 @@ async def test_an_older_trackers_lines(tracker, tmp_path):
         {"n": 1},
         "3",
     )
+    assert (event.operation, event.step) == ("copy", "load")  # its line has only the ids
     assert (await tracker.jobs.get("18")).status == "crashed"  # nothing runs in a file
     assert (await tracker.verify()).ok
 

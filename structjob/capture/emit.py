@@ -96,6 +96,12 @@ def emit_lines(
         faults.add("logging an event", exc)
 
 
+def without_secrets(text: str) -> str:
+    """Return *text* as `emit_lines` records it: without secrets, unless redaction is off."""
+    redactor = SETUP.redactor
+    return text if redactor is None else redactor.text(text)
+
+
 def _words(scope: Scope | None, level: str, attrs: dict[str, Any], kind: str) -> str | None:
     """Return the readable message that is stored for an event of this *kind*."""
     names = (None, None) if scope is None else (scope.operation, scope.column_values.get("step"))

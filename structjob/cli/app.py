@@ -43,31 +43,31 @@ COMMANDS = {
     "delete": ("delete", "Delete one job with its child jobs, steps and lines."),
     "demo": (
         "demo.command",
-        "Move a directory tree in parallel and record it in ./structjob-demo.db, or in the database that --db names.",
+        "Record a sample workload, and measure it.",
     ),
     "doctor": (
         "doctor",
-        "Find problems and suggest fixes: versions, drivers, permissions, tables, spools, clocks.",
+        "Find problems and suggest fixes.",
     ),
     "errors": ("errors", "List errors, show one, or mark one as resolved."),
     "export": ("export", "Write a job, or log lines, to a file or stdout."),
     "import": ("import_", "Import jobs from a file of JSON lines; - is stdin."),
     "jobs": ("jobs", "List jobs, newest first."),
     "logs": ("logs", "Show log lines, oldest first."),
-    "migrate": ("migrate", "Create the tables, or upgrade them to the version of this structjob."),
+    "migrate": ("migrate", "Create the tables, or upgrade them."),
     "prune": ("prune", "Delete jobs and lines past their retention."),
     "serve": ("serve", "Serve the HTTP API and the web pages."),
     "sessions": (
         "sessions",
-        "List the sessions (programs that log to this database), newest first.",
+        "List sessions: programs that log to this database.",
     ),
     "show": ("show", "Show one job: its steps, attempts, child jobs, result and error."),
     "stats": ("stats", "Show statistics of jobs, steps and lines."),
-    "tail": ("tail", "Follow the log: show new lines until Ctrl-C, or until the given job ends."),
+    "tail": ("tail", "Show new log lines as they are written."),
     "token": ("token", "Create, list and revoke tokens for structjob serve."),
     "verify": (
         "verify",
-        "Check that every log line is stored, or that the reason is known, session by session.",
+        "Prove that no log line was lost.",
     ),
     "wait": ("wait", "Wait until a job has ended; the exit code is its outcome."),
 }
@@ -181,7 +181,7 @@ def _failure(exc: StructjobError, db: str) -> Failure:
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="""\b
 Examples:
-  structjob demo                       watch a sample workload, in half a minute
+  structjob demo                       watch a sample workload, for a few seconds
   structjob run -- make test           any program becomes a job
   structjob jobs --status failed       jobs that failed
   structjob logs 019a3f7c -f           follow one job
@@ -209,6 +209,10 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         if isinstance(stream, io.TextIOWrapper):
             # a name that the terminal cannot encode must not make the command fail
             stream.reconfigure(errors="backslashreplace")
+    if "_STRUCTJOB_COMPLETE" in os.environ:
+        from structjob.cli.completion import register
+
+        register()
     try:
         code = cli.main(args, prog_name="structjob", standalone_mode=False)
     except click.Abort:

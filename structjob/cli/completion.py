@@ -23,6 +23,50 @@ if TYPE_CHECKING:
 OFFERED = 50
 """Maximum number of offered words of each kind."""
 
+ABOUT = 60
+"""Maximum characters of the text beside an offered word in bash."""
+
+# Bash lists what would be inserted. Only when it lists without inserting (COMP_TYPE, see the manual
+# of bash), each word can have a text beside it: of several words, it inserts their common beginning
+# at most.
+_BASH = """\
+%(complete_func)s() {
+    local IFS=$'\\n' response completion kind word about
+    local -a words=() shown=()
+    response=$(env COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD=$COMP_CWORD %(complete_var)s=bash_complete $1)
+    for completion in $response; do
+        kind=${completion%%%%,*} word=${completion#*,}
+        about=${word#*$'\\t'} word=${word%%%%$'\\t'*}
+        case $kind in
+            dir) COMPREPLY=(); compopt -o dirnames ;;
+            file) COMPREPLY=(); compopt -o default ;;
+            plain) words+=("$word"); shown+=("$word${about:+  $about}") ;;
+        esac
+    done
+    if [[ ${#words[@]} -gt 1 && $COMP_TYPE =~ ^(33|63|64)$ ]]; then
+        COMPREPLY+=("${shown[@]}")
+    else
+        COMPREPLY+=("${words[@]}")
+    fi
+}
+complete -o nosort -F %(complete_func)s %(prog_name)s
+"""
+
+
+def register() -> None:
+    """Make completion in bash show a text beside each word, as the other shells do."""
+    from click.shell_completion import BashComplete, add_completion_class
+
+    class Bash(BashComplete):
+        source_template = _BASH
+
+        def format_completion(self, item: CompletionItem) -> str:
+            about = " ".join((item.help or "").split())
+            about = about if len(about) <= ABOUT else f"{about[:ABOUT]}…"
+            return f"{item.type},{item.value}\t{about}"
+
+    add_completion_class(Bash)
+
 
 def job_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the ids of the newest jobs that begin with *incomplete*."""
@@ -85,7 +129,8 @@ async def _searched(
 
 
 async def _newest(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
-    return await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)
+    found = await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)
+    return [(id_, f"{operation} {status}") for id_, operation, status in found]
 
 
 async def _operations(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:

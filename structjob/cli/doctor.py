@@ -56,7 +56,10 @@ Nagios and Icinga: structjob doctor || exit 2"""
 @options.json_output
 @options.database
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
-    """Find problems and suggest fixes: versions, drivers, permissions, tables, spools, clocks."""
+    """Find problems and suggest fixes.
+
+    Checks versions, drivers, permissions, tables, spools and clocks.
+    """
     if correlation:
         execute(_uncorrelated(db, since or datetime.now(UTC) - timedelta(days=1), as_json=as_json))
         return

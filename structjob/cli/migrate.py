@@ -56,7 +56,10 @@ def migrate(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Create the tables, or upgrade them to the version of this structjob."""
+    """Create the tables, or upgrade them.
+
+    An upgrade is to the version of this structjob.
+    """
     if direction is not None:
         if down_to is not None and direction == "up":
             raise click.UsageError("--sql up and --down contradict each other; use --sql down.")

@@ -47,7 +47,10 @@ A session is one tracker in one process. `structjob verify` tells whether all of
 @options.json_output
 @options.database
 def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
-    """List the sessions (programs that log to this database), newest first."""
+    """List sessions: programs that log to this database.
+
+    The newest comes first.
+    """
     execute(_sessions(db, as_json=as_json, utc=utc, live=live, limit=limit))
 
 

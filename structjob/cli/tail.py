@@ -48,7 +48,10 @@ def tail(
     no_children: bool,
     **given: Any,
 ) -> None:
-    """Follow the log: show new lines until Ctrl-C, or until the given job ends."""
+    """Show new log lines as they are written.
+
+    It ends with Ctrl-C, or when the given job ends.
+    """
     if given["until"] is not None:
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)

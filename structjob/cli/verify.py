@@ -55,7 +55,11 @@ Exit code 0: every line is accounted for; all sessions are complete or live. Exi
 @options.json_output
 @options.database
 def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
-    """Check that every log line is stored, or that the reason is known, session by session."""
+    """Prove that no log line was lost.
+
+    Checks, session by session, that every line is stored, or that the reason for its absence is
+    known.
+    """
     execute(_verify(db, spools, as_json=as_json, utc=utc))
 
 

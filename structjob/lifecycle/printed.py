@@ -18,7 +18,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from structjob.capture.emit import emit_lines
+from structjob.capture.emit import emit_lines, without_secrets
 from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
@@ -116,7 +116,9 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
         key = stream, writer
         splitter = self._splitters.get(key)
         if splitter is None:
-            splitter = self._splitters[key] = LineSplitter(partial(self._lines, stream))
+            splitter = self._splitters[key] = LineSplitter(
+                partial(self._lines, stream), without_secrets
+            )
         splitter.feed(text)
 
     def _lines(self, stream: str, lines: list[str], attrs: dict[str, int]) -> None:

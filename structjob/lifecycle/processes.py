@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from structjob.capture.emit import emit_lines
+from structjob.capture.emit import emit_lines, without_secrets
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
@@ -301,7 +301,7 @@ class _Stream:
         self._loop = asyncio.get_running_loop()
         self._descriptor = descriptor
         self._record_lines = record
-        self._splitter = LineSplitter(self._split)
+        self._splitter = LineSplitter(self._split, without_secrets)
         self._waiting: deque[tuple[list[str], dict[str, int]]] = deque()
         self._paused = False
         self._finished = False

@@ -169,19 +169,22 @@ class Jobs:
             )
         return rows.job(found[0]) if found else None
 
-    async def ids_by_prefix(self, prefix: str, *, limit: int) -> builtins.list[tuple[str, str]]:
-        """Return the ids and operations of the newest jobs whose ids begin with *prefix*.
+    async def ids_by_prefix(
+        self, prefix: str, *, limit: int
+    ) -> builtins.list[tuple[str, str, str]]:
+        """Return id, operation and status of the newest jobs whose ids begin with *prefix*.
 
         Args:
             prefix: The beginning of an id; all ids if it is empty.
             limit: Maximum number of jobs.
         """
         await self._flush()
-        statement = select(jobs.c.id, jobs.c.operation).order_by(jobs.c.created_at.desc())
+        columns = (jobs.c.id, jobs.c.operation, jobs.c.status)
+        statement = select(*columns).order_by(jobs.c.created_at.desc())
         if prefix:
             statement = statement.where(begins(jobs.c.id, prefix))
         found = await self._fetch(statement.limit(limit))
-        return [(row["id"], row["operation"]) for row in found]
+        return [(row["id"], row["operation"], row["status"]) for row in found]
 
     async def operations_by_prefix(self, prefix: str, *, limit: int) -> builtins.list[str]:
         """Return the names of operations that begin with *prefix*, in binary order.

@@ -10,10 +10,19 @@ PIECE = 16 * 1024
 of its part.
 """
 
+AHEAD = 2 * 1024
+"""Bytes before and after a cut in which a secret is looked for."""
+
+_STEP = 64
+"""Bytes between two places that are tried for a cut."""
+
 OVERWRITTEN_EVERY = 0.25
 """Minimum seconds between two records of a line that overwrites itself (a progress bar, by
 ``\\r``). A job's own progress has the same interval.
 """
+
+Redact = Callable[[str], str]
+"""A function that returns a text without its secrets."""
 
 Record = Callable[[list[str], dict[str, int]], None]
 """A function that takes lines that follow one another, and the attributes of each of them."""
@@ -29,10 +38,13 @@ class LineSplitter:
     Args:
         record: Called with the lines as text, with as many at once as possible. Bytes that are not
             UTF-8 are written as ``\xff``. A line with attributes comes alone.
+        redact: Removes the secrets from a text. A long line is not cut within a secret, because
+            neither part would show it to be one.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, redact: Redact) -> None:
         self._record = record
+        self._redact = redact
         self._rest = b""
         self._plain: list[str] = []
         self._part = 0
@@ -66,8 +78,8 @@ class LineSplitter:
             self._rest += b"\r" if chunk.endswith(b"\r") else b""
             if done:
                 self._overwriting(done.split(b"\r"))
-        while len(self._rest) > PIECE:
-            self._piece(PIECE)
+        while len(self._rest) > PIECE + AHEAD:
+            self._rest = self._cut(self._rest)
         self._flush()
 
     def end(self) -> None:
@@ -83,30 +95,41 @@ class LineSplitter:
             if not line:
                 line = overwritten.pop()
             self._overwriting(overwritten)
-        while len(line) > PIECE:
-            line = self._cut(line, PIECE)
-        self._put(line, last=True)
+        self._last_piece(line)
 
     def _overwriting(self, segments: list[bytes]) -> None:
         for segment in segments:
             now = time.monotonic()
             if segment.strip() and now - self._recorded >= OVERWRITTEN_EVERY:
                 self._recorded = now
-                while len(segment) > PIECE:
-                    segment = self._cut(segment, PIECE)  # noqa: PLW2901 -- the rest of it
-                self._put(segment, last=True)
+                self._last_piece(segment)
             elif segment.strip():
                 self._overwritten += 1
 
-    def _piece(self, size: int) -> None:
-        self._rest = self._cut(self._rest, size)
+    def _last_piece(self, line: bytes) -> None:
+        while len(line) > PIECE:
+            line = self._cut(line)
+        self._put(line, last=True)
 
-    def _cut(self, line: bytes, size: int) -> bytes:
-        # Do not cut within a UTF-8 character.
-        while size > PIECE - 4 and line[size] & 0xC0 == 0x80:
-            size -= 1
+    def _cut(self, line: bytes) -> bytes:
+        """Record the first part of a long line, and return the rest."""
+        size = self._place(line)
         self._put(line[:size], last=False)
         return line[size:]
+
+    def _place(self, line: bytes) -> int:
+        """Return where to cut a long line: at most at `PIECE`, and neither within a UTF-8 character
+        nor within a secret.
+        """
+        around = line[PIECE - AHEAD : PIECE + AHEAD]
+        clean = self._redact(_text(around))
+        for size in range(PIECE, PIECE - AHEAD, -_STEP):
+            while line[size] & 0xC0 == 0x80 and size > PIECE - AHEAD:
+                size -= 1  # noqa: PLW2901 -- the beginning of this character
+            at = size - (PIECE - AHEAD)
+            if self._redact(_text(around[:at])) + self._redact(_text(around[at:])) == clean:
+                return size
+        return PIECE  # a secret as long as all of this
 
     def _put(self, line: bytes, *, last: bool) -> None:
         attrs: dict[str, int] = {}

@@ -424,12 +424,17 @@ class _Rows:
         self._jobs: dict[str, dict[str, Any]] = {}
         """Jobs whose attempts have not all been read."""
         self._left: dict[str, int] = dict(checked.attempts)
+        self._operations: dict[str, str] = {}
+        """Old id of each job → its operation."""
+        self._steps: dict[str, str] = {}
+        """Old id of each step → its name."""
         self._number = 0
 
     def states(self, kind: str, row: dict[str, Any]) -> list[bytes]:
         owner = row["job_id"] if kind != "job" else row["id"]
         row = _ended(row, self._checked.last.get(row.get("id", ""), self._checked.last.get(owner)))
         if kind == "step":
+            self._steps[row["id"]] = row["name"]
             row |= {
                 "id": self._checked.step_ids[row["id"]],
                 "job_id": self._checked.job_ids[row["job_id"]],
@@ -447,6 +452,7 @@ class _Rows:
                 del self._jobs[row["job_id"]]
             return lines
         old = row["id"]
+        self._operations[old] = row["operation"]
         job = self._job(row)
         if self._left.get(old):
             self._jobs[old] = job
@@ -478,6 +484,11 @@ class _Rows:
         return job
 
     def event(self, row: dict[str, Any]) -> dict[str, Any]:
+        # Another program's events may have only the ids.
+        names = {
+            "operation": self._operations.get(row.get("job_id") or ""),
+            "step": self._steps.get(row.get("step_id") or ""),
+        }
         for name, ids in (("job_id", self._checked.job_ids), ("step_id", self._checked.step_ids)):
             if row.get(name) is not None:
                 row[name] = ids.get(row[name], row[name])
@@ -495,6 +506,9 @@ class _Rows:
                 row["fingerprint"] = of_words(
                     str(attrs.get("error_type") or ""), said, row.get("operation") or ""
                 )
+        for name, known in names.items():
+            if row.get(name) is None and known is not None:
+                row[name] = known
         return {**row, "attrs": attrs}
 
     def _line(self, kind: str, row: dict[str, Any]) -> bytes:

@@ -57,11 +57,11 @@ Examples:
 @options.json_output
 @options.database
 def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
-    """Move a directory tree in parallel and record it in ./structjob-demo.db, or in the database
-    that --db names.
+    """Record a sample workload, and measure it.
 
-    The files are really copied and verified, in a temporary directory. One part is retried and one
-    copy is damaged on purpose.
+    It moves a directory tree in parallel, and is recorded in ./structjob-demo.db or in the database
+    that --db names. The files are really copied and verified, in a temporary directory. One part is
+    retried and one copy is damaged on purpose.
     """
     if not db.typed:
         # ignore the environment: the demo must not write into a program's database

@@ -346,7 +346,7 @@ async def _supervise(
 ) -> None:
     import asyncio
 
-    from structjob.capture.emit import emit, emit_lines
+    from structjob.capture.emit import emit, emit_lines, without_secrets
     from structjob.cli.run.process import Child, Heard
     from structjob.context.propagation import to_environment
     from structjob.context.scope import current_scope
@@ -366,7 +366,7 @@ async def _supervise(
                 asyncio.run_coroutine_threadsafe(tracker.flush(), loop).result()
 
     def listener(stream: str) -> tuple[LineSplitter, Heard]:
-        splitter = LineSplitter(partial(_record, stream))
+        splitter = LineSplitter(partial(_record, stream), without_secrets)
 
         def heard(chunk: bytes) -> None:
             if not chunk:
