@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -380,3 +382,25 @@ def test_an_ascii_terminal_gets_ascii_symbols(shell: Shell) -> None:
     shown = shell.ok("jobs", env=environment(PYTHONIOENCODING="ascii"))
     assert "+ completed" in shown
     assert "x failed" in shown
+
+
+def test_the_help_of_each_command_fits_a_terminal_of_80_columns() -> None:
+    """Examples and lists too: an explanation that does not fit continues below itself. Commands to
+    copy stay on one line.
+    """
+
+    def helps(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
+        ctx = command.context_class(command, info_name=name, terminal_width=80)
+        yield name, command.get_help(ctx)
+        if isinstance(command, click.Group):
+            for one in command.list_commands(ctx):
+                found = command.get_command(ctx, one)
+                assert found is not None
+                yield from helps(found, f"{name} {one}")
+
+    found = list(helps(app.cli, "structjob"))
+    assert len(found) > 25
+    for name, text in found:
+        long = [line for line in text.splitlines() if len(line) > 80]
+        assert [line for line in long if not line.startswith("    structjob ")] == [], name
+        assert not re.search(r"^  \w.*\.\.\.$", text, re.MULTILINE), name

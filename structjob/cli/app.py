@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import click
 
 from structjob.cli.database import Database
+from structjob.cli.help import wrapping
 from structjob.cli.options import database
 from structjob.cli.run.command import run
 from structjob.cli.run.inherited import open_missing
@@ -89,7 +90,7 @@ class Commands(click.Group):
             return super().get_command(ctx, cmd_name)
         module = import_module(f"structjob.cli.{COMMANDS[cmd_name][0]}")
         found: click.Command = getattr(module, "import_" if cmd_name == "import" else cmd_name)
-        return found
+        return wrapping(found)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         shown = {name: click.Command(name, help=text) for name, (_, text) in COMMANDS.items()}
@@ -195,6 +196,7 @@ def cli(db: object) -> None:
 
 
 cli.add_command(run)
+wrapping(cli)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -10,7 +10,17 @@ import click
 
 from structjob.cli import options
 from structjob.cli.database import execute, reading
-from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+from structjob.cli.screen import (
+    UNBOUNDED,
+    Failure,
+    columns,
+    command_line,
+    console,
+    put_json,
+    put_lines,
+    say,
+    width_of,
+)
 from structjob.cli.times import moment
 from structjob.filters import LogFilter
 from structjob.text.appearance import speaks_unicode
@@ -124,20 +134,25 @@ _SHOWN = 50
 """Maximum number of places in the list."""
 
 
+_LEAST = 40
+"""Minimum width of what was found."""
+
+
 def _print(findings: list[Finding]) -> None:
     from rich.text import Text
 
+    screen = console()
+    # All of it must be readable, also on a narrow terminal.
+    room = max(width_of(screen) - 2 - max(len(one.check) + 2 for one in findings), _LEAST)
     rows = []
     for finding in findings:
         sign, plain, colour = _LOOKS[finding.verdict]
-        rows.append(
-            [
-                Text(f"{sign if speaks_unicode() else plain} {finding.check}", style=colour),
-                Text(escape(finding.found)),
-            ]
-        )
+        title = Text(f"{sign if speaks_unicode() else plain} {finding.check}", style=colour)
+        texts = [Text(escape(finding.found))]
         if finding.advice is not None:
-            rows.append([Text(""), Text(f"do: {escape(finding.advice)}", style="bold")])
-    screen = console()
-    # The advice must be readable in full, also on a narrow terminal.
-    put_lines(columns(("CHECK", "FOUND"), rows, max(screen.width, 400)), screen)
+            texts.append(Text(f"do: {escape(finding.advice)}", style="bold"))
+        for text in texts:
+            for line in text.wrap(screen, room):
+                rows.append([title, line])
+                title = Text("")
+    put_lines(columns(("CHECK", "FOUND"), rows, UNBOUNDED), screen)

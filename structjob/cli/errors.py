@@ -209,7 +209,7 @@ def _where(operation: str | None, step: str | None) -> str:
 @options.json_output
 @options.database
 def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
-    """Show one error: its count, first and last occurrence, traceback and latest jobs."""
+    """Show one error: its count, times, traceback and latest jobs."""
     execute(_show(id_, db, as_json=as_json, utc=utc))
 
 
