@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from structjob.spool import disk as spool_module
 from structjob.spool.disk import DiskQueue
 from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
-from structjob.spool.queue import Batch, MemoryQueue, ranges
+from structjob.spool.queue import Batch, MemoryQueue, may_block, ranges
 from structjob.spool.tally import Tally
 
 
@@ -476,6 +476,24 @@ def test_a_part_of_a_record_costs_no_other_record(queue, tmp_path, monkeypatch):
     assert read_all(dead) == [1, 3]
     assert dead.damaged == 1
     dead.close()
+
+
+@pytest.mark.parametrize("taken", [2, 2.5])
+def test_a_part_of_several_records_costs_no_other_record(queue, tmp_path, monkeypatch, taken):
+    """faults H: of records that are written together a full disk takes some, and a part of one: it
+    is a line of its own, and the next record is whole.
+    """
+    write, texts = os.write, [line(number) for number in range(1, 5)]
+    size = int(len(texts[0]) * taken)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            os, "write", lambda fd, data: write(fd, data[:size] if size < len(data) else data)
+        )
+        assert queue.append_all(texts) == 2
+    queue.append(line(5), 5)
+    part = texts[2][: size - 2 * len(texts[0])]
+    content = b"".join([*texts[:2], part + b"\n" if part else b"", line(5)])
+    assert (tmp_path / "events-000001.jsonl").read_bytes() == content
 
 
 def test_a_flush_does_not_wait_for_a_part_of_a_record(queue, monkeypatch):
@@ -1015,6 +1033,83 @@ async def test_block_never_holds_a_running_loop_up():
         queue.append(line(number), number)
     assert read_all(queue) == [1, 2, 3]
     assert [first for first, *_ in queue.dropped] == [4, 5, 6]
+    assert not may_block()
+    oldest = MemoryQueue(3)
+    for number in range(1, 7):
+        oldest.append(line(number), number)
+    assert read_all(oldest) == [4, 5, 6]
+
+
+def test_a_thread_waits_for_room_in_memory_until_the_queue_is_closed():
+    """With ``block`` nothing is dropped while room can come; once the queue is closed, a thread
+    waits no longer, and the oldest makes room (guarantee 2).
+    """
+    assert may_block()
+    queue, taken, asked = MemoryQueue(2, "block"), [], []
+
+    def room_comes() -> bool:
+        asked.append(len(queue))
+        if len(asked) == 3:
+            taken.append(queue.take())
+        return True
+
+    queue.room_comes = room_comes
+    for number in (1, 2, 3):
+        queue.append(line(number), number)
+    assert [number for number, _ in taken] == [1]
+    assert not queue.dropped
+    queue.close()
+    queue.append(line(4), 4)
+    assert [first for first, *_ in queue.dropped] == [2]
+    assert read_all(queue) == [3, 4]
+
+
+def test_a_batch_from_memory_is_as_long_as_asked_for():
+    """faults H: at most so many bytes, but for the last line; what is given back comes again, in
+    its order.
+    """
+    queue, size = MemoryQueue(), len(line(1))
+    for number in (1, 2, 3):
+        queue.append(line(number), number)
+    batch = queue.read(size, 10)
+    assert numbers(batch) == [1]
+    queue.give_back(batch)
+    batch = queue.read(size + 1, 10)
+    assert numbers(batch) == [1, 2]
+    queue.give_back(batch)
+    assert read_all(queue) == [1, 2, 3]
+
+
+def test_a_flush_waits_for_what_is_in_memory_and_for_no_more():
+    """faults H: lines in a batch count as waiting until they are stored; what comes later is not
+    waited for, and what was dropped cannot be.
+    """
+    queue = MemoryQueue()
+    for number in (1, 2):
+        queue.append(line(number), number)
+    position = queue.position()
+    queue.append(line(3), 3)
+    first, second = queue.read(1 << 20, 1), queue.read(1 << 20, 1)
+    assert not queue.reached(position)
+    queue.ack(first)
+    assert not queue.reached(position)
+    queue.ack(second)
+    assert queue.reached(position)
+    later = queue.position()
+    batch = queue.read(1 << 20, 1)
+    assert not queue.reached(later)
+    queue.give_back(batch)
+    assert not queue.reached(later)
+    queue.clear("cleared")
+    assert queue.reached(later)
+
+
+def test_how_full_the_memory_is():
+    """faults H: the warning of a queue that fills up knows how much of its room is used."""
+    limited, unlimited = MemoryQueue(4), MemoryQueue()
+    for queue in (limited, unlimited):
+        queue.append(line(1), 1)
+    assert (limited.filled(), unlimited.filled()) == (0.25, 0.0)
 
 
 # -- against a model

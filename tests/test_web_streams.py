@@ -99,6 +99,7 @@ async def test_a_cursor_may_be_sent_in_the_body(tracker, address):
         ("levle=error", 400),
         ("channels=lgos", 400),
         ("channels=tree", 400),
+        ("channels=tree&job=a&job=b", 400),
         ("until=-1h", 400),
         ("job=nothing", 404),
         ("last=-1", 400),
@@ -207,6 +208,8 @@ async def test_a_websocket_carries_several_subscriptions(tracker, address):
         ("[]", "object"),
         ('{"op":"dance","id":"a"}', "op must be"),
         ('{"op":"subscribe"}', "id must be"),
+        ('{"op":"subscribe","id":"%s"}' % ("a" * 65), "id must be"),
+        ('{"op":"subscribe","id":"%s","levle":"x"}' % ("a" * 64), "levle"),
         ('{"op":"subscribe","id":"a","levle":"x"}', "levle"),
         ('{"op":"subscribe","id":"a","job":"nothing"}', "job not found"),
     ],
@@ -230,12 +233,47 @@ async def test_polling_returns_what_came_since_the_cursor(tracker):
         first = (await web.get("stream/poll?last=1")).json()
         assert [line["message"] for line in first["lines"]] == ["before"]
         assert first["hello"]["transport"] == "poll"
+        assert first.keys() == {"lines", "gaps", "cursor", "hello"}
         log.info("after")
         second = (await web.get(f"stream/poll?wait=5&after={first['cursor']}")).json()
         assert "lines" in second, second
         assert [line["message"] for line in second["lines"]] == ["after"]
         third = (await web.get(f"stream/poll?after={second['cursor']}")).json()
         assert third["lines"] == []
+        waiting = asyncio.create_task(
+            web.get(f"stream/poll?wait=20&after={third['cursor']}", timeout=60)
+        )
+        asyncio.get_running_loop().call_later(0.3, log.info, "meanwhile")
+        assert [line["message"] for line in (await waiting).json()["lines"]] == ["meanwhile"]
+
+
+async def test_a_poll_after_a_long_time_is_answered_in_parts(tracker):
+    """(R37) Neither server nor page holds all that came since; nothing is left out."""
+    async with client(tracker) as web:
+        cursor = (await web.get("stream/poll")).json()["cursor"]
+        for number in range(2_500):
+            log.info("missed", n=number)
+        await tracker.flush()
+        found: list[list[int]] = []
+        while not found or found[-1]:
+            answer = (await web.get("stream/poll", params={"after": cursor}, timeout=60)).json()
+            found.append([line["attrs"]["n"] for line in answer["lines"]])
+            cursor = answer["cursor"]
+    assert max(map(len, found)) < 2_500
+    assert [number for part in found for number in part] == list(range(2_500))
+
+
+async def test_polling_a_job_returns_its_rows(tracker):
+    """(R37) For networks that block streams, the page of a job is as current as elsewhere."""
+    async with tracker.job("import") as job, client(tracker) as web:
+        where = f"stream/poll?channels=tree&job={job.id}"
+        first = (await web.get(where)).json()
+        assert [row["id"] for row in first["state"]["jobs"]] == [job.id]
+        async with job.step("copy"):
+            pass
+        await tracker.flush()
+        again = (await web.get(f"{where}&state={first['state_tag']}")).json()
+        assert [row["name"] for row in again["state"]["steps"]] == ["copy"]
 
 
 async def test_the_rows_of_a_job_are_sent_and_then_those_that_change(tracker, address):

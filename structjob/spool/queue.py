@@ -160,7 +160,7 @@ class MemoryQueue:
         self._acked = 0
 
     def filled(self) -> float:
-        return len(self) / self._capacity if self._capacity else 0.0
+        return len(self) / self._capacity
 
     def __len__(self) -> int:
         return len(self._lines)
