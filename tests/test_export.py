@@ -2,11 +2,13 @@
 done.
 """
 
+import dataclasses
 import gzip
 import json
 import os
 import tempfile
 import threading
+import uuid
 
 import pytest
 import structlog
@@ -128,6 +130,7 @@ async def test_new_ids(tracker, tmp_path):
     found = await tracker.import_(path, ids="new")
     assert found == tried
     new = found.job_ids["mine"]
+    assert {str(uuid.UUID(one)) for one in found.job_ids.values()} == set(found.job_ids.values())
     tree = await tracker.jobs.tree(new)
     assert tree.job.root_job_id == new != "mine"
     assert [child.job.root_job_id for child in tree.children] == [new]
@@ -147,7 +150,7 @@ async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
     monkeypatch.setattr(imports, "_BATCH", 3)
     path = write(
         tmp_path / "old.jsonl",
-        JOB,
+        JOB | {"idempotency_key": "nightly"},
         *(
             {"record": "event", "ts": 1_600_000_000 + n, "message": f"line {n}", "job_id": "old-1"}
             for n in range(20)
@@ -172,7 +175,41 @@ async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
         assert [event.message for event in await tracker.logs.list(job_id="old-1")] == [
             f"line {n}" for n in range(20)
         ]
+    assert (await tracker.jobs.get("old-1")).session_id < 1 << 53  # JavaScript knows no greater one
     assert (await tracker.verify()).ok
+
+
+async def test_what_the_database_refuses_is_no_imported_event(plain, tmp_path, monkeypatch):
+    """R21: the result says how many events are stored, and how many became dead letters."""
+    event = {"record": "event", "ts": 1_600_000_000, "message": "m", "job_id": "old-1"}
+    path = write(tmp_path / "old.jsonl", JOB, event, event, event)
+    original = plain._store.write
+
+    async def refuse_one(work):
+        return dataclasses.replace(await original(work), dead=1)
+
+    monkeypatch.setattr(plain._store, "write", refuse_one, raising=False)
+    found = await plain.import_(path)
+    assert (found.events, found.refused) == (2, 1)
+
+
+async def test_a_child_whose_family_is_not_in_the_file_keeps_its_root(plain, tmp_path):
+    """R21: a job can be imported without its parents; it still says where it belongs."""
+    child = JOB | {"parent_job_id": "above", "root_job_id": "top"}
+    await plain.import_(write(tmp_path / "child.jsonl", child))
+    record = await plain.jobs.get("old-1")
+    assert (record.parent_job_id, record.root_job_id) == ("above", "top")
+
+
+async def test_a_job_whose_last_attempt_has_no_line_of_its_own(plain, tmp_path):
+    """R21: the job's line is its latest attempt; the lines of earlier ones do not replace it."""
+    job = JOB | {"status": "completed", "attempt": 2}
+    first = {"record": "attempt", "job_id": "old-1", "attempt": 1, "status": "failed"}
+    await plain.import_(write(tmp_path / "job.jsonl", job, first))
+    record = await plain.jobs.get("old-1")
+    assert (record.status, record.attempt) == ("completed", 2)
+    attempts = [(one.attempt, one.status) for one in await plain.jobs.history("old-1")]
+    assert attempts == [(1, "failed"), (2, "completed")]
 
 
 async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):

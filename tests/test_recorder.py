@@ -414,6 +414,18 @@ def test_debug_events_of_a_job_that_succeeded_are_discarded(recorder):
         assert recorder.numbers.given == failed
 
 
+def test_only_jobs_that_run_here_have_kept_events(recorder):
+    """R33: an event of a job of another tracker, or of none, is not kept, and that is no fault."""
+    recorder.kept = KeptEvents(10)
+    recorder.kept.begin("a")
+    for owner in (b"", b',"job_id":"b"'):
+        recorder.put(BODY + owner, 5)
+    recorder.end_kept("b", failed=True)
+    recorder.end_kept("a", failed=True)
+    assert recorder.numbers.given == 0
+    assert faults.counts == {}
+
+
 def test_python_says_why_it_died_in_the_directory_of_an_open_session(recorder, tmp_path):
     """faults H: the log of the `faulthandler` is in the directory of the oldest session, and in the
     next one's when that one closes.
@@ -557,3 +569,36 @@ def test_an_interruption_of_events_recorded_together_is_accounted_for(recorder, 
         assert recorder.broken_off == 3
     recorder.put_all([BODY] * 2, 10)
     assert numbers_of(recorder) == ([1, 2] if at == "numbers" else [4, 5])
+
+
+def confirmed_in(directory) -> int:
+    tally = Tally.open(directory)
+    found = tally.confirmed
+    tally.close()
+    return found
+
+
+def test_a_process_killed_while_it_deletes_has_confirmed_its_events_or_not(tmp_path):
+    """faults 0.1: the events of a stored file are confirmed when the file is gone: a process that
+    is killed in between leaves them to its successor, which finds and confirms them once.
+    """
+    tally, file = Tally.create(tmp_path), tmp_path / "events-000001.jsonl"
+    tally.confirm(2)
+    file.touch()
+    tally.confirm(5, 1)
+    assert confirmed_in(tmp_path) == 2
+    file.unlink()
+    assert confirmed_in(tmp_path) == 7
+    tally.close()
+
+
+def test_a_lower_number_takes_no_higher_one_back(tmp_path):
+    """faults 0.1: threads record that their events are in memory only, in any order."""
+    tally = Tally.create(tmp_path)
+    tally.risk(5)
+    tally.risk(3)
+    assert tally.at_risk == 5
+    before = len(os.listdir("/proc/self/fd"))
+    tally.close()
+    tally.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1

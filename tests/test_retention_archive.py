@@ -94,6 +94,8 @@ async def test_what_was_pruned_comes_back_as_it_was(tracker, database, directory
         await tracker.import_(path)
     assert await everything(tracker) == before
     assert (await tracker.verify()).ok
+    # the tracker's own session goes on
+    assert await database.rows("SELECT 1 FROM structjob_sessions WHERE end_reason IS NULL")
 
 
 async def test_it_comes_back_again_and_again(tracker, database, directory):
