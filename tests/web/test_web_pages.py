@@ -382,6 +382,37 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
         stop(server)
 
 
+@pytest.mark.parametrize("back", ["Escape", "the back button"])
+def test_the_way_back_to_a_list_finds_its_place(site, watched, back):
+    """What was unfolded is unfolded, and the cursor stands on the job that was opened (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs?root=1&operation=vm-migrate")
+    page.locator("tr.cur").wait_for()
+    for key in ("ArrowRight", "j", "j"):
+        page.keyboard.press(key)
+    stood = page.locator("tr.kid.cur").inner_text()
+    page.keyboard.press("Enter")
+    page.locator("main h1", has_text="copy-part").wait_for()
+    if back == "Escape":
+        page.keyboard.press("Escape")
+    else:
+        page.go_back()
+    page.locator("tr.kid.cur").wait_for()
+    assert page.locator("tr.kid.cur").inner_text() == stood
+    assert page.url.endswith("/jobs?root=1&operation=vm-migrate")
+
+
+def test_the_help_has_no_button_under_the_enter_key(site, watched):
+    """Enter after ``?`` does not turn the keys off (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs")
+    page.locator("tr.cur").wait_for()
+    page.keyboard.press("?")
+    page.get_by_role("dialog").wait_for()
+    page.keyboard.press("Enter")
+    assert "off while you type" in page.get_by_role("dialog").inner_text()
+
+
 @pytest.mark.parametrize("width", [1280, 400])
 def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
     """The histogram and the counts come later, and push no line out of view; the strip's frame

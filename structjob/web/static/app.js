@@ -4,7 +4,7 @@ import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useEffect, useState, utc } from "./ui.js";
 import { clock, count, present, recall, remember, spanText, zone } from "./format.js";
-import { api, go, href, permanent, root, route, setQuery } from "./route.js";
+import { api, go, href, permanent, root, route, setQuery, up } from "./route.js";
 
 const PAGES = {
   overview: () => import("./pages/overview.js"),
@@ -121,7 +121,7 @@ document.addEventListener("keydown", (event) => {
   const own = pageKeys.current[event.key];
   const global = {
     "?": () => { dialog.value = "keys"; }, "/": () => { if (findBox) { findBox.focus(); findBox.select(); } else dialog.value = "search"; },
-    o: () => go(href()), J: () => go(href("jobs")), L: () => go(href("logs")), R: () => go(href("errors")), u: toggleZone, t: nextTheme,
+    o: () => go(href()), J: () => go(href("jobs")), L: () => go(href("logs")), R: () => go(href("errors")), u: toggleZone, t: nextTheme, Escape: () => { if (route.value.id) up(); },
     y: () => { const at = viewer()?.cursor; copy(permanent({ at: at?.replace(/^f/, "") })); footer.value = { ...footer.value, facts: "link copied" }; },
   }[event.key];
   if (own && own(event) !== false) event.preventDefault();

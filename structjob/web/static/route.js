@@ -14,7 +14,9 @@ function read() {
 }
 
 export const route = signal(read());
-addEventListener("popstate", () => { route.value = read(); });
+/** What the present entry of the history keeps: where the page's cursor stood, and the list that it was opened from. */
+export const place = { current: history.state ?? {} };
+addEventListener("popstate", (event) => { place.current = event.state ?? {}; route.value = read(); });
 
 /** The address of a page; *query* is an object or URLSearchParams. */
 export function href(page = "", id = "", query = {}) {
@@ -24,11 +26,24 @@ export function href(page = "", id = "", query = {}) {
   return url.href;
 }
 
-export function go(to, { replace = false } = {}) {
+export function go(to, { replace = false, back = {} } = {}) {
   if (to === location.href) return;
-  history[replace ? "replaceState" : "pushState"](null, "", to);
-  route.value = read();
+  const here = place.current, list = route.value.id ? here.from : { to: location.href, place: here };
+  if (!replace) {
+    history.replaceState(here, "");
+    place.current = back;
+  }
+  history[replace ? "replaceState" : "pushState"](place.current, "", to);
+  const next = read();
+  if (!replace && next.id) place.current.from = list;
+  route.value = next;
   if (!replace) scrollTo(0, 0);
+}
+
+/** From one job, error or session back to the list that it was opened from, as it stood. */
+export function up() {
+  const { from } = place.current;
+  go(from?.to ?? href(route.value.page), { back: from?.place });
 }
 
 /** Change parameters of the present address: null removes one. */

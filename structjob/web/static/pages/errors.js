@@ -6,6 +6,7 @@ import { api, go, href, setQuery } from "../route.js";
 import { DayBars } from "../charts.js";
 import { AddFilter } from "./filters.js";
 import { Failed } from "./common.js";
+import { usePlace } from "./lists.js";
 
 const FIELDS = ["operation", "step", "project", "job"];
 const DAYS = 28;
@@ -49,7 +50,7 @@ export default function Errors({ query }) {
   const filters = Object.fromEntries([...query].filter(([name]) => !["status", "since", "until", "window"].includes(name)));
   const since = query.get("since") ?? "-28d", until = query.get("until");
   const { data, error, took: ms, reload } = useData((signal) => api.errors({ ...filters, since, until, limit: 1000 }, signal), [query.toString()]);
-  const [at, setAt] = useState(0);
+  const [at, setAt] = usePlace("error", 0);
   const [adding, setAdding] = useState(false);
   const body = useRef(null);
   const all = data ?? [];
@@ -60,7 +61,7 @@ export default function Errors({ query }) {
   const n = (test) => count(all.filter(test).length);
   const current = shown[Math.min(at, shown.length - 1)];
   useEffect(() => { if (data) live.value = { kind: "ended", text: "not live" }; }, [data]);
-  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
+  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at, Boolean(data)]);
   const resolve = async () => { if (!current) return; await api.setError(current.fingerprint, current.status === "resolved" ? "reopen" : "resolve"); reload(); };
   const move = (by) => setAt(Math.max(0, Math.min(shown.length - 1, at + by)));
   usePage({

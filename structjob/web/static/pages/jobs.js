@@ -5,7 +5,7 @@ import { brief, count, dot, full, percent, plural, spent, when } from "../format
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
-import { FirstRun, useChanges } from "./lists.js";
+import { FirstRun, useChanges, usePlace } from "./lists.js";
 
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
@@ -92,8 +92,8 @@ function Row({ job, data, depth, open, onToggle, current, onSelect, last, unfold
 export default function Jobs({ query }) {
   const key = query.toString();
   const { data, error, took: ms, slow, reload, set } = useData((signal) => load(query, signal), [key]);
-  const [at, setAt] = useState(0);
-  const [open, setOpen] = useState(new Set());
+  const [at, setAt] = usePlace("job", 0);
+  const [open, setOpen] = usePlace("open", new Set());
   const [adding, setAdding] = useState(false);
   const newer = useNewer(query, data);
   const refresh = useLiveRows(data, set);
@@ -129,7 +129,7 @@ export default function Jobs({ query }) {
     },
   });
   const body = useRef(null);
-  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
+  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at, Boolean(data)]);
   return html`<div class="bar">
       <${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${one[0].toUpperCase() + one.slice(1)}`, counted.counts[one] > 0 ? count(counted.counts[one]) : null])]} />
       ${rootOnly && html`<${Chip} name="child jobs" op="" value="hidden" onRemove=${() => setQuery({ root: "0", cursor: null })} title="child jobs unfold below their parents; × lists them as rows of their own" />`}

@@ -1,7 +1,7 @@
 // What the overview and the lists need: changes as they come, a database without jobs.
 
-import { Copy, html, showState, useEffect, useRef } from "../ui.js";
-import { api } from "../route.js";
+import { Copy, html, showState, useEffect, useRef, useState } from "../ui.js";
+import { api, place } from "../route.js";
 
 const OFTEN = 2000, POLLED = 5000, SELDOM = 30_000;
 
@@ -20,6 +20,13 @@ export function useChanges(channel, changed) {
     const timer = setInterval(() => { if (Date.now() - called >= (stream.transport === "polling" || stream.state !== "live" ? POLLED : SELDOM)) call(); }, 1000);
     return () => { stream.close(); clearInterval(timer); clearTimeout(soon); };
   }, [channel]);
+}
+
+/** A state that is there again when one comes back to the page: the row of the cursor, what is unfolded. */
+export function usePlace(name, start) {
+  const [value, set] = useState(place.current[name] ?? start);
+  place.current[name] = value;
+  return [value, set];
 }
 
 /** What to type for a first job, in this very database where its name is one that can be typed. */

@@ -5,7 +5,7 @@ import { behind, brief, count, duration, hour, percent, plural, present, rough, 
 import { api, go, href } from "../route.js";
 import { Line, Throughput } from "../charts.js";
 import { Failed, took } from "./common.js";
-import { FirstRun, useChanges } from "./lists.js";
+import { FirstRun, useChanges, usePlace } from "./lists.js";
 
 const BUCKETS = { "15m": "1m", "1h": "2m", "3h": "5m", "24h": "1h", "7d": "6h", "28d": "1d" };
 
@@ -42,14 +42,16 @@ export default function Overview({ query }) {
   const window = span(query.get("window")) ? query.get("window") : "24h";
   const { data, error, took: ms, reload } = useData((signal) => load(window, query.get("project"), signal), [window, query.get("project")]);
   const [hover, setHover] = useState(null);
-  const [at, setAt] = useState(-1);
+  const [at, setAt] = usePlace("item", -1);
   useChanges("jobs", reload);
   useEffect(() => {
     if (error) dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: reload } }));
     else if (data) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
   }, [error, data]);
   // What needs attention, then what runs: j and k go through both, Enter opens.
-  const move = (by) => { const items = ["line-item", "run-item"].flatMap((name) => [...document.querySelectorAll(`main a.${name}`)]); if (!items.length) return false; const to = Math.max(0, Math.min(items.length - 1, at + by)); setAt(to); items[to].focus(); return true; };
+  const listed = () => ["line-item", "run-item"].flatMap((name) => [...document.querySelectorAll(`main a.${name}`)]);
+  useEffect(() => { if (at >= 0) listed()[at]?.focus(); }, [Boolean(data)]);
+  const move = (by) => { const items = listed(); if (!items.length) return false; const to = Math.max(0, Math.min(items.length - 1, at + by)); setAt(to); items[to].focus(); return true; };
   usePage({
     title: "", keys: [["j k", "needs attention"], ["⏎", "open"], ["/", "search"], ["J", "jobs"], ["L", "logs"], ["R", "errors"]],
     facts: data ? `${plural(data.sessions.length, "live session")} · answered in ${count(ms)}\u202fms` : "", on: { r: () => reload(), j: () => move(1), k: () => move(-1) },

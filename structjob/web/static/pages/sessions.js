@@ -1,10 +1,10 @@
 // The programs that log here: whether they live, and whether every line of theirs is accounted for.
 
-import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, useState, usePage } from "../ui.js";
+import { Copy, Glyph, Segments, html, live, now, useData, useEffect, useRef, usePage } from "../ui.js";
 import { ago, count, duration, full, plural, rough, when, zone } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { Failed } from "./common.js";
-import { useChanges } from "./lists.js";
+import { useChanges, usePlace } from "./lists.js";
 import { LogBox, filterOf } from "./logbox.js";
 
 const WORDS = { live: "running", closed: "completed", silent: "silent", died: "crashed" };
@@ -18,12 +18,12 @@ export default function Sessions({ id, query }) {
 function List({ query }) {
   const alive = query.get("live") === "1";
   const { data, error, took, reload } = useData((signal) => api.sessions({ ...(alive ? { live: 1 } : {}), limit: 300 }, signal), [alive]);
-  const [at, setAt] = useState(0);
+  const [at, setAt] = usePlace("session", 0);
   const body = useRef(null);
   const rows = data ?? [];
   const current = rows[Math.min(at, rows.length - 1)];
   useChanges("sessions", reload);
-  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at]);
+  useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at, Boolean(data)]);
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
   usePage({ title: "Sessions", keys: [["j k", "move"], ["⏎", "open"]], facts: data ? `${plural(rows.length, "session")} · ${count(took)}\u202fms` : "", on: { j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), Enter: () => current && go(href("sessions", current.session_id)), r: reload } });
   if (error && !data) return html`<${Failed} error=${error} retry=${reload} />`;
