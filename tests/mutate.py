@@ -453,7 +453,7 @@ class Mutator:
                 of_file.clear()
             elsewhere, watch = False, Stopwatch()
             failed = next(running)
-            seconds = float("inf") if failed else watch.seconds
+            seconds = float("inf") if failed and not self.options.map else watch.seconds
             found.append(
                 (
                     seconds,

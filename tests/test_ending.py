@@ -62,8 +62,8 @@ async def test_an_error_means_failed(any_tracker):
 
 
 async def test_the_last_event_says_how_it_ended_and_repeats_nothing(tracker):
-    """R5, S1: one event of a failure has the stack and counts as its occurrence, the end of the job
-    names the step; a job that recovered or was cancelled has neither.
+    """R18, S1: one event of a failure has the stack and counts as its occurrence, the end of the
+    job names the step; a job that recovered or was cancelled has neither.
     """
     with pytest.raises(ValueError, match="within"):
         async with tracker.job("in a step") as in_step, in_step.step("s"):
@@ -97,7 +97,7 @@ async def test_the_last_event_says_how_it_ended_and_repeats_nothing(tracker):
 
 
 def test_a_duration_is_in_milliseconds_to_the_microsecond():
-    """R5: the number and the text of a duration are one duration."""
+    """R25: the number and the text of a duration are one duration."""
     assert duration_fields(1.23456789) == {"duration_ms": 1234.568, "duration_str": "1.23s"}
 
 

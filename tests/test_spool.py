@@ -731,8 +731,8 @@ def test_a_deletion_that_failed_confirms_its_events_once(tmp_path, monkeypatch):
 
 
 def test_a_signal_handler_that_logs_waits_for_nothing(queue):
-    """R31: a handler that interrupts its own thread in the middle of a read finds the lock taken:
-    its record is written, and the look at the file is left to the next one.
+    """faults H: a handler that interrupts its own thread in the middle of a read finds the lock
+    taken: its record is written, and the look at the file is left to the next one.
     """
     with queue._lock:
         queue._since_check = 1 << 30
