@@ -633,6 +633,32 @@ async def test_memory_is_bounded(sqlite):
     assert [event.seq async for event in limited(tail, 2999)] == list(range(2, 3001))
 
 
+@pytest.mark.parametrize("wanted", [{}, {"level": "error"}, {"job_id": "parent"}], ids=str)
+async def test_a_tail_of_large_batches_returns_the_same(database, wanted):
+    """It reads whole rows with their numbers, in one statement, as long as most of them match; its
+    events, gaps and cursors are those of a tail that reads numbers first (R37, R47).
+    """
+    await database.session(1, 2, 3)
+    await database.job("parent")
+    await database.job("child", "parent")
+    large, small = (database.logs.tail(gaps=True, batch=batch, **wanted) for batch in (1_000, 100))
+    assert await come(large) == await come(small) == []
+    at = large.cursor
+    for first in (1, 101, 201):
+        await database.add(1, range(first, first + 50), job_id="child", level="error")
+        await database.gap(1, first + 50, first + 99)
+        await database.add(2, range(first, first + 100), level="info")
+        await database.add(3, range(first, first + 90), job_id="parent", level="error")
+        async with database.slow(3, range(first + 90, first + 95), level="critical"):
+            await database.add(3, range(first + 95, first + 100), level="error")
+            assert await come(large) == await come(small) != []
+    assert await come(large) == await come(small)
+    assert await come(database.logs.tail(after=large.cursor, **wanted)) == []
+    again = await come(database.logs.tail(after=at, **wanted))
+    encoded = await come(database.logs.tail(after=at, encoded=True, batch=1_000, **wanted))
+    assert [msgspec.json.decode(one.json, type=EventRecord) for one in encoded] == again != []
+
+
 async def limited(tail, number):
     async for event in tail:
         yield event

@@ -55,16 +55,35 @@ def test_import_map_names_every_module_of_the_vendored_packages():
 def test_a_page_names_all_scripts_that_it_imports_so_that_they_load_at_once(path, script):
     """Nothing is left that a browser would find only when it has read another script."""
     made = shell.Shell("x")
-    request = Request(
-        {"type": "http", "path": f"/{path}", "root_path": "", "headers": [], "state": {}}
-    )
-    page = bytes(made.page(request).body).decode()
+    page = document(made, path)
     named = set(re.findall(rf'modulepreload" href="[./]*static/{made.build}/([^"]+)"', page))
     assert named >= {"app.js", *([f"pages/{script}.js"] if script else [])}
     assert len(named) <= 7
     for one in named:
         for imported in re.findall(r'^import .* from "(\.[^"]+)";', text(made, one), re.MULTILINE):
             assert posixpath.normpath(posixpath.join(posixpath.dirname(one), imported)) in named
+
+
+def test_the_page_of_a_job_names_what_it_asks_for_first():
+    """The answers arrive while the scripts start; the address is the one that the script asks
+    for, whatever the id contains (R47).
+    """
+    made = shell.Shell("x")
+    asked = {
+        path: re.findall(r'as="fetch" crossorigin href="([^"]+)"', document(made, path))
+        for path in ("", "jobs", "jobs/gui-17", "jobs/(a b)'é&\"\ue02f", "logs")
+    }
+    job = "../api/v1/jobs/gui-17"
+    assert asked["jobs/gui-17"] == [job, f"{job}/tree?depth=4&amp;limit=20000", f"{job}/attempts"]
+    # what encodeURIComponent returns for the id, which contains a slash, escaped for HTML
+    assert asked["jobs/(a b)'é&\"\ue02f"][0] == "../api/v1/jobs/(a%20b)&#x27;%C3%A9%26%22%2F"
+    assert [asked[path] for path in ("", "jobs", "logs")] == [[], [], []]
+
+
+def document(made: shell.Shell, path: str) -> str:
+    """Return the document of an address."""
+    scope = {"type": "http", "path": f"/{path}", "root_path": "", "headers": [], "state": {}}
+    return bytes(made.page(Request(scope)).body).decode()
 
 
 def text(made: shell.Shell, path: str) -> str:

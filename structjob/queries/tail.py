@@ -281,7 +281,9 @@ class Tail(Generic[T_co]):
             if not self._prepared:
                 await self._flush()  # the requested job may have started just now
                 self._query = await self._prepare()
-                self._sessions = SessionReader(self._fetch, self._query)
+                # a tail that holds few events must not read a thousand, which may be large
+                build = self._build if self._batch >= tail_reader.PAGE else None
+                self._sessions = SessionReader(self._fetch, self._query, build)
                 self._prepared = True
             if not self._read.begun:
                 await self._begin()

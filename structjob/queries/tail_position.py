@@ -39,7 +39,8 @@ Range = tuple[int, int]
 class Number(msgspec.Struct, frozen=True, gc=False):
     """The number of a stored event, and whether the event matches the filter.
 
-    With *absent*, it is the last number of an ended session, which is not stored.
+    With *absent*, it is the last number of an ended session, which is not stored. With *event*, the
+    whole row was read.
     """
 
     id: int
@@ -47,6 +48,7 @@ class Number(msgspec.Struct, frozen=True, gc=False):
     ts: datetime
     matches: bool
     absent: bool = False
+    event: EventRecord | EncodedEvent | None = None
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -265,5 +267,5 @@ def advance(
         if not number.absent and number.seq > upto:
             upto = number.seq
             if number.matches:
-                items.append(Item(session_id, upto, number.ts, number.id))
+                items.append(Item(session_id, upto, number.ts, number.id, number.event))
     return items, upto

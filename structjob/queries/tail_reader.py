@@ -16,10 +16,12 @@ from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, u
 from sqlalchemy.engine import RowMapping
 
 from structjob.models import Gap
+from structjob.queries import event_rows
 from structjob.queries.paging import Listing
 from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, advance
 from structjob.store.contract import Fetch
 from structjob.store.tables import gaps, jobs, logs
+from structjob.store.types import moment
 
 T = TypeVar("T")
 
@@ -63,11 +65,18 @@ class SessionReader:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         query: The query of the tail.
+        build: Creates an event from a `structjob.queries.event_rows.Line`, for events that are read
+            together with their numbers. None: only numbers are read.
     """
 
-    def __init__(self, fetch: Fetch, query: Query) -> None:
+    def __init__(
+        self, fetch: Fetch, query: Query, build: Callable[[Any], Any] | None = None
+    ) -> None:
         self._fetch = fetch
         self._query = query
+        self._build = build
+        self._most_match = True
+        """Whether most events match, so that it pays to read them whole."""
         self._unknown_jobs: dict[str, float] = {}
         """Jobs without a row, and since when they are waited for."""
 
@@ -123,21 +132,22 @@ class SessionReader:
     ) -> tuple[dict[int, list[Number]], set[int]]:
         """Return the next numbers of some sessions, and the sessions that have more."""
         limit = max(PAGE // len(of), 20)
-        matching = case((self._query.matching, 1), else_=0).label("matches")
-        columns: list[ColumnElement[Any]] = [
-            logs.c.id,
-            logs.c.session_id,
-            logs.c.seq,
-            logs.c.ts,
-            matching,
-        ]
+        build = self._build if self._most_match else None
+        columns: list[ColumnElement[Any]] = (
+            [logs.c.id, logs.c.session_id, logs.c.seq, logs.c.ts]
+            if build is None
+            else [*event_rows.COLUMNS]
+        )
+        columns.append(case((self._query.matching, 1), else_=0).label("matches"))
         if self._query.family_of:
             known = or_(
                 logs.c.job_id.is_(None),
                 logs.c.job_id.in_(self._query.family_of),
                 exists().where(jobs.c.id == logs.c.job_id),
             )
-            columns += [logs.c.job_id, case((known, 1), else_=0).label("known")]
+            columns.append(case((known, 1), else_=0).label("known"))
+            if build is None:
+                columns.append(logs.c.job_id)
         branches = [
             select(*columns)
             .where(
@@ -150,14 +160,20 @@ class SessionReader:
         ]
         numbers: dict[int, list[Number]] = {row["session_id"]: [] for row in of}
         cut: set[int] = set()
-        for row in sorted(await self._fetch(_together(branches)), key=lambda row: int(row["seq"])):
+        matched = 0
+        found_rows = await self._fetch(_together(branches))
+        for row in sorted(found_rows, key=lambda row: int(row["seq"])):
             session_id = row["session_id"]
             if self._query.family_of and not row["known"] and self._is_waited_for(row["job_id"]):
                 cut.add(session_id)
-            if session_id not in cut:
-                numbers[session_id].append(
-                    Number(row["id"], row["seq"], row["ts"], bool(row["matches"]))
-                )
+            if session_id in cut:
+                continue
+            ts = row["ts"] if build is None else moment(row["ts"])
+            matches = bool(row["matches"])
+            matched += matches
+            event = build(event_rows.line(row)) if build is not None and matches else None
+            numbers[session_id].append(Number(row["id"], row["seq"], ts, matches, event=event))
+        self._most_match = 2 * matched >= len(found_rows)
         full = {session_id for session_id, found in numbers.items() if len(found) == limit}
         for row in of:
             session_id, found = row["session_id"], numbers[row["session_id"]]

@@ -4,7 +4,8 @@ All references are relative to the depth of the address, so that the pages work 
 ``static/index.html``, ``{{root}}`` becomes ``./`` or ``../``, ``{{static}}`` the directory of the
 files, ``{{build}}`` their version, and ``{{name}}`` the escaped name of the application.
 ``{{preload}}`` names all scripts of the page, so that a browser loads them at once; it would find
-them one import after the other.
+them one import after the other. ``{{data}}`` names what the page asks the API for first, so that
+the answers arrive while its scripts start.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from functools import cache
 from hashlib import blake2b, sha256
 from importlib import resources
 from importlib.resources.abc import Traversable
+from urllib.parse import quote
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from structjob.web.accept import takes_gzip
+from structjob.web.answers import SLASH
 from structjob.web.bundle import bundles
-from structjob.web.paths import below
+from structjob.web.paths import API, below
 from structjob.web.problems import Refused, answer
 
 PAGES = (
@@ -69,6 +72,14 @@ _SCRIPTS = {
     "storage": "storage",
 }
 """The script of each page below ``pages/``. A page of one thing ends with a slash."""
+
+_DATA = {"jobs/": ("", "/tree?depth=4&limit=20000", "/attempts")}
+"""What the page of one thing asks the API for first: the same addresses as in its script, after
+that of the thing itself.
+"""
+
+_AS_WRITTEN = "!'()*"
+"""Characters that ``encodeURIComponent`` leaves as they are, and `quote` does not."""
 
 _IMPORT = re.compile(r'(?:\bfrom|^import)\s*"([\w@./-]+)"', re.MULTILINE)
 """Static imports, of our scripts and of the vendored ones."""
@@ -123,11 +134,17 @@ class Shell:
         """Return the document for the requested address."""
         path = below(request.scope)[1:]
         page, one = path.partition("/")[::2]
-        document, scripts = self._document(
-            "../" * path.count("/") or "./", _SCRIPTS.get(f"{page}/" if one else page, "")
+        kind, root = f"{page}/" if one else page, "../" * path.count("/") or "./"
+        document, scripts = self._document(root, _SCRIPTS.get(kind, ""))
+        id_ = quote(one.rstrip("/").replace(SLASH, "/"), safe=_AS_WRITTEN)
+        thing = f"{root}{API[1:]}/{page}/{id_}"
+        data = (
+            f'<link rel="preload" as="fetch" crossorigin href="{html.escape(thing + more)}">'
+            for more in _DATA.get(kind, ())
         )
         request.state.scripts = scripts  # for the Content-Security-Policy
-        return Response(document, 200, {"Cache-Control": "no-cache"}, "text/html")
+        body = document.replace(b"{{data}}", "\n".join(data).encode())
+        return Response(body, 200, {"Cache-Control": "no-cache"}, "text/html")
 
     def login(self, request: Request) -> Response:
         """Return the login page, which asks for a token and has no scripts."""

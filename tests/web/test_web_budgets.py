@@ -34,6 +34,19 @@ def test_a_first_visit_loads_little_and_nothing_from_elsewhere(
     assert sizes["stylesheet"] <= 12_000
 
 
+def test_a_page_of_a_job_asks_for_it_once_before_its_scripts_have_started(site, watched):
+    """The answers that the document asks for are those that the scripts take (R47)."""
+    page = watched.page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(message.text))
+    for address in ("jobs/gui-17", "jobs/gui-17/", "jobs/gui%2D17?level=error"):
+        page.goto(site + address)
+        page.locator("structjob-logs .row").first.wait_for()
+        asked = page.evaluate("performance.getEntriesByType('resource').filter((one) => one.name.includes('/api/v1/jobs/gui-17')).map((one) => [new URL(one.name).pathname.split('/gui-17')[1], one.initiatorType])")  # fmt: skip
+        assert sorted(asked) == [["", "link"], ["/attempts", "link"], ["/tree", "link"]]
+    assert [one for one in said if "preload" in one] == []
+
+
 def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, record_property):
     """The page shows each line once, and stays small, while another process logs 40,000 lines (R44,
     R47). The mark is 1 s after the commit, and frames of 100 ms; the bound holds on a busy machine.

@@ -2,7 +2,7 @@
 
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
-import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useEffect, useState, utc } from "./ui.js";
+import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useLayoutEffect, useState, utc } from "./ui.js";
 import { clock, count, present, recall, remember, spanText, zone } from "./format.js";
 import { api, go, href, permanent, root, route, setQuery, up } from "./route.js";
 
@@ -84,7 +84,7 @@ function Page() {
   const { page, id } = route.value;
   const [shown, setShown] = useState({ key: "", View: null });
   const key = page + (id ? "/one" : "");
-  useEffect(() => {
+  useLayoutEffect(() => { // its script is loaded already: the page begins before the first frame
     let mine = true;
     const load = PAGES[page];
     if (!load) { setShown({ key, View: Nowhere }); return undefined; }

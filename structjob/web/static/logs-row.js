@@ -44,7 +44,9 @@ export function lineNode(line, view) {
   return node;
 }
 
-function actions() {
+/** Give a row its buttons, which are seen below the pointer only: most rows never need them. */
+export function offer(row) {
+  if (row?.item?.kind !== "line" || row.querySelector(".acts")) return;
   const acts = el("span", "acts");
   for (const [key, name, label] of [["c", "context", "context"], ["y", "link", "link"]]) {
     const button = el("button", "", el("kbd", "", key), label);
@@ -53,7 +55,7 @@ function actions() {
     button.dataset.act = name;
     acts.append(button);
   }
-  return acts;
+  row.firstChild.after(acts);
 }
 
 /** The row of an item; *view* has columns, find, cursor, picked, open and whole. */
@@ -66,7 +68,7 @@ export function rowNode(item, view) {
   if (item.kind === "line") {
     const { line } = item;
     row.setAttribute("aria-label", `${clock(line.ts, false)}, ${line.level}, ${line.message.slice(0, 200)}`);
-    row.append(lineNode(line, view), actions());
+    row.append(lineNode(line, view));
     if (view.cursor === item.key) row.classList.add("cursor");
     if (view.picked.has(item.key)) row.classList.add("picked");
     if (view.open.has(item.key)) row.append(detail(line, view));

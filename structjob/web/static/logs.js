@@ -12,10 +12,10 @@ import { Structjob } from "./client.js";
 import { count } from "./format.js";
 import { el } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
-import { rowNode } from "./logs-row.js";
+import { offer, rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
 const sheet = new CSSStyleSheet();
@@ -29,7 +29,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #height = 0;
+  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #undrawn = 0; #height = 0;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -64,6 +64,7 @@ export class StructjobLogs extends HTMLElement {
     this.box.addEventListener("wheel", (event) => this.#beyond(event.deltaY), { passive: true });
     this.box.addEventListener("click", (event) => this.#clicked(event));
     this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
+    this.tall.addEventListener("pointerover", (event) => offer(event.target.closest(".row")));
     this.pill.addEventListener("click", () => { if (this.noticeText) this.notice = null; else this.resume(); });
     this.stripBox.addEventListener("click", (event) => this.#stripClicked(event));
   }
@@ -136,6 +137,14 @@ export class StructjobLogs extends HTMLElement {
   #later() {
     if (!this.#started || this.#reload) return;
     this.#reload = requestAnimationFrame(() => { this.#reload = 0; if (this.#started) this.#load(); });
+  }
+
+  /** Load now; by itself it does so in the next frame, when all attributes are set. */
+  begin() {
+    if (!this.#reload) return;
+    cancelAnimationFrame(this.#reload);
+    this.#reload = 0;
+    this.#load();
   }
 
   #emit(name, detail, cancelable = false) {
@@ -415,7 +424,7 @@ export class StructjobLogs extends HTMLElement {
     this.empty.hidden = true;
     this.#lookForGaps(fresh);
     this.#emit("line", { lines: fresh, errors });
-    this.#drawLines();
+    this.#drawLines(fresh.length);
   }
 
   #speak() {
@@ -475,14 +484,19 @@ export class StructjobLogs extends HTMLElement {
 
   draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
 
-  /** Draw what has come: the first at once, but while lines pour in not in each frame. */
-  #drawLines() {
-    const wait = DRAW_EVERY - (performance.now() - this.#drawn);
+  /** Draw *n* lines that have come: the first at once, but while lines pour in not in each frame,
+   * and more rarely where each drawing replaces all that was seen, faster than anybody reads. */
+  #drawLines(n) {
+    this.#undrawn += n;
+    const pouring = this.#undrawn > this.#rows.size;
+    const wait = (pouring ? DRAW_POURING : DRAW_EVERY) - (performance.now() - this.#drawn);
     if (wait <= 0) this.draw();
     else this.#drawing ||= setTimeout(() => { this.#drawing = 0; this.draw(); }, wait);
   }
 
   get #top() { return this.box.scrollTop; }
+  /** Whether the newest line stays in view. */
+  get #sticks() { return this.#following && !this.#paused && !this.#detached; }
 
   #to(y, tries = 3) {
     const top = Math.min(y, Math.max(0, this.#window.total - this.box.clientHeight));
@@ -519,11 +533,12 @@ export class StructjobLogs extends HTMLElement {
 
   #drawAll() {
     this.#drawn = performance.now();
+    this.#undrawn = 0;
     const w = this.#window;
     this.box.style.setProperty("--columns", `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`);
     this.headBox.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
     this.tall.classList.toggle("wrapped", this.hasAttribute("wrap"));
-    const stick = this.#following && !this.#paused && !this.#detached;
+    const stick = this.#sticks;
     for (let pass = 0; pass < 3; pass += 1) {
       const total = w.total;
       this.tall.style.height = `${total}px`;
@@ -587,7 +602,7 @@ export class StructjobLogs extends HTMLElement {
       else if (this.#paused && top >= bottom - 2 && !this.#detached && top > this.#lastTop) this.resume();
     }
     this.#lastTop = top;
-    this.draw();
+    if (!byUs || !this.#sticks) this.draw(); // what is followed was drawn where it was scrolled to
     if (top < NEAR) this.#more("top");
     if (this.#window.total - top - this.box.clientHeight < NEAR) this.#more("bottom");
   }

@@ -1,7 +1,7 @@
 // What every page is made of: templates, glyphs, keys, chips, copying.
 
 import { h } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import htm from "htm";
 import { present, remember, visible, zoneChoice } from "./format.js";
@@ -10,8 +10,8 @@ const safe = (child) => (typeof child === "string" ? visible(child) : Array.isAr
 const build = htm.bind((type, props, ...children) => h(type, props, ...children.map(safe)));
 /** Templates. Text in them is shown, and does nothing: see `visible`. */
 export const html = (...parts) => safe(build(...parts));
-export { useEffect, useRef, useState };
-export { useLayoutEffect, useMemo } from "preact/hooks";
+export { useEffect, useLayoutEffect, useRef, useState };
+export { useMemo } from "preact/hooks";
 
 // State glyphs, 12 by 12: each differs in outline. Strokes and fills are classes: no inline style.
 const SHAPES = {
@@ -139,7 +139,7 @@ export function useData(load, keys) {
   const [state, setState] = useState({ data: null, error: null, loading: true, since: 0 });
   const [again, setAgain] = useState(0);
   const latest = useRef(0);
-  useEffect(() => {
+  useLayoutEffect(() => { // an effect would wait for the next frame
     const turn = ++latest.current;
     const abort = new AbortController();
     const began = performance.now();

@@ -65,6 +65,9 @@ export function Finder({ query, filterKey }) {
     ${text ? html`<span class="n" title=${matches?.error?.message}>${matches?.error ? "not counted" : matches ? count(matches.count ?? matches) : ""}</span>` : html`<kbd>/</kbd>`}</label>`;
 }
 
+/** Milliseconds between two changes of the numbers above the lines. */
+const COUNT_EVERY = 200;
+
 export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], start, columns, channels = ["logs"], bar = true, onOpen, onCounts, head, startKey = "", end = false, onContext }) {
   const box = useRef(null);
   const [counts, setCounts] = useState({});
@@ -78,12 +81,14 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
     node.client = api;
     node.channels = channels;
     node.atEnd = end;
+    let came = {}, adding = 0; // counted in batches: while lines pour in, each message would draw the page
+    const add = () => { const more = came; came = {}; adding = 0; setCounts((old) => { const out = { ...old }; for (const [level, n] of Object.entries(more)) out[level] = (out[level] ?? 0) + n; return out; }); };
     const on = {
       "structjob-state": ({ detail }) => { if (detail.state !== "ended") showState(detail); }, // the page says what it shows
       "structjob-counts": ({ detail }) => {
-        if (detail.histogram) { const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
+        if (detail.histogram) { came = {}; const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
       },
-      "structjob-line": ({ detail }) => setCounts((old) => { const out = { ...old }; for (const line of detail.lines) out[line.level] = (out[line.level] ?? 0) + 1; return out; }),
+      "structjob-line": ({ detail }) => { for (const line of detail.lines) came[line.level] = (came[line.level] ?? 0) + 1; adding ||= setTimeout(add, COUNT_EVERY); },
       "structjob-filter": ({ detail }) => {
         if (detail.act === "column") { const cols = new Set(query.get("cols")?.split(",").filter(Boolean)); const name = `attr.${detail.name}`; if (!cols.delete(name)) cols.add(name); setQuery({ cols: [...cols].join(",") }); return; }
         const value = typeof detail.value === "string" ? detail.value : JSON.stringify(detail.value);
@@ -97,13 +102,14 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
       "structjob-cursor": (event) => { if (onOpen && node.view.inPanel && event.detail.line) onOpen(event.detail.line, true); },
     };
     for (const [name, run] of Object.entries(on)) node.addEventListener(name, run);
-    return () => { for (const [name, run] of Object.entries(on)) node.removeEventListener(name, run); };
+    return () => { for (const [name, run] of Object.entries(on)) node.removeEventListener(name, run); if (adding) { clearTimeout(adding); add(); } };
   }, [query.toString(), Boolean(onOpen)]);
   useLayoutEffect(() => {
     const node = box.current;
     node.toggleAttribute("follow", Boolean(follow));
     if (start) node.startAt(start);
     node.filter = filter;
+    node.begin();
     setContext(false);
   }, [key, startKey]);
   useEffect(() => { box.current.toggleAttribute("follow", Boolean(follow)); }, [follow]);
