@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import re
@@ -16,9 +17,10 @@ import structlog
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.routing import Mount
-from web_support import client, some_work
+from web_support import client, served, some_work
 
 import structjob
+from structjob.queries.logs import Logs
 from structjob.web import app as structjob_app
 from structjob.web import metrics, params
 from structjob.web.api.statistics import StatsQuery
@@ -293,6 +295,40 @@ async def test_errors_are_listed_with_their_first_and_newest_occurrences(web):
     assert detail["newest"][0]["fingerprint"] == group["fingerprint"]
     assert (await web.get("errors/nothing")).status_code == 404
     assert (await web.get("errors?status=broken")).status_code == 400
+
+
+async def test_errors_are_counted_each_once(web, tracker):
+    """The number beside "Errors" in the header is that of all errors, however many (R47)."""
+    for kind in (OSError, KeyError, LookupError):
+        for _ in range(2):
+            structlog.get_logger("app").error("it failed", exc_info=kind("x"))
+    await tracker.flush()
+    listed = await ask(web, "errors?status=open,regressed&limit=10000")
+    assert await ask(web, "errors/count?status=open,regressed") == {"count": len(listed)}
+    assert len(listed) == 4  # with that of the job
+    assert await ask(web, "errors/count?status=resolved") == {"count": 0}
+    await ask(web, "errors/count?limit=1", 400)
+
+
+async def test_a_long_answer_ends_when_its_client_has_gone(tracker, monkeypatch):
+    """A histogram of a page that was closed does not run to its end (R47)."""
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def histogram(*_, **__):
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    monkeypatch.setattr(Logs, "histogram", histogram)
+    async with served(structjob_app(tracker)) as site, asyncio.timeout(20):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(site.rpartition(":")[2]))
+        writer.write(b"GET /api/v1/logs/histogram HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        await begun.wait()
+        assert not cancelled.is_set()
+        writer.close()
+        await cancelled.wait()
 
 
 async def test_sessions_are_listed_with_their_gaps(web, tracker):

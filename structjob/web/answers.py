@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gzip
 import inspect
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from hashlib import blake2b
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -23,8 +24,13 @@ from structjob.web.source import Source
 
 T = TypeVar("T")
 
+_Handler = Callable[..., Coroutine[Any, Any, Any]]
+
 GZIP_FROM = 1024
 """Minimum number of bytes from which an answer is compressed."""
+
+_LOOK = 0.5
+"""Seconds between two checks whether the client still waits for its answer."""
 
 SLASH = "\ue02f"
 """Replaces an encoded slash in a path: such a slash is part of an id, and not a separator."""
@@ -62,6 +68,12 @@ class PageOf(msgspec.Struct, Generic[T]):
     next_cursor: str | None
     previous_cursor: str | None
     partial: bool
+
+
+class Count(msgspec.Struct):
+    """How many match."""
+
+    count: int
 
 
 def page_of(page: Page[T]) -> PageOf[T]:
@@ -112,7 +124,7 @@ def reads(
     write: bool = False,
     body: Any = None,
     status: int = 200,
-) -> Callable[[Callable[..., Awaitable[Any]]], Callable[..., Awaitable[Any]]]:
+) -> Callable[[_Handler], _Handler]:
     """Register a handler that returns a record or a response.
 
     Args:
@@ -127,7 +139,7 @@ def reads(
         status: The status of the answer.
     """
 
-    def register(handler: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    def register(handler: _Handler) -> _Handler:
         signature = inspect.signature(handler, eval_str=True)
         request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
         known = "request" in signature.parameters
@@ -140,7 +152,8 @@ def reads(
             if write:
                 may_write(asked.scope["structjob.identity"], asked.headers)
             began = time.perf_counter()
-            found = await handler(**values)
+            # a change goes on without its client, which has sent it
+            found = await (handler(**values) if write else _for(asked, handler(**values)))
             read = time.perf_counter() - began
             if isinstance(found, Response):
                 return found
@@ -171,6 +184,21 @@ def reads(
         return run
 
     return register
+
+
+async def _for(request: Request, work: Coroutine[Any, Any, T]) -> T | Response:
+    """Return the result of *work*, or cancel it if the client closes the connection.
+
+    A query of seconds, such as a histogram of millions of events, would run to its end for nobody.
+    """
+    task = asyncio.create_task(work)
+    try:
+        while not (await asyncio.wait((task,), timeout=_LOOK))[0]:
+            if await request.is_disconnected():
+                return Response(status_code=499)  # it is sent to nobody
+        return task.result()
+    finally:
+        task.cancel()
 
 
 def problems_of(*statuses: int) -> dict[int | str, dict[str, Any]]:

@@ -7,12 +7,13 @@ import re
 import sqlite3
 import subprocess
 import sys
+import time
 import urllib.parse
 import urllib.request
 from contextlib import closing
 
 import pytest
-from conftest import AT_END, TOP_ROW, VIEWER, ask, running_job, serve, stop, until
+from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -187,6 +188,67 @@ def test_every_key_does_what_the_help_says(site, watched):
     page.get_by_role("option").first.wait_for()
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/gui-17")
+
+
+def test_the_waterfall_of_a_running_job_grows_without_being_asked_for_again(tmp_path, watched):
+    """Steps, their ends and child jobs arrive as rows; the tree is asked for at the start and when
+    the job has ended (R44, R47).
+    """
+    program = tmp_path / "grows.py"
+    program.write_text(
+        "import sys, structjob\n"
+        "def told():\n"
+        "    print('ready', flush=True)\n"
+        "    return sys.stdin.readline()\n"
+        "with structjob.Tracker(sys.argv[1]) as tracker:\n"
+        "    with tracker.job('grows', external_job_id='grows') as job:\n"
+        "        with job.step('first'):\n"
+        "            told()\n"
+        "        with job.step('second'):\n"
+        "            with job.step('inner'): pass\n"
+        "            with tracker.job('child', parent=job) as child, child.step('below'):\n"
+        "                told()\n"
+        "        told()\n"
+        "    print('ended', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    url = f"sqlite:///{tmp_path}/grows.db"
+    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
+        assert runs.stdin is not None
+        assert runs.stdout is not None
+        assert runs.stdout.readline()
+        with pages_of(url) as site:
+            page = watched.page()
+            asked: list[str] = []
+            page.on("request", lambda one: asked.append(one.url) if "/tree?" in one.url else None)
+
+            def rows():
+                names = page.locator(".wf [role=row] .nm").all_inner_texts()
+                states = page.locator(".wf [role=row] .step svg.g").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")  # fmt: skip
+                return dict(zip(names, states, strict=True))
+
+            def shown(**wanted):
+                end = time.monotonic() + 20
+                while rows() != wanted:
+                    assert time.monotonic() < end, rows()
+                    page.wait_for_timeout(100)
+
+            page.goto(f"{site}jobs/grows")
+            until(page, f"{VIEWER}?.state === 'live'")
+            shown(first="running")
+            at_start = len(asked)
+            print(file=runs.stdin, flush=True)
+            shown(first="completed", second="running", inner="completed", child="running", below="running")  # fmt: skip
+            print(file=runs.stdin, flush=True)
+            shown(first="completed", second="completed", inner="completed", child="completed", below="completed")  # fmt: skip
+            page.wait_for_timeout(2_500)  # longer than it waits for rows before it asks
+            assert len(asked) == at_start
+            print(file=runs.stdin, flush=True)
+            page.get_by_role("heading", level=1).get_by_text("completed").last.wait_for()
+            until(page, f"{VIEWER}.state === 'ended'")
+            assert len(asked) > at_start
+            page.close()
+        print(file=runs.stdin, flush=True)
 
 
 def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and_back(

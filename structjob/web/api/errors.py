@@ -11,7 +11,7 @@ from pydantic import Field
 
 from structjob.models import EventRecord
 from structjob.statistics import ErrorGroup
-from structjob.web.answers import Reads, by_of, reads
+from structjob.web.answers import Count, Reads, by_of, reads
 from structjob.web.body import body_as
 from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
 
@@ -20,8 +20,8 @@ router = APIRouter(tags=["errors"])
 _SAMPLES = 10
 
 
-class ErrorQuery(Query):
-    """Parameters of a list of errors."""
+class ErrorMatch(Query):
+    """Filter of errors: the fields of `structjob.ErrorFilter`, without the page."""
 
     status: Several | None = Field(
         default=None, description="`open`, `resolved`, `regressed`.", examples=[["open"]]
@@ -35,6 +35,11 @@ class ErrorQuery(Query):
     step: Several | None = None
     job: str | None = Field(default=None, description="Any id of a job in which it occurred.")
     project: Several | None = None
+
+
+class ErrorQuery(ErrorMatch):
+    """Parameters of a list of errors."""
+
     limit: int = LIMIT
 
 
@@ -50,6 +55,12 @@ class ErrorDetail(msgspec.Struct):
 async def list_errors(source: Reads, query: Annotated[ErrorQuery, Parameters()]) -> Any:
     """List errors, most recently seen first."""
     return await source.errors.list(**query.given())
+
+
+@reads(router, "/errors/count", Count)
+async def count_error_groups(source: Reads, query: Annotated[ErrorMatch, Parameters()]) -> Any:
+    """Count the matching errors, each once however often it occurred."""
+    return Count(await source.errors.count(**query.given()))
 
 
 @reads(router, "/errors/{fingerprint:id}", ErrorDetail, problems=(404, 409))

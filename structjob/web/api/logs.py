@@ -5,26 +5,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi import APIRouter
 from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import EventContext, EventRecord
 from structjob.statistics import LogHistogram
-from structjob.web.answers import PageOf, Reads, page_of, reads
+from structjob.web.answers import Count, PageOf, Reads, page_of, reads
 from structjob.web.params import LogMatch, LogQuery, NoQuery, Query
 from structjob.web.problems import Refused
 
 router = APIRouter(tags=["logs"])
 
 _NAME = re.compile(r"(\d{1,19}):(\d{1,19})", re.ASCII)
-
-
-class Count(msgspec.Struct):
-    """How many events match."""
-
-    count: int
 
 
 class HistogramQuery(LogMatch):

@@ -138,5 +138,5 @@ export function report(error, retry) {
 globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));
 
 // Later than what the page itself asks: the database answers one question at a time.
-setTimeout(() => api.errors({ status: "open,regressed", limit: 500 }).then((found) => { errorCount.value = found.length; }, () => {}), 1000);
+setTimeout(() => api.request("errors/count", { status: "open,regressed" }).then((found) => { errorCount.value = found.count; }, () => {}), 1000);
 render(html`<${App} />`, document.getElementById("app"));

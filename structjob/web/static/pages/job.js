@@ -4,6 +4,7 @@ import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, 
 import { ago, brief, bytes, clock, count, duration, full, percent, plural, spent, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { frames } from "../logs-text.js";
+import { TREE, withAttempts, withRows } from "../tree.js";
 import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
@@ -13,7 +14,7 @@ const AGAIN = 10_000;
 
 async function load(id, signal) {
   const [detail, tree, attempts] = await Promise.all([
-    api.job(id, signal), api.ofJob(id, "tree", { depth: 4, limit: 20_000 }, signal),
+    api.job(id, signal), api.ofJob(id, "tree", TREE, signal),
     api.ofJob(id, "attempts", {}, signal).catch(() => []),
   ]);
   return { ...detail, tree, attempts };
@@ -295,18 +296,45 @@ function useLive(data, set, reload, running) {
       document.addEventListener("visibilitychange", look);
       return () => { clearInterval(timer); document.removeEventListener("visibilitychange", look); };
     }
-    let told = 0;
-    const refresh = async () => {
-      const id = latest.current.job.id;
-      try {
-        const [detail, tree, attempts] = await Promise.all([api.job(id), api.ofJob(id, "tree", { depth: 4, limit: 20_000 }), api.ofJob(id, "attempts")]);
-        if (!["running", "pending"].includes(detail.job.status)) { reload(); return; }
-        set({ ...latest.current, ...detail, tree, attempts });
-        dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
-      } catch (error) { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: refresh } })); }
+    const put = (more) => set(latest.current = { ...latest.current, ...more });
+    let told = 0, torn = false, came = [], since = [], soon = 0, busy = false, again = false;
+    // The stream brings the rows of this job's tree, unless the log shows another job's lines.
+    const streamed = () => { const viewer = document.querySelector("structjob-logs"); return viewer?.state === "live" && viewer.wanted.job === latest.current.job.id; };
+    const merge = (all, { tree, attempts }) => {
+      for (const rows of all) {
+        const next = withRows(tree, rows);
+        torn ||= !next;
+        tree = next ?? tree;
+        attempts = withAttempts(attempts, rows.attempts ?? [], tree.job.id);
+      }
+      put({ tree, attempts });
     };
-    let soon = 0;
-    const rows = () => { told = Date.now(); if (!soon) soon = setTimeout(() => { soon = 0; refresh(); }, 400); };
+    const refresh = async () => {
+      if (busy) { again = true; return; }
+      const { id } = latest.current.job;
+      const all = torn || !streamed();
+      [busy, torn, since] = [true, false, []];
+      try {
+        const [detail, tree, attempts] = await Promise.all([api.job(id), ...(all ? [api.ofJob(id, "tree", TREE), api.ofJob(id, "attempts")] : [])]);
+        if (!["running", "pending"].includes(detail.job.status)) { reload(); return; }
+        put(detail);
+        if (all) merge(since, { tree, attempts }); // rows that came meanwhile may be newer
+        dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
+      } catch (error) {
+        torn ||= all;
+        dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: refresh } }));
+      } finally {
+        busy = false;
+        if (again) { again = false; refresh(); }
+      }
+    };
+    const apply = () => {
+      soon = 0;
+      since.push(...came);
+      merge(came.splice(0), latest.current);
+      refresh();
+    };
+    const rows = ({ detail }) => { told = Date.now(); came.push(detail); soon ||= setTimeout(apply, 400); };
     document.addEventListener("structjob-rows", rows);
     const timer = setInterval(() => { if (!document.hidden && Date.now() - told > 2000) refresh(); }, 2000);
     return () => { clearInterval(timer); clearTimeout(soon); document.removeEventListener("structjob-rows", rows); };

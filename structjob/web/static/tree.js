@@ -1,0 +1,54 @@
+// A job's tree, kept up to date by the rows that a stream sends.
+
+/** How much of a tree the page asks for; its document asks for the same, see shell.py. */
+export const TREE = { depth: 4, limit: 20_000 };
+
+/** Whether a row is not an older one than what is known: a session numbers its changes. */
+const current = (row, known) => !known || row.session_id !== known.session_id || row.attempt < known.attempt || row.state_seq >= known.state_seq;
+
+function grouped(rows, key) {
+  const out = new Map();
+  for (const row of rows) { if (!out.has(row[key])) out.set(row[key], []); out.get(row[key]).push(row); }
+  return out;
+}
+
+/**
+ * The tree with rows that changed; the parts that have not are the same objects. Null where a new
+ * row has no place, because the tree was cut: then it must be asked for again.
+ */
+export function withRows(tree, { jobs = [], steps = [] }) {
+  const jobOf = new Map(jobs.map((one) => [one.id, one])), stepsOf = grouped(steps, "job_id");
+  const known = new Set();
+  const note = (node) => { known.add(node.job.id); node.children.forEach(note); };
+  note(tree);
+  const added = grouped(jobs.filter((one) => !known.has(one.id)), "parent_job_id");
+  let whole = true;
+  const visit = (node, level) => {
+    known.add(node.job.id);
+    const row = jobOf.get(node.job.id);
+    const job = row && current(row, node.job) ? row : node.job;
+    const mine = stepsOf.get(job.id) ?? [], kids = added.get(job.id) ?? [];
+    let own = node.steps;
+    if (mine.length || job.attempt !== node.job.attempt) {
+      const byId = new Map(own.map((one) => [one.id, one]));
+      for (const one of mine) {
+        if (node.folded && !byId.has(one.id) && one.attempt === job.attempt) whole = false;
+        if (current(one, byId.get(one.id))) byId.set(one.id, one);
+      }
+      own = [...byId.values()].filter((one) => one.attempt === job.attempt).sort((a, b) => a.seq - b.seq);
+    }
+    if (kids.length && (node.folded || level === TREE.depth)) { whole = false; return node; }
+    const children = [...node.children, ...kids.map((one) => ({ job: one, steps: [], children: [], folded: 0 }))].map((one) => visit(one, level + 1));
+    const same = job === node.job && own === node.steps && !kids.length && children.every((one, i) => one === node.children[i]);
+    return same ? node : { ...node, job, steps: own, children };
+  };
+  const out = visit(tree, 0);
+  return whole && jobs.every((one) => known.has(one.id)) && steps.every((one) => known.has(one.job_id)) ? out : null;
+}
+
+/** The attempts of a job with rows that changed. */
+export function withAttempts(attempts, rows, id) {
+  const out = new Map(attempts.map((one) => [one.attempt, one]));
+  for (const one of rows) if (one.job_id === id) out.set(one.attempt, one);
+  return [...out.values()].sort((a, b) => a.attempt - b.attempt);
+}
