@@ -189,13 +189,13 @@ def reads(
 async def _for(request: Request, work: Coroutine[Any, Any, T]) -> T | Response:
     """Return the result of *work*, or cancel it if the client closes the connection.
 
-    A query of seconds, such as a histogram of millions of events, would run to its end for nobody.
+    Otherwise a query of seconds, such as a histogram of millions of events, would run to its end.
     """
     task = asyncio.create_task(work)
     try:
         while not (await asyncio.wait((task,), timeout=_LOOK))[0]:
             if await request.is_disconnected():
-                return Response(status_code=499)  # it is sent to nobody
+                return Response(status_code=499)  # no client receives it
         return task.result()
     finally:
         task.cancel()

@@ -485,7 +485,7 @@ export class StructjobLogs extends HTMLElement {
   draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
 
   /** Draw *n* lines that have come: the first at once, but while lines pour in not in each frame,
-   * and more rarely where each drawing replaces all that was seen, faster than anybody reads. */
+   * and more rarely where each drawing replaces all that was seen, faster than a person reads. */
   #drawLines(n) {
     this.#undrawn += n;
     const pouring = this.#undrawn > this.#rows.size;
