@@ -107,6 +107,16 @@ def test_parts_of_a_unit_are_shown(number, shown):
 
 
 @pytest.mark.parametrize(
+    ("number", "shown"),
+    [(67.41666666666667, "67.4166"), (99.99999999999999, "99.9999"), (100.0, "100"), (12.5, "12.5"), (-3.14159265, "-3.1415"),
+     (0.0123456789, "0.01234"), (1e-6, "0.000001"), (1e-7, "1e-07"), (1e20, "1e+20"), (1732912345.123456, "1732912345.1234")],
+)  # fmt: skip
+def test_a_number_of_a_line_is_shown_without_needless_decimals(number, shown):
+    """Its decimals are cut off, so that 100 is shown only for 100 (R44)."""
+    assert amounts.fraction(number) == shown
+
+
+@pytest.mark.parametrize(
     ("percent", "shown"),
     [(0, 0), (0.9, 0), (57 * 0.01 * 100, 57), (99.6, 99), (99.999999999999, 99), (100.0, 100)],
 )

@@ -144,6 +144,18 @@ def test_a_stream_with_few_letters_gets_ascii(monkeypatch):
     assert raw.getvalue().endswith(b"info     * copy started\n")
 
 
+async def test_a_line_shows_few_decimals_and_the_database_keeps_all(tracker, monkeypatch):
+    """A percentage of two thirds is no row of digits, on the console and in the logs (R44)."""
+    shown = console(monkeypatch)
+    log.info("copied", percent=67.41666666666667, whole=3.0, nested={"share": 2 / 3})
+    await tracker.flush()
+    (event,) = await tracker.logs.list(text="copied")
+    assert event.attrs["percent"] == 67.41666666666667
+    for line in (shown.getvalue(), Lines(color=False, utc=True).render(event)):
+        assert "percent=67.4166 " in line
+        assert 'nested={"share":0.6666666666666666}' in line
+
+
 def test_what_the_user_calls_kind_is_an_attribute(monkeypatch):
     """faults 41: only structjob's own events are shown in structjob's words."""
     stream = console(monkeypatch)

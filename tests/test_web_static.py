@@ -134,7 +134,7 @@ def test_pages_hold_no_way_to_make_markup_of_text():
     assert " onclick=" not in page
 
 
-def test_served_scripts_lack_their_comments_and_nothing_else():
+def test_served_scripts_lack_their_comments_and_indentation_and_nothing_else():
     """What is served of a script is its lines without those that are comments only."""
     files = dict(shell._files(STATIC, ""))
     for path in [*STATIC.glob("*.js"), *STATIC.glob("pages/*.js")]:
@@ -146,11 +146,11 @@ def test_served_scripts_lack_their_comments_and_nothing_else():
                     continue
                 inside = "*/" not in text
                 if not inside:
-                    kept.append(line)
+                    kept.append(line.lstrip(" "))
             elif inside:
                 inside = not text.endswith("*/")
             elif not text.startswith("//"):
-                kept.append(line)
+                kept.append(line.lstrip(" "))
         assert files[str(path.relative_to(STATIC))].decode() == "".join(kept), path.name
     for path in STATIC.glob("vendor/*.mjs"):
         assert files[f"vendor/{path.name}"] == path.read_bytes()

@@ -36,7 +36,27 @@ def units(value: float) -> str:
         return f"{value:,.0f}"
     number = Decimal(f"{value:.{_DIGITS}g}")
     places = max(2, 1 - number.adjusted())
-    text = f"{number.quantize(Decimal(1).scaleb(-places), ROUND_DOWN):,f}"
+    return _cut(number, places, ",")
+
+
+def fraction(value: float) -> str:
+    """Return a number of a log line as shown: with four decimals, or four digits that are not 0 if
+    it is below 1.
+
+    Further digits are cut off, so that 99.99999 does not become 100. Very small and very large
+    numbers have all their digits. `numberText` of the web pages does the same.
+    """
+    size = abs(value)
+    if not 1e-6 <= size < 1e15:
+        return str(value)
+    number = Decimal(str(value))
+    places = 4 if size >= 1 else 3 - number.adjusted()
+    return _cut(number, places)
+
+
+def _cut(number: Decimal, places: int, grouping: str = "") -> str:
+    """Return *number* without decimals after *places*, and without zeros at its end."""
+    text = f"{number.quantize(Decimal(1).scaleb(-places), ROUND_DOWN):{grouping}f}"
     return text.rstrip("0").rstrip(".")
 
 

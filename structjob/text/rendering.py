@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
+from structjob.text.amounts import fraction
 from structjob.text.appearance import (
     LEVELS,
     Piece,
@@ -144,7 +145,7 @@ class Lines:
         ]
         told_by: list[Piece] = []
         for key, value in attrs.items():
-            told_by += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (value_text(value), ""))
+            told_by += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (_attribute(value), ""))
         width = self._width() if self._width is not None else 0
         # If space is short, first leave out the job's name, then the padding that lines up
         # attributes.
@@ -325,6 +326,11 @@ def retried(about: Mapping[str, Any]) -> str:
         if isinstance(delay, int | float) and delay > 0
         else "retrying"
     )
+
+
+def _attribute(value: Any) -> str:
+    """Return an attribute's value as shown in a line, without needless decimals."""
+    return fraction(value) if isinstance(value, float) else value_text(value)
 
 
 def value_text(value: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -23,6 +24,19 @@ VIEWER = "document.querySelector('structjob-logs')"
 AT_END = f"{VIEWER}.box.scrollTop + {VIEWER}.box.clientHeight > {VIEWER}.tall.offsetHeight - 2"
 TOP_ROW = f"(() => {{ const v = {VIEWER}, y = v.box.getBoundingClientRect().top; return [...v.tall.children].map((one) => [one.getBoundingClientRect().top - y, one.dataset.key]).filter(([at]) => at >= 0).sort((a, b) => a[0] - b[0])[0]; }})()"  # fmt: skip
 """Where the first whole row stands below the viewer's edge, and its line."""
+
+
+FULL = os.environ.get("STRUCTJOB_TEST_FULL") == "1"
+"""Whether to take the full time and number of lines of the specification, which are minutes."""
+
+_IDLE = os.environ.get("STRUCTJOB_TEST_IDLE") == "1"
+
+
+def mark(exact: float, busy: float) -> float:
+    """Return the bound of the specification on a machine that does nothing else, and one that a
+    busy machine keeps otherwise.
+    """
+    return exact if _IDLE else busy
 
 
 def serve(url: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import VIEWER, pages_of, running_job, until
+from conftest import VIEWER, mark, pages_of, running_job, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -71,6 +71,6 @@ def test_a_burst_of_40000_lines_is_drawn_soon_after_its_end(tmp_path, watched, r
         numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(numbers) == len(set(numbers))
         assert nodes <= 1_500
-        assert late <= 6
-        assert longest <= 500
+        assert late <= mark(1, 6)
+        assert longest <= mark(100, 500)
         page.close()

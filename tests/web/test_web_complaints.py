@@ -1,7 +1,9 @@
 """What users complain of in other tools' log viewers, and may not complain of in these pages.
 
-The numbers are those of the complaints in the specification of the pages; 5 and 6 are tested in
-``test_web_proxies.py``.
+The numbers are those of the complaints in the specification of the pages; 5, 6 and a part of 8 are
+tested in ``test_web_proxies.py``, the hostile texts of 8 in ``test_web_pages.py``. With
+``STRUCTJOB_TEST_FULL=1``, 1 takes the lines of an hour at 500 a second, and 10 takes ten minutes.
+With ``STRUCTJOB_TEST_IDLE=1`` the bounds of time are those of the specification.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 import urllib.request
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -19,7 +22,19 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
-from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
+from conftest import (
+    AT_END,
+    FULL,
+    TOP_ROW,
+    VIEWER,
+    ask,
+    mark,
+    pages_of,
+    running_job,
+    serve,
+    stop,
+    until,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -39,11 +54,11 @@ def empty(tmp_path) -> str:
 # -- 1. The viewer freezes on a burst
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3_600)
 def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
     """The page goes on following, holds the newest lines only, and answers its keys (R44, R47).
 
-    The marks are 150 MB and 100 ms; the bounds of time hold on a busy machine.
+    The marks are 150 MB and 100 ms, also after the 1.8 million lines of an hour at 500 a second.
     """
     with pages_of(empty) as site, running_job(empty, "bursts") as write:
         page = watched.page()
@@ -52,7 +67,8 @@ def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
         page.evaluate(f"() => {{ window.paused = 0; {VIEWER}.addEventListener('structjob-state', ({{ detail }}) => {{ window.paused += detail.paused; }}); }}")  # fmt: skip
         devtools = page.context.new_cdp_session(page)
         heaps = []
-        for number in range(1, 12):
+        rounds = 45 if FULL else 11
+        for number in range(1, rounds + 1):
             write(40_000)
             until(page, f"{VIEWER}.lines.at(-1)?.attrs.n === '{40_000 * number:06}'", 120)
             devtools.send("HeapProfiler.collectGarbage")
@@ -67,12 +83,13 @@ def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
             page.keyboard.press(key)
         until(page, "window.answered.length === 11", 60)
         slowest = max(page.evaluate("window.answered"))
-        print(f"440,000 lines: heap {max(heaps):.0f} MB, slowest key {slowest:.0f} ms")
+        print(f"{40_000 * rounds:,} lines: heap {max(heaps):.0f} MB, slowest key {slowest:.0f} ms")
         record_property("heap_mb", max(heaps))
         record_property("slowest_key_ms", slowest)
         assert max(heaps) <= 150
-        assert max(heaps[6:]) <= 1.2 * max(heaps[2:6])  # it does not grow with what has passed
-        assert slowest <= 5_000
+        half = rounds // 2  # what has passed takes no memory
+        assert max(heaps[half:]) <= 1.2 * max(heaps[2:half])
+        assert slowest <= mark(100, 5_000)
         page.close()
 
 
@@ -256,8 +273,8 @@ def test_3_a_job_that_is_tried_again_is_followed_again(empty, watched, tmp_path)
 
 
 def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
-    """The first visible line stands still in every frame while lines arrive and older ones are
-    loaded; the pill counts exactly; ``r`` goes to the newest line at once (R44).
+    """The first visible line stands still in every frame of 30 seconds while lines arrive and older
+    ones are loaded; the pill counts exactly; ``r`` goes to the newest line in 200 ms (R44).
     """
     with pages_of(empty) as site, running_job(empty, "read") as write:
         write(3_000)
@@ -274,17 +291,21 @@ def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
         stood = page.evaluate(TOP_ROW)
         page.evaluate(f"() => {{ window.tops = new Set(); const look = () => {{ window.tops.add(JSON.stringify({TOP_ROW})); requestAnimationFrame(look); }}; look(); }}")  # fmt: skip
         new = page.evaluate(f"{VIEWER}.missed.lines")
-        for _ in range(30):  # more than the 50,000 lines that a page holds
+        began = time.monotonic()
+        for second in range(30):  # more than the 50,000 lines that a page holds
             write(2_000)
+            page.wait_for_timeout(max(0, 1_000 * (began + second + 1 - time.monotonic())))
         until(page, f"{VIEWER}.missed.lines === {new + 60_000}", 120)
         page.evaluate(f"{VIEWER}.box.scrollTop")
         assert page.evaluate("[...window.tops]") == [json.dumps(stood, separators=(",", ":"))]
         pill = page.get_by_role("button", name="Paused").inner_text()
         assert pill.startswith(f"Paused — {new + 60_000:,} new, ")
-        page.evaluate("window.pressed = performance.now()")
+        page.evaluate(f"() => {{ const look = () => {{ if ({VIEWER}.lines.at(-1).attrs.n === '063000' && {AT_END}) window.there = performance.now(); else requestAnimationFrame(look); }}; document.addEventListener('keydown', () => {{ window.pressed = performance.now(); look(); }}, true); }}")  # fmt: skip
         page.keyboard.press("r")
-        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '063000' && {AT_END}")
-        print(f"r: {page.evaluate('performance.now() - window.pressed'):.0f} ms")
+        until(page, "window.there")
+        took = page.evaluate("window.there - window.pressed")
+        print(f"r: {took:.0f} ms")
+        assert took <= mark(200, 5_000)
         page.close()
 
 
@@ -455,7 +476,7 @@ def test_7_nine_tabs_load_and_follow(empty, watched, sockets):
             until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 100", 10)
             took = page.evaluate("performance.now()")
             print(f"tab {number + 1}: {took:.0f} ms")
-            assert took <= 8_000  # the mark is 1 s, on an idle machine
+            assert took <= mark(1_000, 8_000)
         write(50)
         for page in pages if sockets else pages[::-1]:
             if not sockets and page is not pages[-1]:
@@ -633,9 +654,11 @@ def test_9_two_zones_see_the_same_lines_by_one_link_over_a_change_of_the_clocks(
 # -- 10. My filter was gone, and I cannot link to the line
 
 
+@pytest.mark.timeout(1_800)
 def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
-    """While both jobs log, a live filter shows its lines only; context, back and reload keep it; a
-    line's address opens on that line after 100,000 further ones (R44, R47).
+    """While both jobs log, a live filter shows its lines only (for ten minutes, if asked for);
+    context, back and reload keep it; a line's address opens on that line after 100,000 further ones
+    (R44, R47).
     """
     with pages_of(empty) as site, running_job(empty, "mine") as mine, running_job(empty, "not-mine") as other:  # fmt: skip
         mine(1_000)
@@ -645,10 +668,16 @@ def test_10_a_filter_holds_and_a_line_keeps_its_address(empty, watched):
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length === 10")
         job = ask(site, "jobs/mine")["job"]["id"]
         page.evaluate(f"() => {{ window.came = []; {VIEWER}.addEventListener('structjob-line', (event) => window.came.push(...event.detail.lines.map((v) => v.level + v.job_id))); }}")  # fmt: skip
-        for _ in range(30):
+        began = time.monotonic()
+        rounds = 0
+        while rounds < 30 or (FULL and time.monotonic() < began + 600):
             other(1_000)
             mine(500)
-        until(page, f"{VIEWER}.lines.length === 160", 60)
+            rounds += 1
+            if FULL:
+                page.wait_for_timeout(max(0, 1_000 * (began + rounds - time.monotonic())))
+        until(page, f"{VIEWER}.lines.length === {10 + 5 * rounds}", 60)
+        print(f"{1_500 * rounds:,} lines in {time.monotonic() - began:.0f} s")
         assert page.evaluate("[...new Set(window.came)]") == [f"error{job}"]
         own = f"{VIEWER}.lines.every((v) => v.level === 'error' && v.job_id === '{job}')"
         assert page.evaluate(own)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import sqlite3
 import subprocess
@@ -14,6 +15,8 @@ from contextlib import closing
 
 import pytest
 from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
+
+from structjob.text.amounts import fraction
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -489,6 +492,18 @@ def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
         frame = page.locator("structjob-logs .frame").bounding_box()
         strip = page.locator("structjob-logs .strip").bounding_box()
         assert frame["y"] + frame["height"] == pytest.approx(strip["y"] + strip["height"], abs=1)
+
+
+def test_numbers_of_lines_are_shown_as_on_the_console(site, watched):
+    """(R44, R47)"""
+    chosen = random.Random(7)
+    numbers = [round(chosen.uniform(-1, 1) * 10 ** chosen.randint(-5, 14), chosen.randint(1, 17)) for _ in range(500)]  # fmt: skip
+    numbers = [67.41666666666667, 99.99999999999999, *(one for one in numbers if 1e-6 <= abs(one) < 1e15)]  # fmt: skip
+    page = watched.page()
+    page.goto(site + "sessions")
+    script = "(numbers) => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs-text.js')).then(({ valueText }) => numbers.map(valueText))"  # fmt: skip
+    assert page.evaluate(script, numbers) == [fraction(one) for one in numbers]
+    page.close()
 
 
 def test_the_viewer_stands_in_any_page(site, watched):

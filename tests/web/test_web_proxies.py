@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, VIEWER, running_job, serve, stop, until
+from conftest import ROOT, VIEWER, ask, mark, pages_of, running_job, serve, stop, until
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = [
@@ -39,8 +41,9 @@ WAYS = {
     # nginx obeys X-Accel-Buffering; a proxy that does not is like this one.
     "buffering": ("/", HOST + "proxy_ignore_headers X-Accel-Buffering;"),
     "defaults": ("/", ""),
+    "blank": ("/", HOST + UPGRADE + "gzip on; gzip_proxied any; gzip_types *;", "/ops tools/jobs/"),
 }
-"""By name, what follows the address of the server, and what else the location says."""
+"""By name, what follows the address of the server, what else the location says, and its prefix."""
 
 CONFIGURATION = """
 daemon off;
@@ -57,7 +60,7 @@ http {{
   scgi_temp_path {directory}/scgi;
   server {{
     listen 127.0.0.1:{port};
-    location {prefix} {{
+    location "{prefix}" {{
       proxy_pass http://{upstream}{path};
       {more}
     }}
@@ -86,30 +89,41 @@ def upstream(story_url, token) -> Iterator[str]:
 @pytest.fixture
 def proxied(upstream, tmp_path, request) -> Iterator[str]:
     """The address of the pages behind nginx."""
-    path, more = WAYS[request.param]
+    path, more, *prefix = WAYS[request.param]
+    with behind(upstream, tmp_path, path, more, *prefix) as address:
+        yield address
+
+
+@contextmanager
+def behind(upstream: str, directory: Path, path: str, more: str, prefix: str = PREFIX) -> Iterator[str]:  # fmt: skip
+    """The address of *upstream* behind nginx."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     host = upstream.removeprefix("http://").rstrip("/")
-    file = tmp_path / "nginx.conf"
+    file, errors = directory / "nginx.conf", directory / "error.log"
     file.write_text(
         CONFIGURATION.format(
-            directory=tmp_path, port=port, prefix=PREFIX, upstream=host, path=path, more=more
+            directory=directory, port=port, prefix=prefix, upstream=host, path=path, more=more
         )
     )
     assert NGINX is not None
-    nginx = subprocess.Popen([NGINX, "-c", str(file), "-e", str(tmp_path / "error.log")])
-    address = f"http://127.0.0.1:{port}{PREFIX}"
+    nginx = subprocess.Popen([NGINX, "-c", str(file), "-e", str(errors)])
+    address = f"http://127.0.0.1:{port}{urllib.parse.quote(prefix)}"
     for _ in range(200):
         try:
             with urllib.request.urlopen(f"{address}api/v1/health", timeout=5):
                 break
+        except urllib.error.HTTPError:  # it asks for a password
+            break
         except OSError:
-            assert nginx.poll() is None, (tmp_path / "error.log").read_text()
+            assert nginx.poll() is None, errors.read_text()
             time.sleep(0.05)  # a process starts: there is nothing to wait on but its port
-    yield address
-    nginx.terminate()
-    nginx.wait(10)
+    try:
+        yield address
+    finally:
+        nginx.terminate()
+        nginx.wait(10)
 
 
 def log_in(page, token: str) -> None:
@@ -150,7 +164,7 @@ def test_pages_logins_and_downloads_work_below_a_sub_path(proxied, token, watche
 
 @pytest.mark.parametrize(
     ("proxied", "transport"),
-    [("kept", "ws"), ("stripped", "ws"), ("no-upgrade", "sse"), ("defaults", "sse"), ("buffering", "polling")],
+    [("kept", "ws"), ("stripped", "ws"), ("blank", "ws"), ("no-upgrade", "sse"), ("defaults", "sse"), ("buffering", "polling")],
     indirect=["proxied"],
 )  # fmt: skip
 def test_lines_arrive_through_the_proxy_and_the_badge_says_how(
@@ -167,11 +181,44 @@ def test_lines_arrive_through_the_proxy_and_the_badge_says_how(
         before = page.evaluate(f"{VIEWER}.lines.length")
         write(300)
         stored = time.monotonic()
-        until(page, f"{VIEWER}.lines.length === {before + 300}")
+        until(page, f"{VIEWER}.lines.length === {before + 300}", mark(3, 15))
         print(f"{transport}: {time.monotonic() - stored:.1f} s after the commit")
         numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
         assert len(numbers) == len(set(numbers))
         page.close()
+
+
+def test_cancelling_and_resolving_work_behind_basic_auth(tmp_path, watched):
+    """The proxy asks for a password and adds the token, also for the WebSocket; the page has no
+    login of its own (R45, R47).
+    """
+    tokens, users = tmp_path / "tokens.json", tmp_path / "users"
+    command = [sys.executable, "-m", "structjob", "token", "create", "--scope", "write", "--token-file", str(tokens)]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    users.write_text("ada:{PLAIN}secret\n")
+    more = f"""{HOST}{UPGRADE}
+      auth_basic "ops";
+      auth_basic_user_file {users};
+      proxy_set_header Authorization "Bearer {done.stdout.strip()}";
+"""
+    url = f"sqlite:///{tmp_path}/basic.db"
+    with running_job(url, "basic") as write, pages_of(url, "--token-file", str(tokens)) as upstream:
+        write(100)
+        with behind(upstream, tmp_path, "/", more) as address:
+            page = watched.page(http_credentials={"username": "ada", "password": "secret"})
+            page.goto(f"{address}jobs/basic")
+            until(page, "document.querySelector('header .live')?.innerText === 'live · ws'")
+            page.get_by_role("button", name="Cancel job").click()
+            page.get_by_placeholder("reason").fill("enough")
+            page.get_by_role("button", name="Cancel the job").click()
+            page.get_by_role("heading", level=1).get_by_text("cancelled").last.wait_for()
+            page.goto(f"{address}errors")
+            page.get_by_role("row").nth(1).wait_for()
+            page.keyboard.press("x")
+            page.get_by_text("resolved", exact=False).first.wait_for()
+            page.close()
+    with pages_of(url) as site:
+        assert [one["status"] for one in ask(site, "errors")] == ["resolved"]
 
 
 @pytest.mark.parametrize("proxied", ["kept", "stripped"], indirect=True)

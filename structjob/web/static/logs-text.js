@@ -67,8 +67,19 @@ function colors(codes, before) {
 
 /** A value of an attribute on one line: text as it is, numbers plain, the rest as JSON. */
 export function valueText(value) {
+  if (typeof value === "number") return numberText(value);
   if (typeof value === "string") return value;
   return JSON.stringify(value) ?? "null";
+}
+
+/** A number as a list shows it: `fraction` of text/amounts.py says the rule. */
+export function numberText(value) {
+  const size = Math.abs(value);
+  if (Number.isInteger(value) || !(size >= 1e-6 && size < 1e15)) return String(value);
+  const [whole, rest = ""] = String(value).split(".");
+  const places = size >= 1 ? 4 : rest.search(/[1-9]/) + 4;
+  const text = rest.slice(0, places).replace(/0+$/, "");
+  return text ? `${whole}.${text}` : whole;
 }
 
 const LIBRARY = /site-packages|dist-packages|[\\/]lib[\\/]python\d|^<frozen|[\\/]structjob[\\/](?!cli[\\/]demo)/;

@@ -1,8 +1,5 @@
 // A job's tree, kept up to date by the rows that a stream sends.
 
-/** How much of a tree the page asks for; its document asks for the same, see shell.py. */
-export const TREE = { depth: 4, limit: 20_000 };
-
 /** Whether a row is not an older one than what is known: a session numbers its changes. */
 const current = (row, known) => !known || row.session_id !== known.session_id || row.attempt < known.attempt || row.state_seq >= known.state_seq;
 
@@ -14,9 +11,10 @@ function grouped(rows, key) {
 
 /**
  * The tree with rows that changed; the parts that have not are the same objects. Null where a new
- * row has no place, because the tree was cut: then it must be asked for again.
+ * row has no place, because the tree was cut at *depth*, or to a number of rows: then it must be
+ * asked for again.
  */
-export function withRows(tree, { jobs = [], steps = [] }) {
+export function withRows(tree, { jobs = [], steps = [] }, depth) {
   const jobOf = new Map(jobs.map((one) => [one.id, one])), stepsOf = grouped(steps, "job_id");
   const known = new Set();
   const note = (node) => { known.add(node.job.id); node.children.forEach(note); };
@@ -37,7 +35,7 @@ export function withRows(tree, { jobs = [], steps = [] }) {
       }
       own = [...byId.values()].filter((one) => one.attempt === job.attempt).sort((a, b) => a.seq - b.seq);
     }
-    if (kids.length && (node.folded || level === TREE.depth)) { whole = false; return node; }
+    if (kids.length && (node.folded || level === depth)) { whole = false; return node; }
     const children = [...node.children, ...kids.map((one) => ({ job: one, steps: [], children: [], folded: 0 }))].map((one) => visit(one, level + 1));
     const same = job === node.job && own === node.steps && !kids.length && children.every((one, i) => one === node.children[i]);
     return same ? node : { ...node, job, steps: own, children };

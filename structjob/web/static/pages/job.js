@@ -4,13 +4,14 @@ import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, 
 import { ago, brief, bytes, clock, count, duration, full, percent, plural, spent, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { frames } from "../logs-text.js";
-import { TREE, withAttempts, withRows } from "../tree.js";
 import { Waterfall, find, nodesOf, rowsOf, unfoldedAtFirst } from "../waterfall.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 
 /** Milliseconds between two looks at whether a job that has ended runs again. */
 const AGAIN = 10_000;
+/** How much of a tree the page asks for; its document asks for the same, see shell.py. */
+const TREE = { depth: 4, limit: 20_000 };
 
 async function load(id, signal) {
   const [detail, tree, attempts] = await Promise.all([
@@ -297,15 +298,17 @@ function useLive(data, set, reload, running) {
       return () => { clearInterval(timer); document.removeEventListener("visibilitychange", look); };
     }
     const put = (more) => set(latest.current = { ...latest.current, ...more });
+    let grow = null;
+    import("../tree.js").then((module) => { grow = module; });
     let told = 0, torn = false, came = [], since = [], soon = 0, busy = false, again = false;
     // The stream brings the rows of this job's tree, unless the log shows another job's lines.
     const streamed = () => { const viewer = document.querySelector("structjob-logs"); return viewer?.state === "live" && viewer.wanted.job === latest.current.job.id; };
     const merge = (all, { tree, attempts }) => {
       for (const rows of all) {
-        const next = withRows(tree, rows);
+        const next = grow?.withRows(tree, rows, TREE.depth);
         torn ||= !next;
         tree = next ?? tree;
-        attempts = withAttempts(attempts, rows.attempts ?? [], tree.job.id);
+        attempts = grow?.withAttempts(attempts, rows.attempts ?? [], tree.job.id) ?? attempts;
       }
       put({ tree, attempts });
     };
