@@ -20,9 +20,9 @@ from benchmarks.registry import Benchmark, Case, Row
 CHROMIUM = "/usr/bin/chromium"
 URL = "sqlite:///bench.db"
 
-_FOLLOWERS = """
+FOLLOWERS = """
 import asyncio, sys
-port, idle, busy = map(int, sys.argv[1:])
+port, idle, busy = map(int, sys.argv[1:4])
 async def follow(job):
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /api/v1/stream?job={job} HTTP/1.1\\r\\nHost: 127.0.0.1:{port}\\r\\n\\r\\n".encode())
@@ -31,15 +31,20 @@ async def follow(job):
 async def drain(reader):
     while await reader.read(1 << 18): pass
 async def main():
-    readers = [await follow("idle") for _ in range(idle)] + [await follow("busy") for _ in range(busy)]
+    quiet = (sys.argv[4:] or ["idle"])[0]
+    readers = [await follow(quiet) for _ in range(idle)] + [await follow("busy") for _ in range(busy)]
     print("following", flush=True)
     await asyncio.gather(*map(drain, readers))
 asyncio.run(main())
 """
-"""A process that follows a job *idle* times and another one *busy* times, and reads no content."""
+"""A process that follows a job *idle* times and another one *busy* times, and reads no content. The
+first job is called ``idle``, or as the last argument says.
+"""
 
 _ROW = "document.querySelector('structjob-logs')?.shadowRoot.querySelector('.row .line')"
-_WATCH = f"const look = () => {{ if ({_ROW}) window.drawn = performance.now(); else requestAnimationFrame(look); }}; look();"
+_STRIP = "document.querySelector('structjob-logs')?.shadowRoot.querySelector('.strip svg')"
+_WATCH = f"const look = () => {{ if ({_ROW}) window.drawn ??= performance.now(); if ({_STRIP}) window.counted = performance.now(); else requestAnimationFrame(look); }}; look();"
+"""Notes when the first line and the strip beside the lines are drawn."""
 
 
 def write(*, lines: int, idle: int, busy: int, page: int) -> dict[str, float]:
@@ -58,7 +63,7 @@ def write(*, lines: int, idle: int, busy: int, page: int) -> dict[str, float]:
             if not idle + busy:
                 return await burst(tracker, log)
             with served() as (server, port):
-                command = [sys.executable, "-c", _FOLLOWERS, str(port), str(idle), str(busy)]
+                command = [sys.executable, "-c", FOLLOWERS, str(port), str(idle), str(busy)]
                 followers = subprocess.Popen(command, stdout=subprocess.PIPE)
                 assert followers.stdout is not None
                 await asyncio.to_thread(followers.stdout.readline)
@@ -123,15 +128,16 @@ def visit(*, lines: int, idle: int, busy: int, page: int, steps: int = 0) -> dic
             used = cpu(server.pid) - before
             found = devtools.send("Performance.getMetrics")["metrics"]
             busy_for = next(one["value"] for one in found if one["name"] == "TaskDuration")
+            while not opened.evaluate("window.counted"):  # the next visit does not wait for it
+                opened.wait_for_timeout(50)
             visits.append(
                 {
                     "ms": opened.evaluate("window.drawn"),
                     "server_ms": 1000 * used,
                     "browser_ms": 1000 * busy_for,
+                    "strip_ms": opened.evaluate("window.counted"),
                 }
             )
-            while not opened.locator(".strip svg").count():  # the next visit does not wait for it
-                opened.wait_for_timeout(50)
             opened.close()
         browser.close()
     warm = {name: min(one[name] for one in visits[1:]) for name in visits[0]}
@@ -141,9 +147,7 @@ def visit(*, lines: int, idle: int, busy: int, page: int, steps: int = 0) -> dic
 @contextmanager
 def served() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server of the pages of the database, and its port."""
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port = taken.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "structjob", "--db", URL, "serve", "--port", str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -159,6 +163,14 @@ def served() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def free_port() -> int:
+    """Return a port that nothing listens on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        port: int = taken.getsockname()[1]
+        return port
 
 
 def cpu(pid: int) -> float:
@@ -217,6 +229,8 @@ BENCHMARK = Benchmark(
             )
             for work, metric, mark in (
                 ("first line drawn", "ms", first),
+                ("first line drawn, cold", "cold_ms", 1_000 if name == "1,000 lines" else None),
+                ("strip of the volume drawn", "strip_ms", 3_000),
                 ("CPU time of the server until then", "server_ms", None),
                 ("CPU time of the page until then", "browser_ms", None),
             )

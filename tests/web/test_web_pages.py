@@ -494,6 +494,22 @@ def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
         assert frame["y"] + frame["height"] == pytest.approx(strip["y"] + strip["height"], abs=1)
 
 
+@pytest.mark.parametrize(("width", "row"), [(1280, 24), (400, 28)])
+def test_the_waterfall_cuts_no_row_in_half(site, watched, width, row):
+    """Its height is that of whole rows, at its top and its end (R47)."""
+    page = watched.page(width=width, height=560)
+    page.goto(f"{site}jobs/gui-17")
+    page.locator("structjob-logs .row").first.wait_for()
+    box = "document.querySelector('.wf')"
+    head = page.evaluate(f"{box}.querySelector('.wf-head').offsetHeight")
+    assert page.evaluate(f"{box}.scrollHeight > {box}.clientHeight + {row}")
+    for top in (0, 10_000):
+        page.evaluate(f"{box}.scrollTop = {top}")
+        assert page.evaluate(f"{box}.scrollTop % {row}") == 0
+        assert page.evaluate(f"({box}.clientHeight - {head}) % {row}") == 0
+    page.close()
+
+
 def test_numbers_of_lines_are_shown_as_on_the_console(site, watched):
     """(R44, R47)"""
     chosen = random.Random(7)
