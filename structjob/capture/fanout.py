@@ -33,6 +33,7 @@ from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
+from structjob.sinks.marks import MARKS
 from structjob.sinks.sink import (
     AnySink,
     Sink,
@@ -44,7 +45,7 @@ from structjob.sinks.sink import (
     writer_of,
 )
 from structjob.spool.line import event_body
-from structjob.spool.routing import hand_over, records
+from structjob.spool.routing import hand_over, recorded_in, records
 from structjob.values.credentials import GROUPS, HEX, PLAIN
 from structjob.values.encoding import encode_plain
 from structjob.values.redaction import Redactor
@@ -302,6 +303,20 @@ class FanOut:
             self._show(ns, level, text + message + after, scope, columns)
 
     def _show(
+        self,
+        ns: int,
+        level: Level,
+        line: bytes,
+        scope: Scope | None,
+        columns: dict[str, Any] | None,
+    ) -> None:
+        if MARKS is None:
+            self._show_on_sinks(ns, level, line, scope, columns)
+        else:
+            with MARKS.showing(recorded_in(scope, level.number)):
+                self._show_on_sinks(ns, level, line, scope, columns)
+
+    def _show_on_sinks(
         self,
         ns: int,
         level: Level,

@@ -44,6 +44,8 @@ _FIELDS = (
     "PROVISIONAL",
     "PROJECT",
     "OWNER",
+    "STEP",
+    "DATABASE",
 )
 _OF_SCOPE = frozenset(ENVIRONMENT + name for name in _FIELDS)
 """Environment variables that describe the scope of a process."""
@@ -69,6 +71,8 @@ class RemoteContext:
     provisional: str | None = None
     project: str | None = None
     owner: str | None = None
+    step: str | None = None
+    database: str | None = None
     trace_flags: str | None = None
     tracestate: str | None = None
 
@@ -88,6 +92,7 @@ def remote_scope(remote: RemoteContext) -> Scope:
         attempt=remote.attempt or (1 if remote.job_id else None),
         operation=_shown(remote.operation),
         step_id=_hidden(remote.step_id) if remote.job_id else None,
+        step_name=_shown(remote.step) if remote.job_id else None,
         correlation_id=_hidden(remote.correlation_id),
         trace_id=remote.trace_id,
         span_id=remote.span_id,
@@ -97,13 +102,14 @@ def remote_scope(remote: RemoteContext) -> Scope:
         provisional=remote.provisional if remote.job_id and remote.attempt else None,
         project=_shown(remote.project) if remote.job_id else None,
         owner=_shown(remote.owner) if remote.job_id else None,
+        database=remote.database if remote.job_id else None,
     )
 
 
 def remote_of(scope: Scope) -> RemoteContext:
     """Return the remote context of *scope* for another process."""
     labels, columns = scope.labels, scope.column_values
-    provisional = columns.get("provisional")
+    provisional, step = columns.get("provisional"), columns.get("step")
     return RemoteContext(
         correlation_id=scope.correlation_id,
         job_id=scope.job_id,
@@ -116,6 +122,8 @@ def remote_of(scope: Scope) -> RemoteContext:
         provisional=None if provisional is None else str(provisional),
         project=labels["project"],
         owner=labels["owner"],
+        step=None if step is None else str(step),
+        database=scope.database,
         trace_flags=scope.trace_flags,
         tracestate=scope.tracestate,
     )
@@ -273,6 +281,8 @@ def to_environment(scope: Scope, baggage: str = "") -> dict[str, str]:
         "PROVISIONAL": scope.column_values.get("provisional"),
         "PROJECT": scope.labels["project"],
         "OWNER": scope.labels["owner"],
+        "STEP": scope.column_values.get("step"),
+        "DATABASE": scope.database,
     }
     found = {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
     if members := _joined(_members(scope), baggage):
@@ -335,6 +345,8 @@ def from_environment(environ: Mapping[str, str]) -> RemoteContext:
         provisional=_moment(given("PROVISIONAL")),
         project=_label(given("PROJECT")),
         owner=_label(given("OWNER")),
+        step=_label(given("STEP"), 200),
+        database=given("DATABASE") or None,
         **trace,
     )
 

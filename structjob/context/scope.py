@@ -28,6 +28,11 @@ class Recording(Protocol):
     """The interface of a recorder, which takes the events of a scope."""
 
     level: int
+    closed: bool
+
+    @property
+    def session(self) -> Any:
+        """The session that its events belong to."""
 
     def put(self, body: bytes, level: int) -> object:
         """Number an event and record it."""
@@ -70,6 +75,7 @@ class Scope:
         root_job_id: The job at the top of the tree that *job_id* belongs to; ``None`` if it is
             unknown.
         owner: The owner of a job in another process, if it is known.
+        database: The identity of the database that has the job, if it is known.
         outer: The scope that was current when this one was entered.
         ids: The ids that console and files show.
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
@@ -85,6 +91,7 @@ class Scope:
         "column_values",
         "columns",
         "correlation_id",
+        "database",
         "followers",
         "ids",
         "job",
@@ -124,9 +131,11 @@ class Scope:
         provisional: str | None = None,
         root_job_id: str | None = None,
         owner: str | None = None,
+        database: str | None = None,
         bound: dict[str, Any] | None = None,
     ) -> None:
         self.recorder = recorder
+        self.database = database
         self.bound = bound
         self.job = job
         self.step = step
@@ -216,6 +225,19 @@ class Scope:
         copy.columns = json_fields(copy.column_values)
         return copy
 
+    def elsewhere(self) -> Scope:
+        """Return an equal scope for a database that does not have the job.
+
+        Events there carry the correlation id and the trace. Rows that name a missing job would look
+        like a loss.
+        """
+        copy = self.copied()
+        copy.column_values = {
+            name: value for name, value in self.column_values.items() if name not in _OF_JOB
+        }
+        copy.columns = json_fields(copy.column_values)
+        return copy
+
     def give_up(self, outer: Scope | None) -> Scope:
         """Become equal to *outer*, and follow its later changes, wherever this scope is still
         current.
@@ -237,6 +259,9 @@ class Scope:
             setattr(self, name, getattr(other, name))
         self.followers = None
 
+
+_OF_JOB = ("job_id", "attempt", "step_id", "operation", "step", "provisional")
+"""The columns of an event that name its job and step."""
 
 _COPIED = [name for name in Scope.__slots__ if name not in ("__weakref__", "followers")]
 

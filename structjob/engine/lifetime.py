@@ -101,7 +101,9 @@ class Lifetime:
         """
         remote = from_environment(os.environ)
         if remote.job_id is not None and current_scope() is None:
-            self._joined = remote_scope(remote)
+            joined = remote_scope(remote)
+            here = self._host.recorder.session.database
+            self._joined = joined if remote.database in (None, here) else joined.elsewhere()
             enter_scope(self._joined)
 
     def _leave_environment(self) -> None:

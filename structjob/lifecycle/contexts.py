@@ -30,6 +30,7 @@ from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.job_core import check_arguments
 from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.joined import joined_job
 from structjob.lifecycle.options import IDS, IdOfCall, JobKeywords, JobOptions
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import current_host, untracked_job
@@ -256,7 +257,9 @@ on_reset(_reset)
 def running_job() -> Job | None:
     """Return the job to which steps of the running code belong; None if there is no such job."""
     core = current_core()
-    return core.handle if core is not None and core.runs and not core.existing else None
+    if core is None or core.joined:
+        return joined_job(current_scope())
+    return core.handle if core.runs and not core.existing else None
 
 
 class StepContext(WithOrAsyncWith[Step]):

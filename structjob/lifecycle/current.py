@@ -23,7 +23,7 @@ def current_core() -> JobCore | None:
 def current_job() -> Job | None:
     """Return the live job that the running code belongs to, or ``None``."""
     core = current_core()
-    return core.handle if core is not None else None
+    return core.handle if core is not None and not core.joined else None
 
 
 def current_step() -> Step | None:

@@ -109,6 +109,13 @@ class OpenHosts:
 
         return restore
 
+    def of_database(self, database: str) -> JobHost | None:
+        """Return an open tracker that records in *database*; None if there is no such tracker."""
+        found = [host for host in self._hosts if host.recorder.session.database == database]
+        return next((host for host in found if not host.recorder.forked), None) or next(
+            iter(found), None
+        )
+
     @property
     def first(self) -> JobHost | None:
         """The tracker that was opened first; None if no tracker is open.

@@ -107,6 +107,8 @@ class JobCore(Core):
         "percent", "result", "run", "shared", "status",
     )  # fmt: skip
     table = "job"
+    joined = False
+    """Whether another process runs it, and this one only adds steps."""
     handle: Job
     id = Checked(identifier(required_text("job_id", 64)))
     operation: Checked[str] = Checked(label(_check_operation))
@@ -385,6 +387,7 @@ class JobCore(Core):
             project=self.project,
             provisional=self.provisional,
             root_job_id=self.root_job_id,
+            database=self.host.recorder.session.database,
         )
 
     def leave(

@@ -121,8 +121,8 @@ class StepCore(Core):
         job.require_running(f"the step {self.name!r}")
         job.cancellation.stop_if_asked()
         scope = current_scope()
-        if scope is not None and scope.job is job and scope.step is not None:
-            self.parent_step_id = scope.step.id
+        if scope is not None and scope.job is job:
+            self.parent_step_id = scope.step_id
         if not job.host.tracked:
             self.status, self.began = StepStatus.RUNNING, time.monotonic()
             self.scope = job.scope_of(self, self.span)

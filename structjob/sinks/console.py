@@ -13,6 +13,7 @@ from typing import IO, Any, Literal
 from structjob.exceptions import InvalidArgument
 from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor, takes_lines_whole
+from structjob.sinks.marks import MARKS
 from structjob.sinks.sink import Guarded, SinkEvent, logs_nothing
 
 _write = os.write
@@ -95,6 +96,8 @@ class ConsoleSink:
     def _put(self, line: bytes) -> None:
         """Write one line immediately."""
         stream = self._stream if self._stream is not None else sys.stdout
+        if MARKS is not None:
+            line = MARKS.on(line, stream)
         if stand_ins and (stand_in := stand_ins.get(id(stream))) is not None:
             stand_in.write(line.decode())
             return

@@ -125,6 +125,16 @@ def records(scope: Scope | None, level: int) -> bool:
     return recorder is None or level >= recorder.level
 
 
+def recorded_in(scope: Scope | None, level: int) -> str | None:
+    """Return the identity of the database that an event of *level* is recorded for; None if no open
+    recorder takes it.
+    """
+    recorder = (scope.recorder if scope is not None else None) or _default
+    if recorder is None or recorder.closed or level < recorder.level:
+        return None
+    return recorder.session.database
+
+
 def hand_over(body: bytes, level: int) -> None:
     """Pass an event without an open recorder of its own to the first open one, or keep it."""
     recorder = _default

@@ -415,7 +415,8 @@ async def _supervise(
     job.result = {
         "exit_code": ended.code, "signal": ended.signal.name if ended.signal is not None else None,
         "seconds": round(ended.seconds, 3),
-        "stdout_lines": splitters["stdout"].lines, "stderr_lines": splitters["stderr"].lines,
+        "stdout_lines": splitters["stdout"].lines + child.marked["stdout"].lines,
+        "stderr_lines": splitters["stderr"].lines + child.marked["stderr"].lines,
         **({"still_open": list(ended.left)} if ended.left else {}),
     }  # fmt: skip
     if ended.left:
@@ -436,6 +437,7 @@ async def _supervise(
         )
     if ended.code == 0 and "stdout" in ended.unwritten:
         watched.code = 1  # the program itself could not see that its output was refused
+    last = last or child.marked["stderr"].last.decode(errors="backslashreplace")
     status, why = outcome(program.command, ended, last)
     why = f"{reason}{why}" if why else ""
     await job.end(

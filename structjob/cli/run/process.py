@@ -23,6 +23,7 @@ from structjob.cli.run.foreground import Foreground
 from structjob.cli.run.inherited import replace_with_null
 from structjob.cli.run.program import Program
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK
+from structjob.sinks.marks import MarkedOutput, new_mark, to_environment
 
 CHUNK = 64 * 1024
 GRACE = 0.2
@@ -68,6 +69,10 @@ _DRAIN = ("/bin/cat", "/usr/bin/cat")
 _DRAIN_IN_PYTHON = (
     "import os\nwhile chunk := os.read(0, 65536):\n while chunk: chunk = chunk[os.write(1, chunk):]"
 )
+_DRAIN_WITHOUT_MARKS = (
+    "import os, sys\nmark = bytes.fromhex(sys.argv[1])\n"
+    "for line in open(0, 'rb'):\n line = line.replace(mark, b'')\n while line: line = line[os.write(1, line):]"
+)
 
 Heard = Callable[[bytes], None]
 """Receives what was read from a stream; ``b""`` at its end. Called in the stream's own thread."""
@@ -112,6 +117,7 @@ class _Stream:
     name: str
     pipe: int
     target: int
+    marked: MarkedOutput
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -126,6 +132,9 @@ class Child:
         environment: Variables that are added to its environment.
         heard: For ``stdout`` and ``stderr``, the function that receives the output.
         stdout: The descriptor that its stdout is copied to.
+
+    Attributes:
+        marked: For ``stdout`` and ``stderr``, the lines that the program has recorded itself.
 
     Raises:
         OSError: if it cannot be started.
@@ -153,10 +162,13 @@ class Child:
         self._heard = heard
         self._handled: list[int] = []
         self._stop, self._stopped = os.pipe()
+        mark = new_mark()
         self._streams = [
-            _Stream("stdout", program.stdout, stdout),
-            _Stream("stderr", program.stderr, 2),
+            _Stream("stdout", program.stdout, stdout, MarkedOutput(mark)),
+            _Stream("stderr", program.stderr, 2, MarkedOutput(mark)),
         ]
+        self.marked = {stream.name: stream.marked for stream in self._streams}
+        marks = to_environment(mark, (program.stdout, program.stderr))
         try:
             # Start the threads before the program runs: if they cannot be started, the program can
             # still run without us.
@@ -178,7 +190,7 @@ class Child:
             # Signals that were blocked, or that came before the program ran, are passed on now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
             self._began = time.monotonic()
-            program.start(environment)
+            program.start({**environment, **marks})
         except BaseException:
             self._release()
             raise
@@ -201,7 +213,7 @@ class Child:
         os.close(self._stop)
         for stream in self._streams:
             if stream.left:
-                _drain(stream.pipe, stream.target)
+                _drain(stream.pipe, stream.target, stream.marked.mark)
             os.close(stream.pipe)
         ended = self._outcome(status, usage, seconds)
         self._foreground.close()
@@ -346,27 +358,21 @@ class Child:
                 if ready.get(stream.target, 0) & select.POLLERR:
                     self._unread = True
                     break
-                if not ready.get(stream.pipe, 0) & (
-                    select.POLLIN | select.POLLHUP | select.POLLERR
-                ):
+                chunk = b""
+                if ready.get(stream.pipe, 0) & (select.POLLIN | select.POLLHUP | select.POLLERR):
+                    chunk = os.read(stream.pipe, CHUNK)
+                else:
                     stream.left = True  # the program has ended, but its pipe is still open
-                    break
-                chunk = os.read(stream.pipe, CHUNK)
-                if not chunk:
-                    break
+                shown, plain = stream.marked.split(chunk)
                 # Record first, then show: the log has everything that was seen of a program that
                 # died.
-                heard = self._hear(heard, chunk)
-                try:
-                    _write(stream.target, chunk)
-                except OSError as exc:
-                    if not _has_no_reader(stream.target, exc):
-                        # The disk is full, for example. The program goes on and its output is
-                        # still recorded; the command ends as failed.
-                        self._unwritten.setdefault(stream.name, exc.strerror or str(exc))
-                        continue
+                if plain:
+                    heard = self._hear(heard, plain)
+                if shown and not self._show(stream, shown):
                     # Close the program's pipe, so that it sees what it would see without us.
                     self._unread = True
+                    break
+                if not chunk:
                     break
             self._hear(heard, b"")
         except BaseException as exc:  # noqa: BLE001 -- reported where the program is waited for
@@ -377,6 +383,18 @@ class Child:
                 os.dup2(self._stop, stream.pipe, inheritable=False)
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no one waits
                 self._loop.call_soon_threadsafe(_complete, stream.done)
+
+    def _show(self, stream: _Stream, chunk: bytes) -> bool:
+        """Copy *chunk* to the target of *stream*; return whether it still has a reader."""
+        try:
+            _write(stream.target, chunk)
+        except OSError as exc:
+            if _has_no_reader(stream.target, exc):
+                return False
+            # The disk is full, for example. The program goes on and its output is still recorded;
+            # the command ends as failed.
+            self._unwritten.setdefault(stream.name, exc.strerror or str(exc))
+        return True
 
     def _hear(self, heard: Heard, chunk: bytes) -> Heard:
         """Record *chunk*. If that fails, stop recording, and keep copying the output."""
@@ -416,17 +434,25 @@ def _named(number: int) -> Signals | None:
     return Signals(number) if number in {*Signals} else None
 
 
-def _drain(pipe: int, target: int) -> None:
+def _drain(pipe: int, target: int, mark: bytes | None) -> None:
     """Start a process that copies from *pipe* to *target* until the last writer closes the pipe.
 
     Otherwise a process that the program left behind would die of SIGPIPE. The copier holds only
     these two descriptors. It ends with the last writer, or when its output has no reader any more.
+
+    Args:
+        pipe: The descriptor to read.
+        target: The descriptor to write to.
+        mark: What to remove from each line; None if the program has used no marks.
     """
     # No Popen object is kept, because the copier is never waited for.
-    copier = next(
-        ([path] for path in _DRAIN if os.access(path, os.X_OK)),
-        [sys.executable, "-I", "-S", "-c", _DRAIN_IN_PYTHON],
-    )
+    python = [sys.executable, "-I", "-S", "-c"]
+    if mark is not None:
+        copier = [*python, _DRAIN_WITHOUT_MARKS, mark.hex()]
+    else:
+        copier = next(
+            ([path] for path in _DRAIN if os.access(path, os.X_OK)), [*python, _DRAIN_IN_PYTHON]
+        )
     with contextlib.suppress(OSError):
         started = subprocess.Popen(  # noqa: S603 -- the command is constant
             copier,

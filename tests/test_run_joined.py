@@ -1,0 +1,254 @@
+"""A Python program that itself records with structjob, below ``structjob run`` (faults 46)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_support import Shell
+
+import structjob
+from structjob.sinks.marks import MarkedOutput, from_environment, new_mark, to_environment
+
+PROGRAM = """
+import sys
+
+import structlog
+import structjob
+
+structjob.configure({configure})
+log = structlog.get_logger()
+with structjob.Tracker({tracker}) as tracker:
+    print("printed")
+    log.info("logged", number=1)
+    log.debug("only shown")
+    with structjob.step("load"):
+        with structjob.step("parse"):
+            log.info("parsed")
+    for attempt in structjob.retrying("publish", max_attempts=2, delay=0, on=OSError):
+        with attempt as step:
+            if step.name == "attempt-1":
+                raise OSError("busy")
+    with tracker.job("below"), structjob.step("inner"):
+        log.info("in a job of its own")
+    assert structjob.current_job() is None
+    {end}
+"""
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    """An empty directory, in which what was started ends with the test."""
+    shell = Shell(tmp_path)
+    yield shell
+    shell.close()
+
+
+def run(shell: Shell, *options: str, code: int = 0, end: str = "pass", **given: str) -> bytes:
+    """Run the program as a job named ``outer``; return what it has shown on stdout."""
+    given = {"configure": "", "tracker": "", "end": end} | given
+    (shell.directory / "program.py").write_text(PROGRAM.format(**given))
+    done = shell.run("run", "--name", "outer", *options, "--", sys.executable, "program.py")
+    assert done.returncode == code, done.stderr
+    return done.stdout
+
+
+def messages(shell: Shell, *options: str) -> list[str]:
+    return [event["message"] for event in shell.json("logs", "outer", *options)]
+
+
+def steps_of(shell: Shell, job: str) -> dict[str, dict[str, Any]]:
+    """Return the steps of a job by name."""
+    (found,) = [one for one in shell.json("jobs", "--roots") if one["operation"] == job] or [{}]
+    return {step["name"]: step for step in shell.json("show", found["id"])["steps"]}
+
+
+@pytest.mark.parametrize("form", ["'json'", "'pretty'"])
+def test_each_event_is_recorded_once(shell: Shell, form: str) -> None:
+    """Faults 46: the console line of an event is shown and not recorded again; all that is only
+    printed is recorded. The output holds no trace of it.
+    """
+    shown = run(shell, configure=f"console={form}, level='debug', levels={{'asyncio': 'info'}}")
+    assert b"\x1b" not in shown
+    assert b"structjob-" not in shown
+    for text in (b"printed", b"logged", b"parsed", b"in a job of its own", b"only shown"):
+        assert shown.count(text) == 1
+    found = messages(shell)
+    for text in ("printed", "logged", "parsed", "in a job of its own"):
+        assert found.count(text) == 1
+    output = [event["message"] for event in shell.json("logs", "outer", "--kind", "output")]
+    assert [line for line in output if "only shown" not in line] == ["printed"]
+    # The tracker does not take debug events, so this one is recorded as what it is: output.
+    assert len([line for line in output if "only shown" in line]) == 1
+    job = next(one for one in shell.json("jobs", "--roots") if one["operation"] == "outer")
+    assert job["result"]["stdout_lines"] == len(shown.splitlines())
+    assert shell.json("verify")["ok"]
+
+
+def test_its_steps_belong_to_the_job(shell: Shell) -> None:
+    """Faults 46: with their parents, retries and times; a job of its own is a child."""
+    run(shell)
+    steps = steps_of(shell, "outer")
+    assert {name: step["status"] for name, step in steps.items()} == {
+        "load": "completed",
+        "parse": "completed",
+        "publish": "completed",
+        "attempt-1": "retrying",
+        "attempt-2": "completed",
+    }
+    assert steps["parse"]["parent_step_id"] == steps["load"]["id"]
+    (line,) = shell.json("logs", "outer", "--grep", "parsed")
+    assert (line["step"], line["step_id"]) == ("parse", steps["parse"]["id"])
+    assert "inner" not in steps
+    assert shell.json("verify")["ok"]
+
+
+def test_another_database_gets_its_own(shell: Shell) -> None:
+    """Faults 46, bad day: what the program records elsewhere is output here, and a step that has
+    no job there is not recorded there.
+    """
+    run(shell, tracker="'sqlite:///other.db'")
+    assert steps_of(shell, "outer") == {}
+    output = [event["message"] for event in shell.json("logs", "outer", "--kind", "output")]
+    assert len([line for line in output if '"logged"' in line]) == 1
+    # There, its events belong to no job, for that database does not have it.
+    other = ("--db", "sqlite:///other.db")
+    assert shell.json(*other, "verify")["ok"]
+    (line,) = shell.json(*other, "logs", "--grep", "logged")
+    (job,) = [one for one in shell.json("jobs", "--roots") if one["operation"] == "outer"]
+    assert (line["job_id"], line["correlation_id"]) == (None, job["correlation_id"])
+    (below,) = shell.json(*other, "jobs")
+    assert (below["operation"], below["parent_job_id"]) == ("below", job["id"])
+
+
+def test_without_a_tracker_all_is_output(shell: Shell) -> None:
+    """Faults 46, bad day: no event is taken for recorded that is not."""
+    (shell.directory / "p.py").write_text(
+        "import structjob, structlog\nstructjob.configure()\nstructlog.get_logger().info('logged')\n"
+    )
+    shell.ok("run", "--name", "outer", "--", sys.executable, "p.py")
+    assert len([line for line in messages(shell) if '"logged"' in line]) == 1
+
+
+def test_a_program_that_is_killed(shell: Shell) -> None:
+    """Faults 46, bad day: its step is crashed or cancelled, the job has the program's outcome."""
+    end = "structjob.step('last').__enter__(); import os; os.kill(os.getpid(), 9)"
+    run(shell, code=-9, end=end)
+    shell.ok("verify", code=0)
+    assert steps_of(shell, "outer")["last"]["status"] == "crashed"
+    assert next(j for j in shell.json("jobs", "--roots") if j["operation"] == "outer")[
+        "status"
+    ] == ("failed")
+
+
+def test_the_error_is_the_last_line_of_stderr_marked_or_not(shell: Shell) -> None:
+    """Faults 46, 43: also if the program has logged that line itself."""
+    run(
+        shell,
+        code=3,
+        configure="console=structjob.ConsoleSink(sys.stderr, format='pretty')",
+        end="log.error('no such table'); sys.exit(3)",
+    )
+    job = next(one for one in shell.json("jobs", "--roots") if one["operation"] == "outer")
+    assert "no such table" in job["error"]["message"]
+    assert "\x1b" not in job["error"]["message"]
+
+
+# -- workers of a pool
+# --------------------------------------------------------------------------
+
+
+def test_steps_in_the_workers_of_a_pool(tmp_path: Path) -> None:
+    """Faults 46, same kind: a spawned worker's tracker records its steps as steps of the job."""
+    program = tmp_path / "pool.py"
+    program.write_text("""
+import concurrent.futures as futures, multiprocessing, sys
+import structlog, structjob
+
+def work(number):
+    with structjob.step("part"):
+        structlog.get_logger().info("worked", number=number)
+
+if __name__ == "__main__":
+    structjob.configure(console=False)
+    with structjob.Tracker("jobs.db") as tracker, tracker.job("pool") as job:
+        pool = futures.ProcessPoolExecutor(
+            1, multiprocessing.get_context("spawn"), structjob.worker_initializer("jobs.db")
+        )
+        with job.step("all"), structjob.ContextExecutor(pool) as executor:
+            list(executor.map(work, range(3)))
+""")
+    shell = Shell(tmp_path)
+    done = shell.run_in(sys.executable, "pool.py")
+    assert done.returncode == 0, done.stderr
+    with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
+        (job,) = tracker.run(tracker.jobs.list())
+        steps = tracker.run(tracker.jobs.steps(job.id))
+        (whole,) = [step for step in steps if step.name == "all"]
+        parts = [step for step in steps if step.name == "part"]
+        assert [(part.status, part.parent_step_id) for part in parts] == [
+            ("completed", whole.id)
+        ] * 3
+        lines = tracker.run(tracker.logs.list(job=job, text="worked"))
+        assert {line.step_id for line in lines} == {part.id for part in parts}
+        assert tracker.run(tracker.verify()).ok
+    shell.close()
+
+
+# -- the marks
+# --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 31, 1000])
+def test_marks_are_removed_wherever_the_output_is_cut(size: int) -> None:
+    """Faults 46: reads end anywhere, also within a mark; other escape sequences stay."""
+    mark = new_mark()
+    text = (
+        b"plain\n%(m)sone\n\x1b[31mred\x1b[0m\nhalf %(m)stwo %(m)sagain\n"
+        b"%(m)s\nlast\x1b_structjob-other\x1b\\ \xff\n%(m)send"
+    ) % {b"m": mark}
+    output = MarkedOutput(mark)
+    shown, plain = b"", b""
+    for at in range(0, len(text) + size, size):
+        one, other = output.split(text[at : at + size])
+        shown, plain = shown + one, plain + other
+    one, other = output.split(b"")
+    assert shown + one == text.replace(mark, b"")
+    expected = b"plain\n\x1b[31mred\x1b[0m\nhalf last\x1b_structjob-other\x1b\\ \xff\n"
+    assert plain + other == expected
+    assert (output.lines, output.last) == (3, b"two again")
+
+
+def test_what_cannot_be_a_mark_is_not_held_back() -> None:
+    """Faults 46: a prompt with colors appears at once."""
+    output = MarkedOutput(new_mark())
+    assert output.split(b"\x1b[1mname? \x1b[0m") == (b"\x1b[1mname? \x1b[0m",) * 2
+    assert output.split(b"x") == (b"x", b"x")
+    assert output.mark is None
+
+
+@pytest.mark.parametrize(
+    "value", ["", "structjob-1", "x 1:2", "structjob-1 1:x", "structjob-1 12", "structjob-é 1:2"]
+)
+def test_an_environment_that_says_nothing(value: str) -> None:
+    """Faults 46, bad input: a variable of this name that the command has not written."""
+    environ = {"STRUCTJOB_OUTPUT": value, "STRUCTJOB_DATABASE": "sqlite:x"}
+    assert from_environment(environ) is None
+
+
+def test_only_what_goes_to_the_pipe_of_the_command_is_marked(tmp_path: Path) -> None:
+    """Faults 46: a program that redirects its console keeps it free of marks."""
+    with (tmp_path / "a").open("wb") as ours, (tmp_path / "b").open("wb") as other:
+        variables = to_environment(mark := new_mark(), (ours.fileno(),))
+        marks = from_environment({**variables, "STRUCTJOB_DATABASE": "sqlite:x"})
+        assert marks is not None
+        with marks.showing("sqlite:x"):
+            assert marks.on(b"a\nb\n", ours) == mark + b"a\n" + mark + b"b\n"
+            assert marks.on(b"a\n", other) == b"a\n"
+            assert marks.on(b"a\n", object()) == b"a\n"
+        for recorded_in in (None, "sqlite:y"):
+            with marks.showing(recorded_in):
+                assert marks.on(b"a\n", ours) == b"a\n"
