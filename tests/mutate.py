@@ -55,7 +55,7 @@ REACHED = ROOT / ".mutation.json"
 place that says which tests belong to a module. Not in the repository.
 """
 
-_FILES_FOR_A_LINE = 2
+_FILES_FOR_A_LINE = 3
 """Of how many files tests are run for a line, if so many reach it."""
 
 PYTEST = [

@@ -258,3 +258,50 @@ async def test_a_full_disk_keeps_no_program_from_starting(home, caplog):
                 assert (await tracker.verify()).ok
     except PermissionError as exc:
         pytest.skip(str(exc))
+
+
+@pytest.mark.parametrize("name", ["missing/jobs.db", "tmp"])
+def test_a_file_that_cannot_be_created_gets_no_directory_beside_it(home, name):
+    """faults 57: a mistyped path makes no directories; what an earlier program left there is found
+    all the same.
+    """
+    found = all_places.for_file(home / name, "db")
+    assert found.candidates[0].parent == home / "state" / "structjob"
+    assert found.former == ((home / name).with_name((home / name).name + ".spool"),)
+    assert home / "state" / "structjob" in found.shelves
+
+
+def test_the_places_of_a_file_are_beside_it_first_and_where_it_is_linked_too(home):
+    """faults 57: a program that must not fail may use others; a spool beside a link is found."""
+    (home / "link.db").symlink_to(home / "tmp" / "jobs.db")
+    found = all_places.for_file(home / "link.db", "db")
+    assert found.candidates == (home / "tmp" / "jobs.db.spool",)
+    assert found.former == (home / "link.db.spool",)
+    assert [path.parent for path in found.fallbacks] == list(found.shelves)
+    assert all_places.for_file(home / "tmp" / "jobs.db", "db").former == ()
+
+
+def test_what_the_environment_names_is_used_first_and_looked_at(home, monkeypatch):
+    """faults 57: `STRUCTJOB_SPOOL` names a directory for all databases; what the program itself
+    names precedes it. Spools that lie directly in it are found, links in it are not followed.
+    """
+    shared = home / "shared"
+    (shared / "other-db").mkdir(parents=True)
+    (shared / "planted").symlink_to(home / "tmp")
+    (shared / "file").touch()
+    monkeypatch.setenv(all_places.VARIABLE, str(shared))
+    found = all_places.for_server("db", "db")
+    (first,) = found.candidates
+    assert (first.parent, found.shared, found.asked) == (shared, shared, False)
+    assert first not in found.fallbacks
+    assert len(found.fallbacks) == 3
+    monkeypatch.delenv(all_places.VARIABLE)
+    assert all_places.for_server("db", "db").fallbacks == ()
+    monkeypatch.setenv(all_places.VARIABLE, str(shared))
+    first.mkdir()
+    assert list(found.neighbours()) == [shared, shared / "other-db"]
+    asked = all_places.for_server("db", "db", home / "mine")
+    assert (asked.candidates, asked.asked) == ((home / "mine",), True)
+    assert list(asked.neighbours()) == [shared, first, shared / "other-db"]
+    itself = all_places.for_server("db", "db", shared)
+    assert list(itself.neighbours()) == [first, shared / "other-db"]
