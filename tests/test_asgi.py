@@ -8,6 +8,7 @@ import logging
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -715,37 +716,59 @@ async def _latencies(server, count):
     return sorted(found)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
-async def test_a_frozen_database_slows_no_request(kind, tmp_path):
-    """Bad day: the database stops answering in the middle of the day; requests are answered as
-    before, and their jobs are stored when it answers again.
-    """
-    structjob.configure(console=False)
+@contextlib.asynccontextmanager
+async def _unfreezable(kind, directory):
+    """Yield a database's URL, and two functions: one that freezes it, and one that ends that."""
+    if kind == "sqlite":
+        other = sqlite3.connect(directory / "jobs.db", isolation_level=None)
+        with contextlib.closing(other):
+            # another program within a transaction, which holds the file locked
+            yield (
+                f"sqlite:///{directory / 'jobs.db'}",
+                lambda: other.execute("BEGIN IMMEDIATE"),
+                lambda: other.in_transaction and other.execute("ROLLBACK"),
+            )
+        return
     private = servers.start_private(kind)
     try:
-        async with structjob.Tracker(private.url(), spool=tmp_path / "spool") as tracker:
-            app = starlette_app()
-            asgi.install(app, tracker)
-            async with served(app) as server:
-                await _latencies(server, 100)
-                running = await _latencies(server, 400)
-                private.freeze()
-                frozen = await _latencies(server, 400)
-                private.thaw()
-            print(f"p99 running {running[396]:.4f} s, frozen {frozen[396]:.4f} s")
-            assert (
-                frozen[200] <= 1.2 * running[200] + 0.001
-            )  # a millisecond is this machine's noise
-            assert frozen[-1] < 0.5
-            async with asyncio.timeout(60):
-                while tracker.ledger().stored != tracker.ledger().accepted:
-                    await asyncio.sleep(0.1)
-            found = [job.status.value for job in await tracker.jobs.list(limit=900)]
-            assert found == ["completed"] * 900
+        yield private.url(), private.freeze, private.thaw
     finally:
         private.thaw()
         servers.remove(private)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mariadb"])
+async def test_a_frozen_database_slows_no_request(kind, tmp_path):
+    """Bad day: the database stops answering in the middle of the day; requests are answered as
+    before, the slowest of a hundred too, and their jobs are stored when it answers again.
+    """
+    structjob.configure(console=False)
+    running, frozen = [], []
+    async with (
+        _unfreezable(kind, tmp_path) as (url, freeze, thaw),
+        structjob.Tracker(url, spool=tmp_path / "spool") as tracker,
+    ):
+        app = starlette_app()
+        asgi.install(app, tracker)
+        async with served(app) as server:
+            await _latencies(server, 100)
+            for _ in range(3):
+                running.append(await _latencies(server, 300))
+                freeze()
+                frozen.append(await _latencies(server, 300))
+                thaw()
+                async with asyncio.timeout(60):
+                    while tracker.ledger().stored != tracker.ledger().accepted:
+                        await asyncio.sleep(0.1)
+        # the best of three rounds: other programs on this machine also slow requests down
+        for rank in (150, 297):
+            before, during = (min(one[rank] for one in rounds) for rounds in (running, frozen))
+            print(f"{kind}, {rank // 3} %: {before * 1e3:.2f} ms, frozen {during * 1e3:.2f} ms")
+            assert during <= 1.2 * before + 0.001  # a millisecond is this machine's noise
+        assert max(one[-1] for one in frozen) < 0.5
+        jobs = await tracker.jobs.list(limit=2_000)
+        assert [job.status.value for job in jobs] == ["completed"] * 1_900
 
 
 PAGE = (Path(__file__).parent.parent / "docs/integrations/asgi.md").read_text("utf-8")

@@ -527,18 +527,32 @@ async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
         {"x" * 300: 1},
         {7: 1},
         dict.fromkeys(map(str, range(200)), 1),
+        {"method": "GET", "path": "/items/7", "client": "127.0.0.1", "bytes": 7},
+        {"path": "/login?password=swordfish", "status": 200},
+        {"password": "swordfish", "user": "ada"},
+        {"name": "password", "value": "swordfish"},
+        {"netloc": "ada:swordfish@db", "scheme": "https"},
+        {"command": "mysql -pswordfish", "option": "--password"},
+        {"token": "ghp_0123456789abcdefghijABCDEFGHIJ0123456789"},
+        {"signature": "abcdef0123456789", "card": "4111 1111 1111 1111"},
+        {"zero": "a\0b", "half": "\ud800", "quote": '"', "umlaut": "ä"},
+        {"long": "x" * 70_000},
+        {"at": pathlib.PurePosixPath("/srv"), "n": 1},
     ],
     ids=lambda value: str(value)[:24],
 )
-def test_a_few_numbers_are_stored_as_any_other_value(value, monkeypatch):
-    """Results and metadata are often a few numbers, for which there is a short way."""
+def test_a_few_numbers_and_texts_are_stored_as_any_other_value(value, monkeypatch):
+    """Results and metadata are often a few numbers and short texts, for which there is a short
+    way.
+    """
     short = encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
-    monkeypatch.setattr("structjob.values.encoding._numbers", lambda value: None)
+    assert b"swordfish" not in short
+    monkeypatch.setattr("structjob.values.encoding._flat", lambda value: None)
     assert short == encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
 
 
 async def test_metadata_are_stored_as_they_are_at_the_end(tracker):
-    """What is as it was at the start is encoded once only."""
+    """Each record of a job has its metadata as they are then."""
     async with tracker.job("a", metadata={"n": 1, "what": "swordfish-1"}) as changed:
         changed.metadata["n"] = True
     async with tracker.job("b", metadata={"deep": {"n": 1}}) as deep:

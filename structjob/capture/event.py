@@ -319,8 +319,8 @@ class Encoder:
         """Return whether a text in *attrs*, whose values are plain, may contain a credential."""
         if self.redactor is None:
             return False
-        suspects = self.redactor.suspects
-        return any(type(value) is str and suspects(value) for value in attrs.values())
+        texts = [value for value in attrs.values() if type(value) is str]
+        return any(map(self.redactor.suspects, texts))
 
 
 def _fits(column: str, value: Any) -> bool:

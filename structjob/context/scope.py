@@ -13,10 +13,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from structjob.process import on_reset
-from structjob.values.encoding import encode_attrs
+from structjob.values.encoding import encode_fields
 
 Bound = TypeVar("Bound")
 
@@ -80,7 +80,8 @@ class Scope:
         ids: The ids that console and files show.
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
             empty).
-        shown: *ids* as a piece of JSON that begins with a comma (or is empty).
+        shown: *ids* as a piece of JSON that begins with a comma (or is empty). Made when it is
+            read first, because many programs show nothing.
         bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 
@@ -161,7 +162,6 @@ class Scope:
             "span_id": span_id,
         }
         self.ids: dict[str, str] = {key: value for key, value in shown.items() if value is not None}
-        self.shown = json_fields(self.ids)
         columns = {
             "job_id": job_id,
             "attempt": attempt,
@@ -179,6 +179,17 @@ class Scope:
             key: value for key, value in columns.items() if value is not None
         }
         self.columns = json_fields(self.column_values)
+
+    if TYPE_CHECKING:
+        shown: bytes
+    else:
+
+        def __getattr__(self, name: str) -> bytes:
+            # Called only while the slot is empty, so that a later read takes no longer than others.
+            if name != "shown":
+                raise AttributeError(f"'Scope' object has no attribute {name!r}")
+            self.shown = shown = json_fields(self.ids)
+            return shown
 
     @property
     def labels(self) -> dict[str, str | None]:
@@ -268,7 +279,7 @@ _COPIED = [name for name in Scope.__slots__ if name not in ("__weakref__", "foll
 
 def json_fields(values: Mapping[str, str | int]) -> bytes:
     """Return ``,"key":value`` for each of *values*."""
-    return b"," + encode_attrs(dict(values))[1:-1] if values else b""
+    return b"," + encode_fields(values)[1:-1] if values else b""
 
 
 SCOPE: ContextVar[Scope | None] = ContextVar("structjob_scope", default=None)

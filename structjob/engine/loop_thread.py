@@ -10,14 +10,20 @@ from typing import Any, TypeVar
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.hosting import waited
+from structjob.machine.loops import require_early_patches
 
 T = TypeVar("T")
 
 
 class LoopThread:
-    """A running event loop. Its thread is a daemon and never keeps a process from ending."""
+    """A running event loop. Its thread is a daemon and never keeps a process from ending.
+
+    Raises:
+        InvalidState: if gevent's patches came too late.
+    """
 
     def __init__(self) -> None:
+        require_early_patches()
         self._runner = asyncio.Runner()
         self.loop = self._runner.get_loop()
         self._stopped = False

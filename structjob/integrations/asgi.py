@@ -26,6 +26,7 @@ from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
 from structjob.integrations.requests import (
     CLIENT_GONE,
+    NOTHING,
     SEEN,
     SKIPPED,
     Jobs,
@@ -33,6 +34,7 @@ from structjob.integrations.requests import (
     Rules,
     Trust,
     client_left,
+    correlated,
     error_of,
     id_headers,
     job_of,
@@ -118,7 +120,7 @@ class JobMiddleware:
             await self.app(scope, receive, send)
             return
         scope[SEEN] = True
-        exchange, job, remote = Exchange(receive, send), None, RemoteContext()
+        exchange, job, remote = Exchange(receive, send), None, NOTHING
         try:
             remote = self._rules.believed(scope, scope["headers"])
             job, exchange.route = self._job(scope, remote)
@@ -127,6 +129,7 @@ class JobMiddleware:
         if job is not None and await self._started(job):
             await self._run_job(job, scope, exchange)
         else:
+            remote = correlated(remote)
             if self._response_headers:
                 exchange.add_headers(None, remote.correlation_id)
             with remote.as_current():

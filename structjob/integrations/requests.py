@@ -46,6 +46,10 @@ _MAX_PATH = 1_000
 """Maximum number of characters of a path in a job's metadata."""
 
 
+NOTHING = RemoteContext()
+"""The content of the headers of most requests."""
+
+
 class ResponseError(Exception):
     """The error of a request that was answered with a status ≥ 500 and without an exception, or
     whose client left.
@@ -92,11 +96,14 @@ class Rules:
         self._warned = False
 
     def believed(self, request: Request, headers: Iterable[tuple[bytes, bytes]]) -> RemoteContext:
-        """Return the trusted content of a request's headers, with a correlation id."""
+        """Return the trusted content of a request's headers.
+
+        It has a correlation id, unless there is nothing to take it from: see `correlated`.
+        """
         trust = self._trust(request) if callable(self._trust) else self._trust
         carried = [pair for pair in headers if pair[0] in _CARRIED]
         if not carried and current_scope() is None:  # most requests
-            return RemoteContext(correlation_id=new_id())
+            return NOTHING
         remote = extract(carried) if carried and trust != "none" else RemoteContext()
         if carried and trust != "all":
             remote = RemoteContext(
@@ -118,7 +125,7 @@ class Rules:
                 correlation_id=remote.correlation_id or outer.correlation_id,
                 **outer.labels,
             )
-        return replace(remote, correlation_id=remote.correlation_id or remote.trace_id or new_id())
+        return replace(remote, correlation_id=remote.correlation_id or remote.trace_id)
 
     def host_for(self, request: Request, method: str, path: str) -> JobHost | None:
         """Return the host that creates the job of a request; ``None`` if the request must not have
@@ -137,6 +144,11 @@ class Rules:
         if not self._warned:
             self._warned = True
             diagnostics.warning("requests are not tracked: %s", why)
+
+
+def correlated(remote: RemoteContext) -> RemoteContext:
+    """Return *remote* with a correlation id, for a request that is no job. A job makes its own."""
+    return replace(remote, correlation_id=remote.correlation_id or new_id())
 
 
 def job_of(

@@ -20,6 +20,7 @@ from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, NotOpen
 from structjob.integrations.requests import (
     CLIENT_GONE,
+    NOTHING,
     SEEN,
     SKIPPED,
     Jobs,
@@ -28,6 +29,7 @@ from structjob.integrations.requests import (
     Rules,
     Trust,
     client_left,
+    correlated,
     error_of,
     id_headers,
     job_of,
@@ -91,7 +93,7 @@ class JobMiddleware:
         if SEEN in environ:
             return self.app(environ, start_response)
         environ[SEEN] = True
-        job, remote = None, RemoteContext()
+        job, remote = None, NOTHING
         try:
             remote = self._rules.believed(environ, _headers(environ))
             job = self._started(environ, remote)
@@ -99,6 +101,8 @@ class JobMiddleware:
             self._rules.warn_once(exc)
         except Exception as exc:  # noqa: BLE001 -- a fault of structjob must never cost a response
             faults.add("tracking a request", exc)
+        if job is None:
+            remote = correlated(remote)
         response = Response(job, remote, start_response, headers=self._response_headers)
         return response.of(self.app, environ)
 

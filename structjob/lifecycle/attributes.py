@@ -56,11 +56,10 @@ else:
 
         def __set_name__(self, owner: type, name: str) -> None:
             slot, check, optional = f"_set_{name}", self.check, self._optional
+            put = owner.__dict__[slot].__set__
             super().__init__(
                 attrgetter(slot),
-                lambda core, value: setattr(
-                    core, slot, None if optional and value is None else check(value)
-                ),
+                lambda core, value: put(core, None if optional and value is None else check(value)),
             )
 
     class Settable(property, Generic[T]):

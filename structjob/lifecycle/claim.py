@@ -35,7 +35,7 @@ class Claim:
         known: Whether the database may know the job already.
     """
 
-    __slots__ = ("_before", "_inherited", "attempt", "existing", "known", "options", "provisional")
+    __slots__ = ("_before", "attempt", "existing", "known", "options", "provisional")
 
     def __init__(self, options: JobOptions) -> None:
         self.options = options
@@ -45,9 +45,6 @@ class Claim:
         self.known = options.job_id is not None
         self._before: int | None = None
         """The attempt before this one, if this process made it."""
-        self._inherited = tuple(
-            name for name in ("owner", "project") if getattr(options, name) is None
-        )
 
     def follow(self, former: JobCore) -> None:
         """Become the attempt after *former*, so that the database need not confirm it."""
@@ -127,7 +124,8 @@ class Claim:
                 named(job), former["operation"], job.operation,
             )  # fmt: skip
         for name in KEPT:
-            if getattr(job, name) is None or (name in self._inherited and former[name] is not None):
+            inherited = name in ("owner", "project") and getattr(self.options, name) is None
+            if getattr(job, name) is None or (inherited and former[name] is not None):
                 setattr(job, name, former[name])
         if self.options.category is None:
             job.category = former["category"]

@@ -7,7 +7,7 @@ The rooms of the library work with the cores.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
@@ -43,10 +43,6 @@ _PROGRESS_SHARE = 100
 """A long job waits for 1/100 of its running time between two progress events."""
 
 
-_UNCHANGING = frozenset((str, int, float, bool, type(None)))
-"""Types of values that cannot change."""
-
-
 class Core:
     """A live job or step, as the library sees it. Its progress is recorded at intervals.
 
@@ -66,7 +62,7 @@ class Core:
     """
 
     __slots__ = (
-        "_entry", "_metadata_json", "_misuse_reported", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
+        "_entry", "_misuse_reported", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
         "recorded_at", "scope", "span", "summary",
     )  # fmt: skip
     table: ClassVar[str]
@@ -86,7 +82,6 @@ class Core:
         self.pending = False
         self.abandoned = False
         self._misuse_reported = False
-        self._metadata_json: tuple[Any, msgspec.Raw | None] = (None, None)
         self.began = 0.0
         self.summary: dict[str, Any] = {}
 
@@ -215,21 +210,6 @@ class Core:
                 encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field))
             )
         )
-
-    def _encoded_metadata(self, metadata: Mapping[str, Any]) -> msgspec.Raw | None:
-        """Return the metadata as JSON, without encoding again what is as it was before."""
-        redactor = SETUP.redactor
-        try:
-            kinds = tuple(map(type, metadata.values()))
-            changes = type(metadata) is not dict or not _UNCHANGING.issuperset(kinds)
-        except Exception:  # noqa: BLE001 -- a class that cannot be hashed
-            changes = True
-        if changes or (redactor is not None and redactor.reads_all):
-            return self._encoded("metadata", metadata or None)
-        key = (redactor, kinds, dict(metadata))
-        if self._metadata_json[0] != key:
-            self._metadata_json = key, self._encoded("metadata", metadata or None)
-        return self._metadata_json[1]
 
     def _cut(self, field: str, why: str) -> None:
         shared = self.job.shared

@@ -131,14 +131,27 @@ class JobCore(Core):
     ) -> None:
         super().__init__(host)
         self.operation = operation
-        self.id = new_id() if options.job_id is None else options.job_id
+        # Ids that are made here need no check, so they go where the attributes would put them.
+        self._set_id: str
+        if options.job_id is None:
+            self._set_id = new_id()
+        else:
+            self.id = options.job_id
         self.parent_job_id = parent.job_id if parent is not None else None
-        self.root_job_id = _root_of(host, parent) or self.id
+        root = _root_of(host, parent)
+        self._set_root_job_id: str
+        if root is None:
+            self._set_root_job_id = self.id
+        else:
+            self.root_job_id = root
         inherited = parent.correlation_id if parent is not None else None
         self._outer_correlation_id = inherited
-        self.correlation_id = (
-            (inherited or new_id()) if options.correlation_id is None else options.correlation_id
-        )
+        given = (inherited or None) if options.correlation_id is None else options.correlation_id
+        self._set_correlation_id: str
+        if given is None:
+            self._set_correlation_id = new_id()
+        else:
+            self.correlation_id = given
         self.job_type = options.job_type
         self.description = options.description
         above = parent.labels if parent is not None else {}
@@ -587,7 +600,7 @@ class JobCore(Core):
             "owner": self.owner,
             "project": self.project,
             "category": self.category,
-            "metadata": self._encoded_metadata(self.metadata),
+            "metadata": self._encoded("metadata", self.metadata or None),
             "result": self._encoded("result", self.result),
             **error_columns(self.error),
             "correlation_id": self.correlation_id,

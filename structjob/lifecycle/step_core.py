@@ -281,7 +281,7 @@ class StepCore(Core):
             "total": self.total,
             "description": self.description,
             **error_columns(self.error),
-            "metadata": self._encoded_metadata(self.metadata),
+            "metadata": self._encoded("metadata", self.metadata or None),
             "started_at": self._started,
             "completed_at": self._ended_at,
             "duration_ms": self.duration_ms,

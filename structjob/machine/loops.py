@@ -8,6 +8,8 @@ import inspect
 import sys
 import threading
 
+from structjob.exceptions import InvalidState
+
 _MARK = getattr(asyncio.coroutines, "_is_coroutine", object())
 """Marks plain functions that return a coroutine, before Python 3.12 (asgiref, Django)."""
 
@@ -47,3 +49,16 @@ def _threads_are_greenlets() -> bool:
 
 running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_running_loop  # noqa: SLF001 -- the public function raises an exception without a loop, which takes ten times as long
 """Return the loop that runs in this thread, or ``None``."""
+
+
+def require_early_patches() -> None:
+    """Raise `InvalidState` if threads became greenlets after this module was imported.
+
+    A greenlet would then take the tracker's loop for its own, and could never wait for it.
+    """
+    if running_loop is not _of_this_greenlet and _threads_are_greenlets():
+        raise InvalidState(
+            "gevent's or eventlet's patches came after structjob was imported: call "
+            "gevent.monkey.patch_all() at the start of the program, before structjob is imported "
+            "(gunicorn -k gevent does so, without --preload)"
+        )

@@ -11,7 +11,7 @@ change of state::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 from zlib import crc32
 
@@ -75,7 +75,10 @@ EVENT_DEFAULTS: dict[str, str] = {
 
 
 class StateLine(msgspec.Struct):
-    """A change of state as stored in its line: one whole row of the table of its kind."""
+    """A change of state as stored in its line: one whole row of the table of its kind.
+
+    A column that is absent from the row is null.
+    """
 
     kind: str
     row: dict[str, msgspec.Raw]
@@ -125,14 +128,15 @@ def event_bodies(
     return [before + message + after for message in messages]
 
 
-def state_body(kind: str, row: Any) -> bytes:
+def state_body(kind: str, row: Mapping[str, Any]) -> bytes:
     """Return the line of a change of state up to its number.
 
     Args:
         kind: The table: ``job``, ``step`` or ``gap``.
-        row: Column → value.
+        row: Column → value. Most columns of most rows are null, so these are left out.
     """
-    return b'{"kind":"%b","row":%b' % (kind.encode(), _encode(row))
+    given = {name: value for name, value in row.items() if value is not None}
+    return b'{"kind":"%b","row":%b' % (kind.encode(), _encode(given))
 
 
 def seal_event(body: bytes, number: int) -> bytes:

@@ -76,6 +76,7 @@ def reduced(write: Write) -> Iterator[Write]:
         table = _TABLES.get(kind)
         if table is None or not isinstance(row, dict):
             return
+        row = {column.name: None for column in table.c if not column.nullable} | row
         columns = [
             (name, table.c[name])
             for name in row

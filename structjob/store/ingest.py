@@ -121,7 +121,8 @@ class Rows:
     numbers: list[int]
 
 
-_Held = dict[str, dict[Any, dict[str, Any]]]
+_Order = tuple[int, int]
+_Held = dict[str, dict[Any, tuple[_Order, dict[str, Any]]]]
 _Apart = dict[tuple[str, str, int], _Held]
 
 
@@ -138,15 +139,11 @@ def fold(lines: bytes, session_id: int) -> Rows:
     except (KeyError, TypeError, OverflowError) as exc:
         raise ValueError(f"no change of state: {exc!r}") from exc
     provisional = [
-        Provisional(*key, {table: list(rows[table].values()) for table in COLUMNS if table in rows})
+        Provisional(*key, {table: _rows(rows, table) for table in COLUMNS if table in rows})
         for key, rows in sorted(apart.items(), key=lambda item: item[0][2])
     ]
     return Rows(
-        {
-            table: msgspec.json.encode(list(held[table].values()))
-            for table in COLUMNS
-            if table in held
-        },
+        {table: msgspec.json.encode(_rows(held, table)) for table in COLUMNS if table in held},
         provisional,
         numbers,
     )
@@ -154,18 +151,26 @@ def fold(lines: bytes, session_id: int) -> Rows:
 
 def _add(held: _Held, provisional: _Apart, line: bytes, session_id: int) -> int:
     state = read_state(line)
-    row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": state.state_seq}
+    number = state.state_seq
+    row: dict[str, Any] = {**state.row, "session_id": session_id, "state_seq": number}
     if "provisional" in row:
         held = _apart(provisional, row)
     if state.kind == "job":
-        _keep(held, "structjob_jobs", row)
-        if attempt_of(row):
-            _keep(held, "structjob_attempts", {**row, "job_id": row["id"]})
-    elif state.kind == "step":
-        _keep(held, "structjob_steps", row)
-    elif state.kind == "gap":
-        _keep(held, "structjob_gaps", row)
-    return state.state_seq
+        order = attempt_of(row), number
+        _keep(held, "structjob_jobs", (bytes(row["id"]),), order, row)
+        if order[0]:
+            _keep(held, "structjob_attempts", (bytes(row["id"]), order[0]), order, row)
+    elif state.kind in _TABLES:
+        table = _TABLES[state.kind]
+        key = tuple(
+            bytes(row[name]) if isinstance(row[name], msgspec.Raw) else row[name]
+            for name in KEYS[table]
+        )
+        _keep(held, table, key, (attempt_of(row), number), row)
+    return number
+
+
+_TABLES = {"step": "structjob_steps", "gap": "structjob_gaps"}
 
 
 def _apart(provisional: _Apart, row: dict[str, Any]) -> _Held:
@@ -184,19 +189,24 @@ def attempt_of(row: Mapping[str, Any]) -> int:
     return int(msgspec.json.decode(value)) if isinstance(value, msgspec.Raw) else int(value)
 
 
-def _keep(held: _Held, table: str, row: dict[str, Any]) -> None:
-    key = tuple(
-        bytes(row[name]) if isinstance(row[name], msgspec.Raw) else row[name]
-        for name in KEYS[table]
-    )
+def _keep(held: _Held, table: str, key: Any, order: _Order, row: dict[str, Any]) -> None:
     rows = held.setdefault(table, {})
     # Lines may be slightly out of order: the state number decides, and for a job the later attempt.
     # The same gap is stored once, even if several lines report it.
-    if key not in rows or (attempt_of(row), row["state_seq"]) > (
-        attempt_of(rows[key]),
-        rows[key]["state_seq"],
-    ):
-        rows[key] = row
+    if key not in rows or order > rows[key][0]:
+        rows[key] = order, row
+
+
+def _rows(held: _Held, table: str) -> list[dict[str, Any]]:
+    """Return the rows of *table* that were kept."""
+    rows = [row for _, row in held[table].values()]
+    if table != "structjob_attempts":
+        return rows
+    # made of the job's row, whose other columns would only be parsed again
+    return [
+        {"job_id": row["id"]} | {name: row[name] for name in ATTEMPT_COLUMNS if name in row}
+        for row in rows
+    ]
 
 
 @dataclass(slots=True)

@@ -19,7 +19,7 @@ from structjob.machine.clock import moment
 from structjob.models import KEPT
 from structjob.spool.line import is_provisional, read_event, with_attempt
 from structjob.store import claims
-from structjob.store.ingest import JSON_COLUMNS, Ingest, Provisional
+from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Ingest, Provisional
 from structjob.store.locks import in_turn
 from structjob.store.tables import attempts, logs
 
@@ -49,10 +49,11 @@ def _store(connection: Connection, ingest: Ingest, session_id: int, each: Provis
         None,
     )
     for row in each.tables.get("structjob_jobs", ()):
+        whole: dict[str, Any] = dict.fromkeys(JOB_COLUMNS)
+        whole |= row
         row |= {
-            name: msgspec.json.decode(value)
-            for name, value in row.items()
-            if _is_plain(name, value)
+            name: msgspec.json.decode(value) if _is_plain(name, value) else value
+            for name, value in whole.items()
         }
         holder = _without_taken_key(connection, row)
         _inherit(row, job)

@@ -290,6 +290,9 @@ class Redactor:
         InvalidArgument: if a rule to disable is unknown, or a value is too short.
     """
 
+    _is_usual = False
+    """Whether it has the usual rules only. A subclass need not call `__init__`."""
+
     def __init__(
         self,
         keys: Iterable[str] = (),
@@ -337,6 +340,7 @@ class Redactor:
                     f"values need at least {_SHORTEST_VALUE} characters each: fewer would be replaced within other words"
                 )
         self._values = _any_of({form for value in own for form in forms_of(value)}) if own else None
+        self._is_usual = type(self) is Redactor and self._values is None and not self._rules
 
     @property
     def reads_all(self) -> bool:
@@ -344,12 +348,7 @@ class Redactor:
 
         The fast checks do not know custom values and rules, nor a subclass.
         """
-        return (
-            type(self) is not Redactor
-            or registered.pattern is not None
-            or self._values is not None
-            or bool(self._rules)
-        )
+        return not self._is_usual or registered.pattern is not None
 
     def is_secret(self, key: str) -> bool:
         """Return whether *key* names a secret."""
@@ -450,8 +449,8 @@ class Redactor:
             or ("-" in text and may_be_command(text))
         )
 
-    def clears(self, names: set[str], encoded: bytes) -> bool:
-        """Return whether `value` certainly leaves a plain value unchanged.
+    def clears(self, names: Iterable[str], encoded: bytes) -> bool:
+        """Return whether `redact` certainly leaves a plain value unchanged.
 
         Args:
             names: The keys in it, and the texts that precede another value in a list.
@@ -463,6 +462,19 @@ class Redactor:
             and b'"-' not in encoded
             and not self.suspects(encoded.decode())
             and not any(map(self.concerns, names))
+        )
+
+    def clears_texts(self, names: Iterable[str], texts: Iterable[str]) -> bool:
+        """Return whether `redact` certainly leaves a mapping of single values unchanged.
+
+        Args:
+            names: Its keys.
+            texts: Its values that are text.
+        """
+        return (
+            not self.reads_all
+            and not any(map(self.concerns, names))
+            and not any(map(self.suspects, texts))
         )
 
     def text(self, text: str) -> str:
