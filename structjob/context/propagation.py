@@ -116,8 +116,8 @@ def remote_of(scope: Scope) -> RemoteContext:
         step_id=scope.step_id,
         attempt=scope.attempt,
         operation=scope.operation,
-        trace_id=scope.ids.get("trace_id"),
-        span_id=scope.ids.get("span_id"),
+        trace_id=scope.trace_id,
+        span_id=scope.span_id,
         root_job_id=scope.root_job_id,
         provisional=None if provisional is None else str(provisional),
         project=labels["project"],
@@ -200,7 +200,7 @@ def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
 
 def trace_of(scope: Scope) -> dict[str, str]:
     """Return ``traceparent`` and ``tracestate`` for calls from *scope*; empty outside a trace."""
-    trace_id, span_id = scope.ids.get("trace_id", ""), scope.ids.get("span_id", "")
+    trace_id, span_id = scope.trace_id or "", scope.span_id or ""
     if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
         return {}
     found = {"traceparent": f"00-{trace_id}-{span_id}-{scope.trace_flags or _SAMPLED}"}

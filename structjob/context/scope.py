@@ -77,11 +77,11 @@ class Scope:
         owner: The owner of a job in another process, if it is known.
         database: The identity of the database that has the job, if it is known.
         outer: The scope that was current when this one was entered.
-        ids: The ids that console and files show.
+        ids: The ids that console and files show. They and *shown* are made when they are read
+            first, because many programs show nothing.
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
             empty).
-        shown: *ids* as a piece of JSON that begins with a comma (or is empty). Made when it is
-            read first, because many programs show nothing.
+        shown: *ids* as a piece of JSON that begins with a comma (or is empty).
         bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 
@@ -104,9 +104,11 @@ class Scope:
         "recorder",
         "root_job_id",
         "shown",
+        "span_id",
         "step",
         "step_id",
         "trace_flags",
+        "trace_id",
         "tracestate",
     )
 
@@ -151,17 +153,10 @@ class Scope:
         self.owner = owner
         self.step_id = step_id
         self.correlation_id = correlation_id
+        self.trace_id = trace_id
+        self.span_id = span_id
         self.trace_flags = trace_flags
         self.tracestate = tracestate
-        shown = {
-            "job_id": job_id,
-            "parent_job_id": parent_job_id,
-            "step_id": step_id,
-            "correlation_id": correlation_id,
-            "trace_id": trace_id,
-            "span_id": span_id,
-        }
-        self.ids: dict[str, str] = {key: value for key, value in shown.items() if value is not None}
         columns = {
             "job_id": job_id,
             "attempt": attempt,
@@ -181,15 +176,21 @@ class Scope:
         self.columns = json_fields(self.column_values)
 
     if TYPE_CHECKING:
+        ids: dict[str, str]
         shown: bytes
     else:
 
-        def __getattr__(self, name: str) -> bytes:
+        def __getattr__(self, name: str) -> object:
             # Called only while the slot is empty, so that a later read takes no longer than others.
-            if name != "shown":
+            if name == "ids":
+                ids = {key: getattr(self, key) for key in _SHOWN}
+                made = {key: value for key, value in ids.items() if value is not None}
+            elif name == "shown":
+                made = json_fields(self.ids)
+            else:
                 raise AttributeError(f"'Scope' object has no attribute {name!r}")
-            self.shown = shown = json_fields(self.ids)
-            return shown
+            setattr(self, name, made)
+            return made
 
     @property
     def labels(self) -> dict[str, str | None]:
@@ -273,6 +274,9 @@ class Scope:
 
 _OF_JOB = ("job_id", "attempt", "step_id", "operation", "step", "provisional")
 """The columns of an event that name its job and step."""
+
+_SHOWN = ("job_id", "parent_job_id", "step_id", "correlation_id", "trace_id", "span_id")
+"""The ids that are shown, in their order."""
 
 _COPIED = [name for name in Scope.__slots__ if name not in ("__weakref__", "followers")]
 

@@ -85,9 +85,7 @@ def span_of(scope: Scope | None) -> Span:
     """Return the span that new jobs and steps in *scope* inherit."""
     if scope is None:
         return Span()
-    return Span(
-        scope.ids.get("trace_id"), scope.ids.get("span_id"), scope.trace_flags, scope.tracestate
-    )
+    return Span(scope.trace_id, scope.span_id, scope.trace_flags, scope.tracestate)
 
 
 def _isolate() -> Callable[[], None]:

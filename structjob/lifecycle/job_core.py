@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from structjob.capture.processors import check_overlooked
@@ -587,31 +588,44 @@ class JobCore(Core):
         return {key: value for key, value in given.items() if value is not None}
 
     def _row(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "parent_job_id": self.parent_job_id,
-            "root_job_id": self.root_job_id,
-            "job_type": self.job_type,
-            "operation": self.operation,
-            "description": self.description,
-            "status": self.status.value,
-            "percent_complete": self.percent,
-            "current_step": self.shared.current,
-            "owner": self.owner,
-            "project": self.project,
-            "category": self.category,
-            "metadata": self._encoded("metadata", self.metadata or None),
-            "result": self._encoded("result", self.result),
-            **error_columns(self.error),
-            "correlation_id": self.correlation_id,
-            "external_job_id": self.external_job_id,
-            "context_id": self.context_id,
-            "idempotency_key": self.idempotency_key,
-            "attempt": self.attempt,
-            "created_at": self.shared.created,
-            **self.run.columns(),
-            **({} if self.provisional is None else {"provisional": self.provisional}),
-        }
+        row = dict(zip(_COLUMNS, _values_of(self), strict=True))
+        row["metadata"] = self._encoded("metadata", self.metadata or None)
+        row["result"] = self._encoded("result", self.result)
+        row |= error_columns(self.error)
+        if self.provisional is not None:
+            row["provisional"] = self.provisional
+        return row
+
+
+_COLUMNS = {
+    "id": "id",
+    "parent_job_id": "parent_job_id",
+    "root_job_id": "root_job_id",
+    "job_type": "job_type",
+    "operation": "operation",
+    "description": "description",
+    "status": "status.value",
+    "percent_complete": "percent",
+    "current_step": "shared.current",
+    "owner": "owner",
+    "project": "project",
+    "category": "category",
+    "correlation_id": "correlation_id",
+    "external_job_id": "external_job_id",
+    "context_id": "context_id",
+    "idempotency_key": "idempotency_key",
+    "attempt": "claim.attempt",
+    "created_at": "shared.created",
+    "started_at": "run.started",
+    "completed_at": "run.ended",
+    "cancelled_at": "run.cancelled",
+    "duration_ms": "run.duration_ms",
+    "cpu_ms": "run.cpu_ms",
+    "max_rss_kb": "run.max_rss_kb",
+}
+"""The columns of a job's row whose values are stored as they are, and where a job has them."""
+
+_values_of = attrgetter(*_COLUMNS.values())
 
 
 def check_arguments(operation: str, options: JobOptions) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
 
 from structjob.lifecycle.arguments import check_units
 from structjob.machine.clock import database_time, now
@@ -23,10 +22,12 @@ class Run:
         ended: When it ended, in the same form.
         cancelled: The same as *ended*, if it was cancelled.
         duration_ms: Milliseconds from its start to its end.
+        cpu_ms: Milliseconds of CPU time that were used.
+        max_rss_kb: Peak memory, in kilobytes.
     """
 
     __slots__ = (
-        "_cpu", "_cpu_ms", "_max_rss_kb", "cancelled", "duration_ms", "ended", "session_id", "started",
+        "_cpu", "cancelled", "cpu_ms", "duration_ms", "ended", "max_rss_kb", "session_id", "started",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -37,8 +38,8 @@ class Run:
         self.duration_ms: float | None = None
         self._cpu: float | None = None
         """CPU seconds of this process when the job began."""
-        self._cpu_ms: float | None = None
-        self._max_rss_kb: int | None = None
+        self.cpu_ms: float | None = None
+        self.max_rss_kb: int | None = None
 
     def begin(self, session_id: int, started: str) -> None:
         """Record that the job begins now in this process."""
@@ -58,8 +59,8 @@ class Run:
         Raises:
             InvalidArgument: if a number is invalid.
         """
-        self._cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
-        self._max_rss_kb = (
+        self.cpu_ms = None if cpu_ms is None else check_units("cpu_ms", cpu_ms)
+        self.max_rss_kb = (
             None
             if max_rss_kb is None
             else int(check_units("max_rss_kb", max_rss_kb, most=_MOST_KB))
@@ -67,19 +68,8 @@ class Run:
 
     def measure(self) -> None:
         """Measure the resources of this process, unless they are known or the job has not begun."""
-        if self._cpu is None or self._cpu_ms is not None or self._max_rss_kb is not None:
+        if self._cpu is None or self.cpu_ms is not None or self.max_rss_kb is not None:
             return
-        self._cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
+        self.cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
         with suppress(ImportError):
-            self._max_rss_kb = own_peak()
-
-    def columns(self) -> dict[str, Any]:
-        """Return the columns of the job's row."""
-        return {
-            "started_at": self.started,
-            "completed_at": self.ended,
-            "cancelled_at": self.cancelled,
-            "duration_ms": self.duration_ms,
-            "cpu_ms": self._cpu_ms,
-            "max_rss_kb": self._max_rss_kb,
-        }
+            self.max_rss_kb = own_peak()

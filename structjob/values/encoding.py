@@ -50,17 +50,21 @@ class Redacting(Protocol):
     def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value*, whose own key is *key*, without secrets."""
 
-    def clears(self, names: Iterable[str], encoded: bytes) -> bool:
+    def clears(self, names: set[str], encoded: bytes) -> bool:
         """Return whether a value certainly contains no secret.
 
         *names* are the names that could reveal one, and *encoded* is the value's JSON.
         """
 
-    def clears_texts(self, names: Iterable[str], texts: Iterable[str]) -> bool:
-        """Return whether a mapping of single values certainly contains no secret.
+    @property
+    def reads_all(self) -> bool:
+        """Whether every text must be checked completely, and the following two know too little."""
 
-        *names* are its keys, and *texts* are its values that are text.
-        """
+    def concerns(self, key: str) -> bool:
+        """Return whether a value under *key*, or the key itself, may be changed."""
+
+    def suspects(self, text: str) -> bool:
+        """Return whether *text* may be changed."""
 
 
 _PLAIN = frozenset({int, bool, type(None)})
@@ -194,7 +198,7 @@ def encode_value(
     if (
         type(value) is dict
         and (flat := _flat(value)) is not None
-        and (redactor is None or redactor.clears_texts(value, flat[1]))
+        and (redactor is None or _is_clear(redactor, value, flat[1]))
     ):
         return flat[0]
     # Nothing is redacted that must be cut for its size anyway: the search takes longer than all
@@ -277,6 +281,15 @@ def _flat(value: dict[Any, Any]) -> tuple[bytes, list[str]] | None:
     except Exception:  # noqa: BLE001 -- a class that cannot be hashed, half a surrogate pair
         return None
     return None if _BACKSLASH in out else (out, texts)
+
+
+def _is_clear(redactor: Redacting, names: Iterable[str], texts: Iterable[str]) -> bool:
+    """Return whether a mapping with these *names*, and *texts* among its values, has no secret."""
+    return (
+        not redactor.reads_all
+        and not any(map(redactor.concerns, names))
+        and not any(map(redactor.suspects, texts))
+    )
 
 
 def _survey(value: Any, limits: Limits) -> set[str] | None:

@@ -449,7 +449,7 @@ class Redactor:
             or ("-" in text and may_be_command(text))
         )
 
-    def clears(self, names: Iterable[str], encoded: bytes) -> bool:
+    def clears(self, names: set[str], encoded: bytes) -> bool:
         """Return whether `redact` certainly leaves a plain value unchanged.
 
         Args:
@@ -462,19 +462,6 @@ class Redactor:
             and b'"-' not in encoded
             and not self.suspects(encoded.decode())
             and not any(map(self.concerns, names))
-        )
-
-    def clears_texts(self, names: Iterable[str], texts: Iterable[str]) -> bool:
-        """Return whether `redact` certainly leaves a mapping of single values unchanged.
-
-        Args:
-            names: Its keys.
-            texts: Its values that are text.
-        """
-        return (
-            not self.reads_all
-            and not any(map(self.concerns, names))
-            and not any(map(self.suspects, texts))
         )
 
     def text(self, text: str) -> str:
