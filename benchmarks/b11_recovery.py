@@ -18,7 +18,7 @@ import asyncio, os, signal, sys
 from benchmarks import ours, payload
 
 async def main(events):
-    # A server that nobody listens at: everything stays in the spool.
+    # No server listens there: everything stays in the spool.
     async with (
         ours.tracker(url="postgresql://nobody@127.0.0.1:1/none", spool={spool!r}) as (tracker, log),
         tracker.job(payload.JOB, correlation_id=payload.CORRELATION_ID) as job,

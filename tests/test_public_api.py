@@ -5,12 +5,15 @@ import dataclasses
 import enum
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
+import msgspec
 import pytest
 
 import structjob
+import structjob.typing
 
 ROOT = pathlib.Path(structjob.__file__).parent
 
@@ -214,3 +217,49 @@ def test_the_reference_names_everything_public():
     assert [name for name in names if f"`{name}`" not in reference] == []
     for module in (*structjob._MODULES, *structjob._INTEGRATIONS):
         assert f"`structjob.{module}" in reference
+
+
+def _records() -> dict[str, set[str]]:
+    """Return the fields and computed values of each public record, without filters and options."""
+    given = ("Filter", "Retention", "Transition", "RemoteContext", "Queue", "EncodedEvent")
+    found = {}
+    for module in (structjob, structjob.typing):
+        for name in module.__all__:
+            kind = getattr(module, name)
+            if isinstance(kind, type) and not name.endswith(given):
+                if dataclasses.is_dataclass(kind):
+                    fields = {field.name for field in dataclasses.fields(kind)}
+                elif issubclass(kind, msgspec.Struct):
+                    fields = set(kind.__struct_fields__)
+                else:
+                    continue
+                values = {name for name in vars(kind) if isinstance(vars(kind)[name], property)}
+                found[name] = {name for name in fields | values if not name.startswith("_")}
+    return found
+
+
+def test_the_reference_has_the_fields_of_every_record() -> None:
+    """Faults 51: each record's row of the reference names all of its fields."""
+    text = (ROOT.parent / "docs/reference.md").read_text(encoding="utf-8")
+    section = text.partition("### Fields")[2].partition("\n## ")[0]
+    rows: dict[str, set[str]] = {}
+    for names, fields in re.findall(r"^\| (`.*?`) \| (.*?) \|$", section, re.MULTILINE):
+        named = set(re.findall(r"`(\w+)`", fields))
+        for base in named & rows.keys():
+            named |= rows[base]
+        for name in re.findall(r"`(\w+)`", names):
+            rows[name] = named
+    records = _records()
+    assert set(records) <= set(rows)
+    assert {name: fields - rows[name] for name, fields in records.items()} == {
+        name: set() for name in records
+    }
+
+
+def test_the_table_of_options_has_every_option_of_a_tracker() -> None:
+    """Faults 51: each option of `Tracker` has a row, with its default."""
+    text = (ROOT.parent / "docs/delivery.md").read_text(encoding="utf-8")
+    section = text.partition("## Options of `Tracker`")[2].partition("\n## ")[0]
+    rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    options = set(inspect.signature(structjob.Tracker).parameters) - {"url"}
+    assert rows == options
