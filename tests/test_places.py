@@ -305,3 +305,13 @@ def test_what_the_environment_names_is_used_first_and_looked_at(home, monkeypatc
     assert list(asked.neighbours()) == [shared, first, shared / "other-db"]
     itself = all_places.for_server("db", "db", shared)
     assert list(itself.neighbours()) == [first, shared / "other-db"]
+
+
+def test_a_working_directory_that_was_deleted_is_no_place(home, monkeypatch):
+    """faults 52: a program whose working directory is gone still has a spool."""
+    (home / "gone").mkdir()
+    monkeypatch.chdir(home / "gone")
+    (home / "gone").rmdir()
+    found = all_places.for_server("db", "db")
+    assert found.candidates[0].parent == home / "state" / "structjob"
+    assert found.former == ()

@@ -129,6 +129,8 @@ def test_a_password_after_a_program_of_python_is_one(line):
         ("mysql --password hunter2 --host db", "mysql --password [redacted] --host db"),
         ("vault --client-token hvs.x", "vault --client-token [redacted]"),
         ("login password=hunter2 ok", "login password=[redacted] ok"),
+        ("CREATE USER ada IDENTIFIED BY 'hunter2'", "CREATE USER ada IDENTIFIED BY '[redacted]'"),
+        ('CREATE USER ada IDENTIFIED BY "hunter2"', 'CREATE USER ada IDENTIFIED BY "[redacted]"'),
         ('connect(password="hunter 2", user="ada")', 'connect(password="[redacted]", user="ada")'),
         ("{'password': 'hunter2', 'a': 1}", "{'password': '[redacted]', 'a': 1}"),
         ('{"api_key": "k-1"}', '{"api_key": "[redacted]"}'),
@@ -366,6 +368,24 @@ def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
 def test_a_list_that_only_names_secrets_is_left_alone(value):
     """R33: which fields are missing, or which options were given, is no secret."""
     assert Redactor().redact({"missing": value}) == {"missing": value}
+
+
+def test_keys_that_become_equal_keep_their_items():
+    """faults H: two keys that differ in a secret are two keys afterwards, too: none is lost."""
+    shown = Redactor().redact({"a token=abc": [1], "a token=def": [2], "a token=ghi": [3]})
+    assert list(shown) == ["a token=[redacted]", "a token=[redacted]~", "a token=[redacted]~~"]
+
+
+def test_what_a_key_says_about_its_value_holds_for_its_kind():
+    """R33: a value that looks like a secret is one below a key that allows it; a card number is
+    one as text and as a number; the value beside an innocent name stays.
+    """
+    redact = Redactor().redact
+    assert redact({"pin": "q8Zr4pXv7Lm2Kt9Wc3Nb6Yd1"}) == {"pin": "[redacted]"}
+    for number in (4111111111111111, "4111111111111111"):
+        assert redact({"card": number}) == {"card": "[redacted]"}
+    assert redact({"name": "color", "value": "red"}) == {"name": "color", "value": "red"}
+    assert redact({"name": "password", "value": "x"}) == {"name": "password", "value": "[redacted]"}
 
 
 def test_a_credential_in_a_column_of_its_own_is_taken_out():

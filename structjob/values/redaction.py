@@ -436,6 +436,7 @@ class Redactor:
             pair
             or "-" in text
             or "'" in text
+            or '"' in text
             or "earer" in text
             or "asic" in text
             or "login" in text
