@@ -14,7 +14,7 @@ from test_capture import make_recorder
 
 from structjob.diagnostics import faults
 from structjob.spool.directory import SessionSpool, adopt
-from structjob.spool.fault_log import FAULT_LOG
+from structjob.spool.fault_log import FAULT_LOG, read_fault
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
@@ -434,17 +434,34 @@ def test_python_says_why_it_died_in_the_directory_of_an_open_session(recorder, t
     enabled = faulthandler.is_enabled()
     faulthandler.disable()
     try:
+        assert not list(tmp_path.glob("*/fault.log"))  # nobody has asked for it yet
         FAULT_LOG.start()
+        restore = FAULT_LOG.isolate()
+        assert not faulthandler.is_enabled()
+        restore()
+        assert faulthandler.is_enabled()
         assert [path.parent for path in tmp_path.glob("*/fault.log")] == [recorder.spool.directory]
         recorder.close()
         assert (other.spool.directory / "fault.log").exists()
         other.close()
         assert not faulthandler.is_enabled()
+        FAULT_LOG.stop()
+        FAULT_LOG.add(tmp_path)
+        assert not faulthandler.is_enabled()
+        FAULT_LOG.remove(tmp_path)
     finally:
         FAULT_LOG.stop()
         if enabled:
             faulthandler.enable()
     other.spool.close()
+
+
+def test_a_log_of_the_faulthandler_without_a_thread_is_shown_whole(tmp_path):
+    """faults H: what cannot be told apart is not cut."""
+    (tmp_path / "fault.log").write_text("Fatal Python error: Aborted\n\nsomething else\n")
+    found = read_fault(tmp_path)
+    assert (found.reason, found.stack) == ("Aborted", found.log)
+    assert found.log.endswith("something else")
 
 
 def test_the_policy_of_a_full_spool_can_be_asked_for(recorder):

@@ -384,6 +384,7 @@ def test_what_a_key_says_about_its_value_holds_for_its_kind():
     assert redact({"pin": "q8Zr4pXv7Lm2Kt9Wc3Nb6Yd1"}) == {"pin": "[redacted]"}
     for number in (4111111111111111, "4111111111111111"):
         assert redact({"card": number}) == {"card": "[redacted]"}
+    assert redact([["password", 5], ["a", 5]]) == [["password", "[redacted]"], ["a", 5]]
     assert redact({"name": "color", "value": "red"}) == {"name": "color", "value": "red"}
     assert redact({"name": "password", "value": "x"}) == {"name": "password", "value": "[redacted]"}
 
