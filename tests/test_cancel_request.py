@@ -68,7 +68,7 @@ async def test_a_job_of_another_process(db_path, tracker, other, by):
     ]
     assert event.attrs == {"reason": "the disk is needed", **({"requested_by": by} if by else {})}
     assert event.message == f"cancellation of {event.operation} requested"
-    await tracker._engine._keeper._canceller.look()
+    await tracker._engine._maintenance._canceller.look()
     assert rows(db_path, "SELECT count(*) FROM structjob_cancellations") == [(0,)]
 
 
@@ -88,7 +88,7 @@ async def test_on_every_database(any_tracker, database, tmp_path):
     record = await any_tracker.jobs.get("remote")
     assert (record.status, record.error.message) == ("cancelled", "the disk is needed")
     assert [step.status for step in await any_tracker.jobs.steps("remote")] == ["cancelled"]
-    await any_tracker._engine._keeper._canceller.look()
+    await any_tracker._engine._maintenance._canceller.look()
     assert await database.rows("SELECT * FROM structjob_cancellations") == []
 
 
@@ -286,7 +286,7 @@ async def test_what_the_job_does_to_clean_up_is_cancelled_by_no_second_word(trac
             finally:
                 cleaning.set()
                 await asyncio.sleep(0)
-                await tracker._engine._keeper._canceller.look()
+                await tracker._engine._maintenance._canceller.look()
                 cleaned.append(True)
 
     task = asyncio.create_task(main())
@@ -332,7 +332,7 @@ async def test_nobody_asks_while_no_job_runs(tracker, monkeypatch):
     """An idle program costs the database nothing (R9)."""
     asked = []
     monkeypatch.setattr(cancellations, "requests", lambda session_id: asked.append(session_id))
-    await tracker._engine._keeper._canceller.look()
+    await tracker._engine._maintenance._canceller.look()
     assert not asked
 
 
@@ -404,7 +404,7 @@ async def test_by_force_it_is_cancelled_once_more(any_tracker, database, tmp_pat
                     await asyncio.Event().wait()
                 except asyncio.CancelledError as exc:
                     interrupted.append(str(exc))
-                    await any_tracker._engine._keeper._canceller.look()
+                    await any_tracker._engine._maintenance._canceller.look()
                     raise
 
     task = asyncio.create_task(main())

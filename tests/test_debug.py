@@ -25,7 +25,7 @@ async def test_a_queue_that_fills_is_warned_about(db_url, caplog, spool):
     """
     structjob.configure(console=False)
     async with Tracker(db_url, spool=spool, queue_size=20, spool_max_bytes=65_536) as tracker:
-        keeper = tracker._engine._keeper
+        keeper = tracker._engine._maintenance
         line = "x" * (3_300 if spool else 1)
         for _ in range(2):
             caplog.clear()

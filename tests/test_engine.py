@@ -177,7 +177,7 @@ async def test_a_database_locked_for_twelve_seconds(db_path, tracker, caplog):
     message says so, delivery resumes.
     """
     # the first heartbeat would wait in the place of the events
-    await until(lambda: tracker._engine._keeper._reaper._looked > 0)
+    await until(lambda: tracker._engine._maintenance._reaper._looked > 0)
     with locked(db_path):
         for n in range(1000):
             log.info("meanwhile", n=n)

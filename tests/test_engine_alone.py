@@ -82,7 +82,7 @@ class Site:
 
     def idle(self) -> None:
         """Have nothing to do but to close."""
-        self.engine._keeper.take_back_own = _nothing
+        self.engine._maintenance.take_back_own = _nothing
         self.engine.claiming.withdraw = _nothing
         self.engine._deliver_most = self.engine._deliver_rest = _nothing
 

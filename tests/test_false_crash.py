@@ -36,7 +36,7 @@ async def presume_dead(other, session_id):
     (row,) = [
         row for row in await other._store.fetch(leases.OPEN) if row["session_id"] == session_id
     ]
-    reaper = other._engine._keeper._reaper
+    reaper = other._engine._maintenance._reaper
     reaper._seen.setdefault(session_id, (Lease.of(row), 0.0))
     await reaper._reap(Lease.of(row), sessions.LEASE_EXPIRED)
 
@@ -66,7 +66,7 @@ async def test_a_process_that_lives_corrects_what_was_said_of_it(any_tracker, ot
         await presume_dead(other, any_tracker.session_id)
         assert (await other.jobs.get(job.id)).status == "crashed"
         assert await crashes(other) == {"long": 1}
-        await any_tracker._engine._keeper._reaper.look()
+        await any_tracker._engine._maintenance._reaper.look()
         assert (await any_tracker.jobs.get(job.id)).status == "running"
         assert await crashes(other) == {}
         (event,) = await any_tracker.logs.list(job_id=job.id, kind="operation_crash_withdrawn")
@@ -131,7 +131,7 @@ async def test_a_crash_that_was_one_stays(any_tracker, other):
         await presume_dead(other, any_tracker.session_id)
         assert await crashes(other) == {"finished": 1, "left": 1, "long": 1}
         for _ in range(2):
-            await any_tracker._engine._keeper._reaper.look()
+            await any_tracker._engine._maintenance._reaper.look()
         assert await crashes(other) == {"finished": 1, "left": 1}
     # The stranger's spool is found later: one of its jobs had been finished.
     ended = "UPDATE structjob_attempts SET status = 'completed' WHERE job_id = 'finished'"

@@ -497,7 +497,7 @@ async def test_rows_that_were_deleted_under_a_live_program_are_missing(database,
     for n in range(50):
         log.info("line", n=n)
     await tracker.flush()
-    keeper: Maintenance = tracker._engine._keeper
+    keeper: Maintenance = tracker._engine._maintenance
     await keeper._beat()
     session_id = tracker.session_id
     before = await one(tracker._host.fetch, session_id)
@@ -552,7 +552,7 @@ async def test_an_older_copy_under_a_live_program(database, tracker):
     await remove(database, logs.c.session_id == session_id, logs.c.seq > 30)
     async with database.engine.begin() as connection:
         await connection.execute(sa.update(sessions).values(last_seq=30, confirmed=0))
-    await tracker._engine._keeper._beat()
+    await tracker._engine._maintenance._beat()
     found = await one(tracker._host.fetch, session_id)
     assert (found.status, found.missing) == (SessionState.INCOMPLETE, 40)
     log.info("it goes on")

@@ -159,7 +159,7 @@ class Answers:
         self.given = 7
         self.root, self.places, self.forked = root, Places("there", (root,)), False
 
-    async def insist(self, call):
+    async def until_answered(self, call):
         return await call()
 
     async def heartbeat(self, number: int, given: int) -> None:

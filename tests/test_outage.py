@@ -304,10 +304,10 @@ async def test_what_one_writer_is_told_holds_for_all(db_url, caplog):
 
     async with structjob.Tracker(db_url) as tracker:
         link = tracker._engine.link
-        waits = asyncio.create_task(link.insist(call))
+        waits = asyncio.create_task(link.until_answered(call))
         await until(lambda: link.down is not None)
         mended.set()
-        await link.insist(call)
+        await link.until_answered(call)
         async with asyncio.timeout(20.0):  # without it, the link would ask again after 30
             await waits
     assert len(said(caplog)) == 2

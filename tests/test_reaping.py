@@ -213,7 +213,7 @@ async def test_a_stopped_process_on_this_host_keeps_its_jobs(bare_database, shor
     job_id = await program.line()
     async with structjob.Tracker(bare_database.url, spool=False, heartbeat_interval=0.1) as tracker:
         program.process.send_signal(signal.SIGSTOP)
-        reaper = tracker._engine._keeper._reaper
+        reaper = tracker._engine._maintenance._reaper
         looks, look = [], reaper.look
 
         async def counted() -> None:
@@ -245,7 +245,7 @@ async def test_the_watchdog_has_a_connection_of_its_own_where_the_driver_needs_a
     query = f"SELECT heartbeat_at FROM structjob_sessions WHERE session_id = {tracker.session_id}"
     before = rows(db_path, query)
     await asyncio.sleep(0.002)  # the database's clock has milliseconds
-    await asyncio.to_thread(tracker._engine._keeper._beat_apart)
+    await asyncio.to_thread(tracker._engine._maintenance._beat_apart)
     assert rows(db_path, query) > before
 
 
@@ -258,7 +258,7 @@ class Watcher:
 
     def __init__(self, tracker: structjob.Tracker, monkeypatch: pytest.MonkeyPatch) -> None:
         self.tracker = tracker
-        self.reaper = tracker._engine._keeper._reaper
+        self.reaper = tracker._engine._maintenance._reaper
         self.now = 0.0
         monkeypatch.setattr(reapers, "_now", lambda: self.now)
 
@@ -275,7 +275,7 @@ async def watcher(db_url, faulty: FaultyStore, monkeypatch: pytest.MonkeyPatch):
     async with structjob.Tracker(db_url, spool=False, heartbeat_interval=10.0) as tracker:
         async with asyncio.timeout(20):
             # its first look is in real time, and for itself
-            while tracker._engine._keeper._reaper._looked < 0:
+            while tracker._engine._maintenance._reaper._looked < 0:
                 await asyncio.sleep(0.001)
         yield Watcher(tracker, monkeypatch)
 

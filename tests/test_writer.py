@@ -34,7 +34,7 @@ class Link:
         self.written: list[tuple[int, int, int, int]] = []
         """Session, changes of state, events and last number of each write."""
 
-    async def insist(self, call):
+    async def until_answered(self, call):
         return await call()
 
     async def begin_session(self, session):
@@ -306,7 +306,9 @@ async def test_a_second_writer_works_for_a_backlog_only(make):
 
 
 async def test_an_adopted_batch_that_the_database_refuses_is_not_acknowledged(make):
-    """faults H: it stays in its directory, which is set aside; the program's own is insisted on."""
+    """faults H: it stays in its directory, which is set aside. The program's own batch is tried
+    again until it is stored.
+    """
     site = make()
     stored = []
     site.writers.on_stored = lambda: stored.append(1)

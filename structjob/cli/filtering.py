@@ -1,8 +1,8 @@
-"""The options that select log lines, and the `LogFilter` fields that they become."""
+"""The options that select jobs or log lines, and the `LogFilter` fields that the latter become."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
@@ -43,6 +43,25 @@ def attributes(
         except msgspec.MsgspecError:
             found[key] = value
     return found
+
+
+_LABELS = (
+    click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type."),
+    click.option(
+        "--operation",
+        shell_complete=operations,
+        metavar="TEXT",
+        help="Only jobs with this operation (the name of the job).",
+    ),
+    click.option("--owner", metavar="TEXT", help="Only jobs of this owner."),
+    click.option("--category", metavar="TEXT", help="Only jobs of this category."),
+    click.option("--project", metavar="TEXT", help="Only jobs of this project."),
+)
+
+
+def job_labels(function: F) -> F:
+    """Add the options that select jobs by the labels that programs give them."""
+    return _with(function, _LABELS)
 
 
 _OPTIONS = (
@@ -138,7 +157,11 @@ _OPTIONS = (
 
 def filtered(function: F) -> F:
     """Add the options that select lines; `chosen` converts them."""
-    for option in reversed(_OPTIONS):
+    return _with(function, _OPTIONS)
+
+
+def _with(function: F, added: Sequence[Callable[[F], F]]) -> F:
+    for option in reversed(added):
         function = option(function)
     return function
 

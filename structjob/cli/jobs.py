@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import operations
 from structjob.cli.database import execute, reading
 from structjob.cli.estimates import Estimates
-from structjob.cli.filtering import attributes
+from structjob.cli.filtering import attributes, job_labels
 from structjob.cli.ids import resolve
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, console, put_json, put_lines, say, suggest
@@ -43,16 +42,7 @@ Examples:
   structjob jobs --json | jq -r '.[].id'""",
 )
 @options.several("--status", choices=STATUSES, help="Only jobs with this status")
-@click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
-@click.option(
-    "--operation",
-    shell_complete=operations,
-    metavar="TEXT",
-    help="Only jobs with this operation (the name of the job).",
-)
-@click.option("--owner", metavar="TEXT", help="Only jobs of this owner.")
-@click.option("--category", metavar="TEXT", help="Only jobs of this category.")
-@click.option("--project", metavar="TEXT", help="Only jobs of this project.")
+@job_labels
 @click.option(
     "-w",
     "--where",

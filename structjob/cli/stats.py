@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import operations
 from structjob.cli.database import execute, reading
+from structjob.cli.filtering import job_labels
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import full, midnight, moment, stretch
 from structjob.text.appearance import bar, lasting
@@ -132,16 +132,7 @@ P50, P95 and P99 are percentiles by nearest rank: each is one of the measured du
     type=click.Choice(("created", "ended")),
     help="Whether --since and --until mean when jobs were created (steps: started) or when they ended.  [default: ended]",
 )
-@click.option(
-    "--operation",
-    shell_complete=operations,
-    metavar="TEXT",
-    help="Only jobs with this operation (the name of the job).",
-)
-@click.option("--project", metavar="TEXT", help="Only this project.")
-@click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type.")
-@click.option("--owner", metavar="TEXT", help="Only jobs of this owner.")
-@click.option("--category", metavar="TEXT", help="Only jobs of this category.")
+@job_labels
 @click.option(
     "--bucket",
     metavar="SPAN",

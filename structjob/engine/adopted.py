@@ -158,8 +158,8 @@ class AdoptedSpools:
                 await asyncio.sleep(_PAUSE * tried)
                 number, given = self._own.session.session_id, self._recorder.numbers.given
                 beat = functools.partial(self._link.store.heartbeat, number, given)
-                await self._link.insist(beat)
-            result, refusal = await self._link.insist(guarded)
+                await self._link.until_answered(beat)
+            result, refusal = await self._link.until_answered(guarded)
             if refusal is None:
                 return result
             if isinstance(refusal, StoreUnavailable):
@@ -233,7 +233,7 @@ class AdoptedSpools:
 
         ended = await self.attempt(source, end)
         # Some notices may come from an attempt that failed, and their jobs may not have crashed.
-        await self._link.insist(lambda: notices.account(self._own, self._link))
+        await self._link.until_answered(lambda: notices.account(self._own, self._link))
         del self._notices[source.session.session_id]
         if ended is None:
             return

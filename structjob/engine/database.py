@@ -78,7 +78,7 @@ class DatabaseLink:
         self._openings = 0
         self._gone: StoreUnavailable | None = None
         """Why the store must be opened again."""
-        self._hurry = asyncio.Event()
+        self._try_now = asyncio.Event()
         self._news = asyncio.Event()
         self._opening: asyncio.Task[None] | None = None
         self._down_since = 0.0
@@ -196,7 +196,7 @@ class DatabaseLink:
         """Return what *call* returns in a transaction; see `once`."""
         return await self.once(lambda: self.store.transact(call))
 
-    async def insist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what *call* returns, and retry until the database answers."""
         failed: list[Exception] = []
 
@@ -231,11 +231,11 @@ class DatabaseLink:
                 await self._news.wait()
 
     def _wake(self) -> None:
-        self._hurry.set()
-        self._hurry.clear()
+        self._try_now.set()
+        self._try_now.clear()
 
     async def _sleep(self, seconds: float) -> None:
-        await _sleep(seconds, self._hurry)
+        await _sleep(seconds, self._try_now)
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         exc = state.outcome.exception() if state.outcome is not None else None
@@ -292,10 +292,10 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-async def _sleep(seconds: float, hurry: asyncio.Event) -> None:
+async def _sleep(seconds: float, try_now: asyncio.Event) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(seconds):
-            await hurry.wait()
+            await try_now.wait()
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

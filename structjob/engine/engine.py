@@ -101,7 +101,7 @@ class Engine:
         self._adopted = AdoptedSpools(self._own, recorder, link, self.flush_soon)
         self.claiming = Claiming(link)
         self._reentry = Reentry(link, lambda: iter([self._own, *self._adopted]), live)
-        self._keeper = Maintenance(
+        self._maintenance = Maintenance(
             self._own,
             recorder,
             link,
@@ -160,7 +160,7 @@ class Engine:
         # tasks.
         for index in range(self.writers.count):
             self._spawn(self.writers.run(index), f"structjob-writer-{index}")
-        self._spawn(self._keeper.keep(), "structjob-keeper")
+        self._spawn(self._maintenance.keep(), "structjob-maintenance")
         if self.pruner.wanted:
             self._spawn(self.pruner.keep(), "structjob-pruner")
 
@@ -169,7 +169,7 @@ class Engine:
 
     async def looked(self) -> None:
         """Wait until the first search for spools to adopt is done."""
-        await self._keeper.looked()
+        await self._maintenance.looked()
 
     async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and the caller learns what was not done
         """Deliver pending events, end the session and stop, within *timeout* seconds.
@@ -186,7 +186,7 @@ class Engine:
                 async with asyncio.timeout(timeout - reserve):
                     await self.link.opening()
                     await self._deliver_most()
-                    await self.link.once(self._keeper.take_back_own)
+                    await self.link.once(self._maintenance.take_back_own)
                     self.end_recording()
                     await self._deliver_rest()
                     # claims that cannot be withdrawn are marked as crashed when the session ends
@@ -218,7 +218,7 @@ class Engine:
             Whether everything is stored. The process that adopts the spool ends the session.
         """
         self._closing = True
-        self._keeper.stop()  # otherwise heartbeats would say that this session lives
+        self._maintenance.stop()  # otherwise heartbeats would say that this session lives
         self.end_recording()
         self.recorder.wake = _nothing
         self.drain(seconds)
@@ -286,7 +286,7 @@ class Engine:
             await asyncio.wrap_future(self.flush())
 
     async def _stop(self, seconds: float) -> None:
-        self._keeper.stop()
+        self._maintenance.stop()
         await self._cancel_tasks(seconds)
         self._waiters.fail(
             StoreUnavailable(

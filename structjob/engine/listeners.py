@@ -65,7 +65,6 @@ class Listener(WithOrAsyncWith["Listener"]):
                 "a listener does not know whose children there are: listen to a correlation_id, or tail the log"
             )
         self._recorder = recorder
-        self._callback = callback
         self._wanted = wanted
         self._size = queue_size
         self._queue: deque[tuple[int, bytes]] = deque()

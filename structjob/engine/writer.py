@@ -133,7 +133,7 @@ class Writers:
 
     async def run(self, index: int) -> None:
         """Deliver until cancelled; *index* is 0 for the first writer."""
-        await self._link.insist(lambda: self._reentry.enter(self._own))
+        await self._link.until_answered(lambda: self._reentry.enter(self._own))
         while True:
             try:
                 if not await self._turn(index):
@@ -213,7 +213,7 @@ class Writers:
     async def _store(self, source: Source, states: Batch | None, events: Batch | None) -> None:
         began = time.monotonic()
         if source is self._own:
-            written: Written | None = await self._link.insist(
+            written: Written | None = await self._link.until_answered(
                 lambda: self._write(source, states, events)
             )
         else:

@@ -546,7 +546,9 @@ class Jobs:
             .where(jobs.c.parent_job_id == job.id)
             .order_by(jobs.c.created_at, jobs.c.id)
         )
-        told = (counted["share"] or 0.0) if job.percent_complete is None else job.percent_complete
+        reported = (
+            (counted["share"] or 0.0) if job.percent_complete is None else job.percent_complete
+        )
         return JobProgress(
             job_id=job.id,
             status=job.status,
@@ -557,7 +559,7 @@ class Jobs:
             if counted["total"]
             else 0.0,
             runtime_seconds=self._runtime(job),
-            percent=100.0 if job.status is JobStatus.COMPLETED else told,
+            percent=100.0 if job.status is JobStatus.COMPLETED else reported,
             current_step=job.current_step,
             attempt=job.attempt,
             parent_job_id=job.parent_job_id,

@@ -304,16 +304,16 @@ class Statistics:
             equals("job", logs.c.job_id, wanted.job)
             await self._flush()
             mine = (logs.c.job_id == await self._jobs.exact_id(wanted.job),)
-        tell = func.count(case((logs.c.level.in_(ERRORS), 1)))
+        count = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # Events of these levels are few, and have an index. The events of a job have another index.
-        told = (
+        unusual_only = (
             () if mine else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
         )
         most = (
-            select(logs.c.job_id, tell.label("errors"))
-            .where(*within, *narrowed, *mine, *told)
+            select(logs.c.job_id, count.label("errors"))
+            .where(*within, *narrowed, *mine, *unusual_only)
             .group_by(logs.c.job_id)
-            .order_by(tell.desc(), logs.c.job_id)
+            .order_by(count.desc(), logs.c.job_id)
             .limit(wanted.limit)
             .subquery("most")
         )

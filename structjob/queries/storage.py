@@ -23,7 +23,7 @@ class _Sizes(Executable, ClauseElement):
     inherit_cache = True
 
 
-class _TellsSizes(Executable, ClauseElement):
+class _KnowsSizes(Executable, ClauseElement):
     """The query for whether `_Sizes` is supported. SQLite may have been built without it."""
 
     inherit_cache = True
@@ -52,13 +52,13 @@ def _postgresql_sizes(element: _Sizes, compiler: SQLCompiler, **kw: Any) -> str:
     return "SELECT relname AS name, pg_total_relation_size(oid) AS bytes FROM pg_class WHERE relkind = 'r' AND pg_table_is_visible(oid)"
 
 
-@compiles(_TellsSizes, "sqlite")
-def _sqlite_tells(element: _TellsSizes, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(_KnowsSizes, "sqlite")
+def _sqlite_knows(element: _KnowsSizes, compiler: SQLCompiler, **kw: Any) -> str:
     return "SELECT count(*) AS yes FROM pragma_module_list WHERE name = 'dbstat'"
 
 
-@compiles(_TellsSizes)
-def _others_tell(element: _TellsSizes, compiler: SQLCompiler, **kw: Any) -> str:
+@compiles(_KnowsSizes)
+def _others_know(element: _KnowsSizes, compiler: SQLCompiler, **kw: Any) -> str:
     return "SELECT 1 AS yes"
 
 
@@ -102,8 +102,8 @@ async def measure(fetch: Fetch) -> Storage:
         )
     )
     rows = {row["name"]: row["n"] for row in await fetch(counts)}
-    (told,) = await fetch(_TellsSizes())
-    sizes = {row["name"]: int(row["bytes"]) for row in await fetch(_Sizes())} if told["yes"] else {}
+    (able,) = await fetch(_KnowsSizes())
+    sizes = {row["name"]: int(row["bytes"]) for row in await fetch(_Sizes())} if able["yes"] else {}
     found = [
         TableStorage(table=str(table.name), rows=rows[table.name], bytes=sizes.get(table.name))
         for table in tables

@@ -30,7 +30,7 @@ from structjob.store.gaps import PRUNED
 from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessions, unusual
 from structjob.store.types import UTCDateTime
 
-_SETTLING = timedelta(hours=1)
+_JOB_MAY_FOLLOW = timedelta(hours=1)
 """How much later than an event the row of its job may arrive."""
 
 _ended = func.coalesce(
@@ -145,15 +145,15 @@ class Due:
         """
         if self.before is None:
             return None
-        settled = func.coalesce(logs.c.stored_at, logs.c.ts, type_=logs.c.ts.type) < _moment(
-            self.now - _SETTLING
+        long_stored = func.coalesce(logs.c.stored_at, logs.c.ts, type_=logs.c.ts.type) < _moment(
+            self.now - _JOB_MAY_FOLLOW
         )
         mine = and_(
             logs.c.job_id.in_(job_ids),
             logs.c.ts < _moment(self.before),
             logs.c.level.in_(self._rest),
         )
-        return and_(mine, settled, ~exists().where(jobs.c.id == logs.c.job_id))
+        return and_(mine, long_stored, ~exists().where(jobs.c.id == logs.c.job_id))
 
     # -- jobs
     # --------------------------------------------------------------------------

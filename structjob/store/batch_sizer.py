@@ -63,9 +63,9 @@ class BatchSizer:
         yield Write(write.session_id, lines[start:], states, write.last_seq)
 
     @contextmanager
-    def watch(self, portion: Write) -> Iterator[None]:
-        """Adapt the size to the time that it takes to store *portion*."""
-        size, began = len(portion.events), time.monotonic()
+    def watch(self, write: Write) -> Iterator[None]:
+        """Adapt the size to the time that it takes to store *write*."""
+        size, began = len(write.events), time.monotonic()
         try:
             yield
         except StoreUnavailable:

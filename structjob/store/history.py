@@ -13,8 +13,8 @@ from structjob.store.tables import errors
 
 def type_of(attrs: Mapping[str, Any], level: str) -> str:
     """Return the type of an error, given the attributes and the level of an occurrence."""
-    told = attrs.get("error_type")
-    return told if isinstance(told, str) and told else level
+    given = attrs.get("error_type")
+    return given if isinstance(given, str) and given else level
 
 
 def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> None:

@@ -143,19 +143,19 @@ class Lines:
             self._label(event),
             (" ", ""),
         ]
-        told_by: list[Piece] = []
+        pairs: list[Piece] = []
         for key, value in attrs.items():
-            told_by += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (_attribute(value), ""))
+            pairs += ((" ", ""), (f"{escape(str(key))}=", "cyan"), (_attribute(value), ""))
         width = self._width() if self._width is not None else 0
         # If space is short, first leave out the job's name, then the padding that lines up
         # attributes.
         fitting = False
         for place in self._places_of(event, short_form=width > 0):
-            row = [*head, (text.ljust(_MESSAGE) if attrs else text, style), *told_by, *place]
+            row = [*head, (text.ljust(_MESSAGE) if attrs else text, style), *pairs, *place]
             if not width or (fitting := fits(row, width)):
                 break
         else:
-            row = [*head, (text, style), *told_by, *place]
+            row = [*head, (text, style), *pairs, *place]
         rows.append(row)
         if fitting and not traceback and len(rows) == 1:
             return self._painted(row)

@@ -17,12 +17,6 @@ from structjob.exceptions import InvalidArgument
 
 Scope = Literal["read", "write"]
 
-DEFAULT_FILE = "structjob-tokens.json"
-"""The default file of tokens."""
-
-VARIABLE = "STRUCTJOB_TOKEN_FILE"
-"""The environment variable that names the file."""
-
 _PREFIX = "sj_"
 _BYTES = 32
 
