@@ -109,8 +109,8 @@ def test_an_event_without_a_job_has_the_project_of_its_tracker(opened, project):
 def test_an_event_of_a_job_without_a_tracker_is_announced(
     caplog, monkeypatch, body, inside, parent, warns
 ):
-    """faults H: the worker of a process pool that opens no tracker reports once that its events
-    wait, and may be lost; a program that logs before it opens its tracker is not.
+    """faults H: the worker of a process pool that opens no tracker gets one warning: its events
+    wait and may be lost. A program that logs before it opens its tracker gets none.
     """
     monkeypatch.delenv(ENVIRONMENT + "JOB_ID", raising=False)
     if inside:

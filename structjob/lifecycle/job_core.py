@@ -457,7 +457,8 @@ class JobCore(Core):
                         step.finish("cancelled", None)
             self.run.measure()
             if exc is not None:
-                self._annotate(exc)
+                if not is_noted(exc, self.id):
+                    annotate(exc, job_id=self.id, operation=self.operation)
                 self.error = describe(exc)
         finally:  # record the job even if the exception cannot be described
             self.record()
@@ -472,10 +473,6 @@ class JobCore(Core):
         if HOOKS and self.began:
             self._announce("ended", exc, self.duration_ms)
         end_span(self.handle)
-
-    def _annotate(self, exc: BaseException) -> None:
-        if not is_noted(exc, self.id):
-            annotate(exc, job_id=self.id, operation=self.operation)
 
     def abandon(self, reason: str) -> bool:
         """Record the job and its open steps as cancelled because their tracker or process ends now.
