@@ -4,7 +4,8 @@
     .ci/stages.py KEPT NAME COMMAND...
 
 runs a command that ends in pytest, as the stage NAME. Failed tests are kept in the directory KEPT,
-and the exit code is 0 as long as there are at most two of them in all stages together.
+and the exit code is 0 as long as there are at most two of them in all stages together. The ten
+slowest tests are printed.
 
     .ci/stages.py KEPT
 
@@ -62,7 +63,8 @@ class Stage:
         return self._run("--lf --lfnf=none -n 0")
 
     def _run(self, options: str) -> int:
-        options = f"{os.environ.get('PYTEST_ADDOPTS', '')} -o cache_dir={self.directory / 'cache'} {options}"
+        usual = f"--durations=10 --durations-min=1 -o cache_dir={self.directory / 'cache'}"
+        options = f"{os.environ.get('PYTEST_ADDOPTS', '')} {usual} {options}"
         return subprocess.run(
             self.command, env={**os.environ, "PYTEST_ADDOPTS": options.strip()}, check=False
         ).returncode

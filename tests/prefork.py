@@ -110,11 +110,12 @@ except Exception:
 """
 
 _MODULES = (
-    "alembic.command", "asyncio", "email.parser", "getpass", "gzip", "msgspec.json", "rich.console", "rich.progress", "rich.table", "rich._unicode_data.unicode17-0-0",
+    "alembic.command", "alembic.config", "asyncio", "concurrent.futures.thread", "email.parser", "encodings.ascii", "getpass", "gzip", "msgspec.json", "rich.console", "rich.progress", "rich.table", "rich._unicode_data.unicode17-0-0",
     "sqlalchemy.dialects.mysql", "sqlalchemy.dialects.sqlite", "sqlalchemy.ext.asyncio", "structlog", "tenacity", "zoneinfo",
     "structjob.cli.app", "structjob.cli.cancel", "structjob.cli.doctor", "structjob.cli.errors", "structjob.cli.export", "structjob.cli.import_", "structjob.cli.jobs", "structjob.cli.logs",
     "structjob.cli.migrate", "structjob.cli.prune", "structjob.cli.run.command", "structjob.cli.run.process", "structjob.cli.sessions", "structjob.cli.show", "structjob.cli.stats",
-    "structjob.cli.tail", "structjob.cli.verify", "structjob.checkup", "structjob.engine.engine", "structjob.reader", "structjob.schema", "structjob.tracker", "structjob.transfer",
+    "structjob.cli.tail", "structjob.cli.verify", "structjob.capture.configure", "structjob.capture.record_ids", "structjob.capture.stdlib", "structjob.checkup.checks", "structjob.checkup.trial",
+    "structjob.engine.engine", "structjob.reader", "structjob.schema", "structjob.sinks.file", "structjob.text.lines", "structjob.tracker", "structjob.transfer",
     "structjob.retention.prune", "structjob.store.charset", "structjob.store.connection", "structjob.store.factory", "structjob.store.sqlite", "structjob.store.views", "structjob.queries.jobs",
     "structjob.queries.health", "structjob.queries.logs", "structjob.queries.session_status", "structjob.queries.errors", "structjob.queries.statistics", "structjob.queries.verify",
 )  # fmt: skip
