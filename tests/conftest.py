@@ -109,8 +109,8 @@ async def tracker(db_path: Path, db_url: str) -> AsyncIterator[structjob.Tracker
 CONTRACTS = frozenset((
     "test_store_contract", "test_servers", "test_store_url", "test_store_leases", "test_schema", "test_galera",
 ))  # fmt: skip
-"""Modules whose tests say what every store does: they run on each database in every run. Queries run
-on SQLite there, and on the others where their file is named, and in `.ci/run`.
+"""Modules whose tests say what every store does: they run on each database in every run. Queries
+run on SQLite then, and on the others where their file is named, and in `.ci/run`.
 """
 
 
