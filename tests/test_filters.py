@@ -4,12 +4,14 @@ database, and for a listener.
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 import structlog
 
-from structjob import AttemptFilter, ErrorFilter, JobFilter, LogFilter
+from structjob import AttemptFilter, ErrorFilter, EventRecord, JobFilter, LogFilter
 from structjob.exceptions import InvalidFilter
 from structjob.queries.jobs import Jobs
 from structjob.store.tables import jobs
@@ -143,6 +145,10 @@ async def test_source_and_trace_are_filters(any_tracker):
         (JobFilter, {"metadata": "vm"}, "metadata must be a mapping"),
         (JobFilter, {"sort": "name"}, "sort must be 'created' or 'duration'"),
         (JobFilter, {"sort": "duration", "slower": True}, "leave sort out"),
+        (JobFilter, {"by": "started"}, "by must be 'created' or 'ended'"),
+        (JobFilter, {"status": ["done"]}, "unknown status 'done'"),
+        (LogFilter, {"attrs": {"a": "\ud800"}}, "half of a surrogate pair"),
+        (LogFilter, {"correlation_id": "c", "correlated": False}, "leave correlated out"),
     ],
 )
 def test_values_that_are_refused(kind, filters, says):
@@ -337,3 +343,45 @@ async def test_the_history_of_an_operation_or_project(any_tracker):
     assert [
         one.job_id for one in await history(project="moon", operation="load", status="completed")
     ] == ["load-moon"]
+
+
+def _event(**given):
+    names = [one.name for one in dataclasses.fields(EventRecord)]
+    return SimpleNamespace(
+        **dict.fromkeys(names) | {"ts": T0, "level": "info", "attrs": {}} | given
+    )
+
+
+@pytest.mark.parametrize(
+    ("filters", "given", "matches"),
+    [
+        ({}, {}, True),
+        ({"level": "info"}, {}, True),
+        ({"level": "warning"}, {}, False),
+        ({"levels": ["debug", "info"]}, {}, True),
+        ({"levels": ["debug"]}, {}, False),
+        ({"step_id": "s"}, {"step_id": "s"}, True),
+        ({"step_id": "s"}, {"step_id": "t"}, False),
+        ({"correlated": True}, {"correlation_id": "c"}, True),
+        ({"correlated": True}, {}, False),
+        ({"correlated": False}, {"correlation_id": "c"}, False),
+        ({"correlated": False}, {}, True),
+        ({"correlation_id": "c", "correlated": True}, {"correlation_id": "c"}, True),
+        ({"since": T0}, {}, True),
+        ({"since": T0 + timedelta(microseconds=1)}, {}, False),
+        ({"until": T0}, {}, False),
+        ({"until": T0 + timedelta(microseconds=1)}, {}, True),
+        ({"text": "STRASSE"}, {"message": "in der Straße"}, True),
+        ({"text": "strasse"}, {"message": "in der Stadt"}, False),
+        ({"attrs": {"a.b": 1}}, {"attrs": {"a": {"b": 1}}}, True),
+        ({"attrs": {"a.b": 1}}, {"attrs": {"a": {"b": 2}}}, False),
+    ],
+)
+def test_what_a_listener_gets_by_its_filter(filters, given, matches):
+    """R30: a listener gets the events that a query with the same filter finds, and no others."""
+    assert LogFilter(**filters).matches(_event(**given)) is matches
+
+
+def test_a_status_is_asked_for_once_and_in_either_spelling():
+    """R20: `canceled` means `cancelled`."""
+    assert JobFilter(status=["canceled", "failed", "cancelled"]).status == ("cancelled", "failed")

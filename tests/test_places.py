@@ -315,3 +315,6 @@ def test_a_working_directory_that_was_deleted_is_no_place(home, monkeypatch):
     found = all_places.for_server("db", "db")
     assert found.candidates[0].parent == home / "state" / "structjob"
     assert found.former == ()
+    monkeypatch.chdir(home / "tmp")
+    earlier = all_places.for_server("db", "mysql://ada:***@db/jobs").former
+    assert earlier == (home / "tmp" / ".structjob" / "31005bc51bd1ecd2",)
