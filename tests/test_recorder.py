@@ -320,6 +320,7 @@ def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, mo
 
     memory = make_recorder()
     with monkeypatch.context() as patch:
+        patch.setattr("structjob.spool.recorder.crc32", fail)
         patch.setattr("structjob.spool.line.crc32", fail)
         recorder.put(BODY, 10)
         recorder.put_all([BODY] * 3, 10)

@@ -76,7 +76,7 @@ def shown(value):
 
 
 STAYS = {
-    "structjob.machine.clock.present",  # the text of the second asked for last
+    "structjob.machine.clock._second",  # the text of the second asked for last
     "structjob.capture.setup.SETUP.processors",  # loggers in use print by them
     "structjob.spool.recorder._recorders",  # of trackers that are alive: each fork concerns them
     "structjob.spool.directory._held",

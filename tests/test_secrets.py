@@ -62,3 +62,28 @@ def test_addresses_take_no_time(part):
     began = time.process_time()
     Redactor(pii=True).text(text[: 1 << 16])
     assert time.process_time() - began < 1.0
+
+
+@pytest.mark.parametrize("check", ["concerns", "suspects"])
+def test_a_text_that_was_harmless_is_replaced_once_it_is_registered(monkeypatch, check):
+    """issue 10: texts are checked once, and `secret` makes the results invalid: also that of a
+    check that runs meanwhile, in another thread.
+    """
+    found = []
+    structjob.configure(console=False, sinks=[found.append])
+    checked = getattr(Redactor, check)
+
+    def register_meanwhile(self, what):
+        result = checked(self, what)
+        structjob.secret("swordfish-1")
+        return result
+
+    log.info("before", by="swordfish-1")
+    log.info("before", by="swordfish-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(Redactor, check, register_meanwhile)
+        log.info("swordfish-1", host="at swordfish-1")
+    log.info("swordfish-1", by="swordfish-1", host="swordfish-1")
+    assert [event.attrs["by"] for event in found[:2]] == ["swordfish-1"] * 2
+    assert found[-1].message == "[redacted]"
+    assert (found[-1].attrs["by"], found[-1].attrs["host"]) == ("[redacted]", "[redacted]")

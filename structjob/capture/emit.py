@@ -24,7 +24,6 @@ from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink
 from structjob.spool.routing import dispatch, dispatch_all, records
 from structjob.text.rendering import words_of
-from structjob.values.encoding import encode_plain
 
 _ERROR = LEVELS["error"]
 
@@ -78,7 +77,7 @@ def emit_lines(
             attrs = {**scope.bound, **attrs}
         attrs = passed.attrs(attrs, columns, scope)
         messages = passed.lines(lines)
-        attrs_json = passed.check(encode_plain(attrs), attrs, max(messages, key=len))
+        attrs_json = passed.attributes(attrs, max(messages, key=len))
         bodies = stored_lines(
             ns,
             BY_NAME[level],

@@ -6,8 +6,9 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -16,11 +17,11 @@ from structjob.context.errors import Classifier, exception_attrs
 from structjob.context.scope import Scope, json_fields
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.machine.clock import second_text
+from structjob.machine.clock import stamp
 from structjob.machine.frames import frame_at
 from structjob.spool.line import event_bodies, event_body, level_field
 from structjob.values.bounds import MAX_KEY, MAX_STRING, OF_EVENT, ROOM
-from structjob.values.credentials import MARK
+from structjob.values.credentials import MARK, is_plain
 from structjob.values.encoding import (
     encode_plain,
     encode_text,
@@ -48,7 +49,8 @@ class Kind(str):
         return kind
 
 
-class Level(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Level:
     """A level, and the bytes between the time and the message in a line.
 
     Attributes:
@@ -111,6 +113,10 @@ _LIMITS = {
 _ERROR = LEVELS["error"]
 _REMEMBERED = 4096
 """Maximum number of remembered keys, and of messages, that need no further check."""
+_TEXTS = 1024
+"""The same of texts."""
+_SHORT = 1024
+"""A message, and the texts of attributes, are remembered if their JSON is shorter."""
 _WORDS = 2_000
 """Maximum characters of the stored text of our own events; the error is also in the attributes."""
 _TOKEN = 16
@@ -135,18 +141,22 @@ class Encoder:
     ) -> None:
         self.redactor = redactor
         self.classifier = classifier
-        # Keys that are known to be neither special nor secret: an event with only such keys needs
-        # no further check.
         self.plain: set[str] = set()
+        """Keys that are known to be neither special nor secret.
+
+        An event with only such keys needs no further check of them.
+        """
+        self.harmless: set[str] = set()
+        """Short texts that are known to contain no credential."""
         self.messages: dict[str, bytes] = {}
         registered.watch(self)
 
     def forget(self) -> None:
-        """Clear the caches of harmless texts and keys, because another value is secret from
-        now on.
+        """Forget the harmless texts and keys, because another value is secret from now on.
+
+        The caches are new objects: a check that is still running adds its result to the old ones.
         """
-        self.plain.clear()
-        self.messages.clear()
+        self.plain, self.harmless, self.messages = set(), set(), {}
         logger_name.cache_clear()
 
     def attrs(
@@ -164,9 +174,9 @@ class Encoder:
         """
         if any(type(key) is not str or len(key) > MAX_KEY for key in given):
             given = with_text_keys(given, self._redact)
-        attrs = dict(given)
+        attrs, plain = dict(given), self.plain
         for key in given:
-            if key in self.plain:
+            if key in plain:
                 continue
             if key in _SPECIAL:
                 self._special(key, attrs, columns, scope, recorded)
@@ -174,9 +184,9 @@ class Encoder:
                 self._hide(key, attrs)
             else:
                 # begun anew when full: the keys of one event must not keep out all later ones
-                if len(self.plain) >= _REMEMBERED:
-                    self.plain.clear()
-                self.plain.add(key)
+                if len(plain) >= _REMEMBERED:
+                    plain.clear()
+                plain.add(key)
         return attrs
 
     @property
@@ -263,17 +273,39 @@ class Encoder:
     def encode(self, message: Any, attrs: dict[str, Any]) -> tuple[bytes, bytes]:
         """Return message and attributes as JSON, redacted and within the size limit of an event."""
         message_json = self.message(message)
-        return message_json, self.check(encode_plain(attrs), attrs, message_json)
+        return message_json, self.attributes(attrs, message_json)
 
-    def check(self, attrs_json: bytes | None, attrs: dict[str, Any], message_json: bytes) -> bytes:
-        """Return *attrs* as JSON; *attrs_json* is the result of `encode_plain`.
+    def attributes(self, attrs: dict[str, Any], message_json: bytes) -> bytes:
+        """Return *attrs* as JSON, redacted and within the size limit of an event."""
+        unknown: list[str] = []
+        attrs_json = encode_plain(attrs, self.harmless, unknown)
+        return self.check(attrs_json, unknown, attrs, message_json)
+
+    def check(
+        self,
+        attrs_json: bytes | None,
+        unknown: list[str],
+        attrs: dict[str, Any],
+        message_json: bytes,
+    ) -> bytes:
+        """Return *attrs* as `attributes` does, after `encode_plain` with its results.
 
         The attributes are encoded again, with all checks, if this is needed.
         """
-        if attrs_json is None or self._suspects(attrs):
-            return encode_value(
-                attrs, OF_EVENT._replace(room=ROOM - len(message_json)), self.redactor
-            )
+        harmless, redactor = self.harmless, self.redactor
+        if attrs_json is not None:
+            if redactor is None:
+                return attrs_json
+            if (redactor.reads_all or not is_plain(attrs_json, len(attrs))) and any(
+                map(redactor.suspects, unknown)
+            ):
+                attrs_json = None
+        if attrs_json is None:
+            return encode_value(attrs, OF_EVENT._replace(room=ROOM - len(message_json)), redactor)
+        if len(attrs_json) < _SHORT:
+            harmless.update(unknown)
+            if len(harmless) > _TEXTS:
+                harmless.clear()
         return attrs_json
 
     def once(self, message: Any) -> bytes:
@@ -307,20 +339,13 @@ class Encoder:
 
     def message(self, message: Any) -> bytes:
         """Return *message* as JSON, redacted."""
-        encoded = self.once(message)
+        messages, encoded = self.messages, self.once(message)
         # Cached, because programs repeat the same messages.
-        if type(message) is str and len(encoded) < 256:
-            if len(self.messages) >= _REMEMBERED:
-                self.messages.clear()
-            self.messages[message] = encoded
+        if type(message) is str and len(encoded) < _SHORT // 4:
+            if len(messages) >= _REMEMBERED:
+                messages.clear()
+            messages[message] = encoded
         return encoded
-
-    def _suspects(self, attrs: dict[str, Any]) -> bool:
-        """Return whether a text in *attrs*, whose values are plain, may contain a credential."""
-        if self.redactor is None:
-            return False
-        texts = [value for value in attrs.values() if type(value) is str]
-        return any(map(self.redactor.suspects, texts))
 
 
 def _fits(column: str, value: Any) -> bool:
@@ -509,17 +534,13 @@ def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: by
         attrs: JSON object.
         columns: Further fields, ``,"key":value…`` or empty.
     """
-    return event_body(*_when(ns), level.stored, message, attrs, columns)
+    _, second, _, micros = stamp(ns)
+    return event_body(second, micros, level.stored, message, attrs, columns)
 
 
 def stored_lines(
     ns: int, level: Level, messages: list[bytes], attrs: bytes, columns: bytes
 ) -> list[bytes]:
     """Return the `stored_line` of each of *messages* of events that differ in nothing else."""
-    return event_bodies(*_when(ns), level.stored, messages, attrs, columns)
-
-
-def _when(ns: int) -> tuple[bytes, bytes]:
-    """Return the time as `event_body` takes it: the second, and the microseconds."""
-    second, rest = divmod(ns, 1_000_000_000)
-    return second_text(second)[1], b"%06d" % (rest // 1000)
+    _, second, _, micros = stamp(ns)
+    return event_bodies(second, micros, level.stored, messages, attrs, columns)

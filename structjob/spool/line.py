@@ -22,6 +22,14 @@ _CRC = re.compile(rb',"crc":"([0-9a-f]{8})"}')
 _SUBJECT = re.compile(r'\{"kind":"(?:job|step)","row":\{"id":"[^"]{1,255}"')
 _NUMBER = re.compile(rb',"(?:state_)?seq":(\d+),"crc":"[0-9a-f]{8}"}\n?$')
 
+OPENING, ATTRS = b'{"ts":"', b',"attrs":'
+NUMBER, SEAL = b',"seq":%d', b',"crc":"%08x"}\n'
+"""The fixed parts of an event's line.
+
+The two functions that each event passes join them themselves, in the same way as `event_body` and
+`seal_event`: a call takes 1 % of the time of a log call.
+"""
+
 _join = b"".join
 _encode = msgspec.json.Encoder().encode
 
@@ -111,7 +119,7 @@ def event_body(
         columns: Further fields, ``,"key":value…``, or empty.
     """
     # `join` takes half the time of `%`
-    return _join((b'{"ts":"', second, micros, level, message, b',"attrs":', attrs, columns))
+    return _join((OPENING, second, micros, level, message, ATTRS, attrs, columns))
 
 
 def event_bodies(
@@ -123,8 +131,8 @@ def event_bodies(
     columns: bytes,
 ) -> list[bytes]:
     """Return the `event_body` of each of the *messages* of events that differ in nothing else."""
-    before = _join((b'{"ts":"', second, micros, level))
-    after = _join((b',"attrs":', attrs, columns))
+    before = _join((OPENING, second, micros, level))
+    after = _join((ATTRS, attrs, columns))
     return [before + message + after for message in messages]
 
 
@@ -141,8 +149,8 @@ def state_body(kind: str, row: Mapping[str, Any]) -> bytes:
 
 def seal_event(body: bytes, number: int) -> bytes:
     """Return an event's whole line, given its `event_body` and its ``seq``."""
-    body = b'%b,"seq":%d' % (body, number)
-    return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
+    body += NUMBER % number
+    return body + SEAL % crc32(body)
 
 
 def seal_state(body: bytes, number: int) -> bytes:
@@ -156,7 +164,7 @@ def seal(body: bytes, number: bytes) -> bytes:
     *number* is the complete field: ``,"key":value``.
     """
     line = body + number
-    return b'%b,"crc":"%08x"}\n' % (line, crc32(line))
+    return line + SEAL % crc32(line)
 
 
 def verify_line(line: bytes) -> bool:

@@ -25,7 +25,7 @@ import math
 import pathlib
 import types
 import uuid
-from collections.abc import Callable, Iterable, Mapping, MappingView, ValuesView
+from collections.abc import Callable, Container, Iterable, Mapping, MappingView, ValuesView
 from itertools import chain, islice
 from typing import Any, Protocol
 
@@ -67,7 +67,6 @@ class Redacting(Protocol):
         """Return whether *text* may be changed."""
 
 
-_PLAIN = frozenset({int, bool, type(None)})
 _INFINITY = float("inf")
 # An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` is much slower.
 _BACKSLASH = ord("\\")
@@ -82,6 +81,8 @@ _FEW = 64
 _SHORT_TEXT = 1024
 """Maximum characters of a text that `_flat` takes."""
 _SMALL = 10**12
+_SMALL_OBJECT = 4 * MAX_KEYS
+"""An object of no more bytes has fewer than `MAX_KEYS` keys: each takes more than four."""
 _LARGE = 1 << 63
 """Integers below this need no further check."""
 _SHOWN = (
@@ -132,36 +133,42 @@ def redacted_text(value: object, redact: Callable[[str], object], limit: int = M
     return _cut_redacted(text, size, redact, limit)
 
 
-def encode_plain(attrs: dict[str, Any]) -> bytes | None:
+def encode_plain(attrs: dict[str, Any], known: Container[str], unknown: list[str]) -> bytes | None:
     """Return *attrs*, whose keys are text, as a JSON object.
 
     Return ``None`` if a value is not plain, or something must be cut.
+
+    Args:
+        attrs: The attributes.
+        known: Texts that are short.
+        unknown: Gets the texts in *attrs* that are not among them.
     """
     try:
         for value in attrs.values():
             kind = type(value)
             if kind is str:
-                # checked before encoding, because the text may have 100 MB
-                if len(value) > MAX_STRING:
+                if value not in known:
+                    # checked before encoding, because the text may have 100 MB
+                    if len(value) > MAX_STRING:
+                        return None
+                    unknown.append(value)
+            elif kind is float:
+                # `x - x` is 0.0 only if x is finite
+                if value - value != 0.0:
                     return None
-            # For floats, `x - x` is 0.0 only if x is finite.
-            elif kind not in _PLAIN and (kind is not float or value - value != 0.0):
+            elif kind is not int and kind is not bool and value is not None:
                 return None
         out = _encode(attrs)
-    except Exception:  # noqa: BLE001 -- any error (a class may not be hashable) is handled by the slow path
+    except Exception:  # noqa: BLE001 -- any error (half a surrogate pair, a long integer) is handled by the slow path
         return None
-    if (
-        len(out) > MAX_STRING
-        or len(attrs) > MAX_KEYS
-        or (_BACKSLASH in out and out.find(b"\\u0000") > 0)
-    ):
+    if len(out) > _SMALL_OBJECT and (len(out) > MAX_STRING or len(attrs) > MAX_KEYS):
         return None
-    return out
+    return None if _BACKSLASH in out and out.find(b"\\u0000") > 0 else out
 
 
 def encode_attrs(attrs: dict[str, Any]) -> bytes:
     """Return *attrs* as a JSON object of at most `ROOM` bytes."""
-    out = encode_plain(attrs) if _TEXTS.issuperset(map(type, attrs)) else None
+    out = encode_plain(attrs, (), []) if _TEXTS.issuperset(map(type, attrs)) else None
     return encode_value(attrs) if out is None else out
 
 
