@@ -26,7 +26,7 @@ async def write(tracker, lines):
     global number
     for _ in range(lines):
         number += 1
-        (log.error if number % 100 == 0 else log.info)("line", n=number)
+        (log.error if number % 100 == 0 else log.info)("line", n=str(number))  # as text: lines that differ in a number fold
     await tracker.flush()
     return time.time()
 async def run(job, number):
@@ -76,7 +76,7 @@ _WATCH = """
     last = now;
     waiting = waiting.slice(-100).filter((one) => {
       if (!viewer.shadowRoot.getElementById(`r${one.session_id}:${one.seq}`)) return true;
-      seen.set(one.attrs.n, Date.now());
+      seen.set(Number(one.attrs.n), Date.now());
       return false;
     });
     requestAnimationFrame(look);

@@ -72,7 +72,7 @@ async def test_what_is_not_all_is_never_100_percent(tracker, done, total):
         )
         assert shown.endswith(" 99%" if job_status == "running" else "99%")
     assert appearance.bar(record.percent_complete) != appearance.bar(100.0)
-    bar = Bar(("s",), 0, done, total, units=True, began=0.0, handles=(step,))
+    bar = Bar(("s",), 0, done, total, units=True, began=0.0, cores=())
     assert amount(bar).endswith(" 99%")
     assert drawn(bar, 10, 1.0, colour=False, unicode=False) == "#########-"
 
@@ -89,7 +89,7 @@ async def test_what_is_all_is_100_percent(tracker, done, total):
         step.update(completed=done)
         assert step.percent == 100
         assert (await tracker.jobs.steps(job.id))[0].percent_complete == 100
-    bar = Bar(("s",), 0, done, total, units=True, began=0.0, handles=(step,))
+    bar = Bar(("s",), 0, done, total, units=True, began=0.0, cores=())
     assert amount(bar).endswith(" 100%")
     assert drawn(bar, 10, 1.0, colour=False, unicode=False) == "##########"
 
