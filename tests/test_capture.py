@@ -243,7 +243,7 @@ def test_threads_get_numbers_of_their_own(tmp_path, spool):
     recorder.close()
 
 
-class TornLane(MemoryQueue):
+class TornQueue(MemoryQueue):
     """A disk that takes a part of each third record only."""
 
     def append(self, line: bytes, number: int) -> None:
@@ -255,14 +255,14 @@ class TornLane(MemoryQueue):
 def test_what_the_disk_refuses_waits_in_memory():
     """A full disk costs no event while memory has room (R28)."""
     recorder = make_recorder()
-    recorder.events = TornLane()
+    recorder.events = TornQueue()
     recorder._append = recorder.events.append
     for _ in range(9):
         recorder.put(b'{"message":"x"', 20)
     found = [
         number
-        for lane in (recorder.events, recorder.fallback)
-        for number in map(number_of, lane.read(1 << 20, 100).lines.split(b"\n")[:-1])
+        for queue in (recorder.events, recorder.fallback)
+        for number in map(number_of, queue.read(1 << 20, 100).lines.split(b"\n")[:-1])
     ]
     assert sorted(found) == list(range(1, 10))
     recorder.close()

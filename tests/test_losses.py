@@ -90,7 +90,7 @@ def root(tmp_path):
 
 @pytest.fixture
 def program(root, store, monkeypatch):
-    monkeypatch.setattr("structjob.spool.disk.SETTLE", 0.0)
+    monkeypatch.setattr("structjob.spool.disk.DELETE_AFTER", 0.0)
     given = Program(root, store)
     yield given
     if given.recorder.spool is not None:
@@ -477,7 +477,7 @@ async def test_a_forked_child_whose_disk_has_room_again_has_nothing_at_risk(
 
 @pytest.fixture
 async def tracker(database, root, monkeypatch):
-    monkeypatch.setattr("structjob.spool.disk.SETTLE", 0.0)
+    monkeypatch.setattr("structjob.spool.disk.DELETE_AFTER", 0.0)
     structjob.configure(console=False, strict=False)
     async with structjob.Tracker(database.url, spool=root, heartbeat_interval=3600) as given:
         yield given
@@ -768,7 +768,7 @@ import asyncio, os, signal, sqlite3, sys
 import structlog, structjob
 import structjob.spool.disk
 
-structjob.spool.disk.SETTLE = 0.0  # what is stored is deleted at once, as it is after two seconds otherwise
+structjob.spool.disk.DELETE_AFTER = 0.0  # what is stored is deleted at once, as it is after two seconds otherwise
 log = structlog.get_logger()
 
 async def main():

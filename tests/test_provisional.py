@@ -494,7 +494,7 @@ asyncio.run(main())
 """
 
 
-async def test_what_a_dead_process_did_offline_is_settled_by_the_next(database, tmp_path):
+async def test_what_a_dead_process_did_offline_is_stored_by_the_next(database, tmp_path):
     """After kill -9, too: what it finished is there, and what it left running has crashed
     (guarantees 1 and 5, R11).
     """

@@ -250,7 +250,7 @@ def test_what_lands_late_in_a_segment_that_was_left_is_delivered(tmp_path, monke
     os.close(late)
     assert read_all(queue) == [3]
     assert (tmp_path / "events-000001.jsonl").exists()
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     queue.append(line(4), 4)
     assert read_all(queue) == [4]
     assert not (tmp_path / "events-000001.jsonl").exists()
@@ -261,7 +261,7 @@ def test_a_segment_stays_until_it_is_stored(tmp_path, monkeypatch):
     """Nothing that was not stored is deleted, in whichever order batches are stored
     (guarantee 1).
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=200)
     for number in range(1, 4):
         queue.append(line(number), number)
@@ -281,7 +281,7 @@ def test_descriptors_are_given_back(tmp_path, monkeypatch):
     """However many segments a queue has gone through, it holds two descriptors, and none once
     closed.
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     before = set(os.listdir("/proc/self/fd"))
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 200):
@@ -631,7 +631,7 @@ def test_a_sync_reaches_every_file_and_the_directory(tmp_path, monkeypatch):
 
 def test_a_deleted_segment_is_closed(tmp_path, monkeypatch):
     """faults H: the disk space of what is stored is free as soon as its file is deleted."""
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100)
     for number in range(1, 3):
         queue.append(line(number), number)
@@ -685,7 +685,7 @@ def test_the_tally_knows_how_many_events_of_a_deleted_segment_are_confirmed(tmp_
     """faults H: what the database has confirmed is counted once, when its file goes, and only if it
     is confirmed at all.
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     noted = Noted()
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400, tally=noted)
     for number in range(1, 10):
@@ -708,7 +708,7 @@ def test_a_deletion_that_failed_confirms_its_events_once(tmp_path, monkeypatch):
     """faults H: a stored file that cannot be deleted at first is deleted later; its events count as
     confirmed once, or `verify` would not find as many that are lost.
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     tally = Tally.create(tmp_path)
     queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=100, tally=tally)
     queue.append(line(1), 1)
@@ -839,7 +839,7 @@ def test_the_newest_are_refused_until_there_is_room(tmp_path):
     queue.close()
 
 
-def test_a_lane_that_another_process_delivers_has_room_when_that_one_deletes(tmp_path):
+def test_a_queue_that_another_process_delivers_has_room_when_that_one_deletes(tmp_path):
     """A forked child cannot know what its parent has in hand: it drops the newest, until the parent
     has deleted something.
     """
@@ -880,7 +880,7 @@ def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_
     """faults H: a child acknowledges nothing; it sees on disk that there is room again, and drops
     nothing from then on.
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     child, parent = forked(tmp_path)
     number = 0
     while not child.dropped:
@@ -898,7 +898,7 @@ def test_a_forked_child_whose_spool_was_full_goes_on_when_its_parent_has_stored_
 
 def test_a_forked_child_that_blocks_goes_on_when_its_parent_has_stored_it(tmp_path, monkeypatch):
     """faults H: with `overflow="block"` a thread of the child waits for room, and not for ever."""
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     child, parent = forked(tmp_path, overflow="block")
     waited = threading.Event()
 
@@ -935,7 +935,7 @@ def test_a_living_childs_disk_space_is_freed_and_its_present_segment_stays(tmp_p
     """faults H: what a living writer left behind is deleted as soon as it is stored, and never the
     file that it writes to.
     """
-    monkeypatch.setattr(spool_module, "SETTLE", 0.0)
+    monkeypatch.setattr(spool_module, "DELETE_AFTER", 0.0)
     child = DiskQueue(tmp_path, "events", writable=True, segment_bytes=4096, shared=True)
     parent = DiskQueue(tmp_path, "events", writable=False)
     for number in range(1, 101):
@@ -987,7 +987,7 @@ def test_a_thread_waits_for_room(tmp_path):
     queue.close()
 
 
-def test_a_thread_that_waits_for_room_waits_no_longer_once_the_lane_is_closed(tmp_path):
+def test_a_thread_that_waits_for_room_waits_no_longer_once_the_queue_is_closed(tmp_path):
     """faults H: a program can end though a thread waits for room that will never come."""
     queue = DiskQueue(tmp_path, "events", writable=True, max_bytes=20_000, overflow="block")
     waiting = threading.Event()
@@ -1116,7 +1116,7 @@ def test_how_full_the_memory_is():
 # --------------------------------------------------------------------------
 
 
-class FileLaneMachine(RuleBasedStateMachine):
+class DiskQueueMachine(RuleBasedStateMachine):
     """A queue on disk, tiny segments, batches acknowledged in any order, reopened as an orphan:
     nothing is lost, nothing twice.
 
@@ -1238,19 +1238,19 @@ class FileLaneMachine(RuleBasedStateMachine):
             shutil.rmtree(self.directory)
 
 
-class BoundedFileLaneMachine(FileLaneMachine):
+class BoundedDiskQueueMachine(DiskQueueMachine):
     """The same with a bound: the oldest are dropped."""
 
     overflow = "drop_oldest"
 
 
-class RefusingFileLaneMachine(FileLaneMachine):
+class RefusingDiskQueueMachine(DiskQueueMachine):
     """The same with a bound: the newest are dropped."""
 
     overflow = "drop_newest"
 
 
-class MemoryLaneMachine(RuleBasedStateMachine):
+class MemoryQueueMachine(RuleBasedStateMachine):
     """The queue in memory against a list."""
 
     @initialize(
@@ -1301,10 +1301,10 @@ _SETTINGS = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestFileLane = FileLaneMachine.TestCase
-TestBoundedFileLane = BoundedFileLaneMachine.TestCase
-TestRefusingFileLane = RefusingFileLaneMachine.TestCase
-TestMemoryLane = MemoryLaneMachine.TestCase
+TestFileLane = DiskQueueMachine.TestCase
+TestBoundedFileLane = BoundedDiskQueueMachine.TestCase
+TestRefusingFileLane = RefusingDiskQueueMachine.TestCase
+TestMemoryLane = MemoryQueueMachine.TestCase
 for case in (TestFileLane, TestBoundedFileLane, TestRefusingFileLane, TestMemoryLane):
     case.settings = _SETTINGS
 

@@ -269,7 +269,7 @@ async def test_one_session_does_not_change_anothers_row(store):
 
 
 async def test_a_gap_is_recorded_once(store, database):
-    """Numbers that were given up on purpose come through the states' lane, and a second telling
+    """Numbers that were given up on purpose arrive in the queue of states. A second record of them
     changes nothing (guarantee 2).
     """
     for _ in range(2):

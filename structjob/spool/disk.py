@@ -34,7 +34,7 @@ SEGMENT_BYTES = 4 * 1024 * 1024
 Deleting one takes half a millisecond, on the loop.
 """
 
-SETTLE = 2.0
+DELETE_AFTER = 2.0
 """Seconds after a rotation before the old segment may be deleted. A ``write()`` that began before
 the rotation may reach it late.
 """
@@ -447,8 +447,8 @@ class DiskQueue:
         One at a time is enough, because one segment takes many batches.
         """
         for segment in list(self._segments.values()):
-            settled = segment.retired and time.monotonic() - segment.retired >= SETTLE
-            if settled and segment.acked and segment.acked == self._size(segment.number):
+            old = segment.retired and time.monotonic() - segment.retired >= DELETE_AFTER
+            if old and segment.acked and segment.acked == self._size(segment.number):
                 # if the deletion fails, its lines are still stored only once
                 self._delete(segment)
                 break

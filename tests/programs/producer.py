@@ -127,7 +127,7 @@ class Producer:
 async def main() -> None:
     producer = Producer()
     if options.segment:
-        structjob.spool.disk.SETTLE = 0.0
+        structjob.spool.disk.DELETE_AFTER = 0.0
         structjob.spool.disk.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
     tracker = structjob.Tracker(
         options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch
