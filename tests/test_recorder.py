@@ -435,7 +435,7 @@ def test_python_says_why_it_died_in_the_directory_of_an_open_session(recorder, t
     enabled = faulthandler.is_enabled()
     faulthandler.disable()
     try:
-        assert not list(tmp_path.glob("*/fault.log"))  # nobody has asked for it yet
+        assert not list(tmp_path.glob("*/fault.log"))  # it has not been asked for yet
         FAULT_LOG.start()
         restore = FAULT_LOG.isolate()
         assert not faulthandler.is_enabled()
