@@ -448,13 +448,23 @@ async def test_the_last_word_of_a_policy(tracker):
         await ask()
         with pytest.raises(Refused, match="refused 1"):
             await job.retrying("off", tenacity.AsyncRetrying(enabled=False))(work(9))()
+
+        async def answer():
+            return 42
+
+        assert await job.retrying("once", tenacity.AsyncRetrying(enabled=False))(answer)() == 42
+        for_threads = tenacity.Retrying(stop=stop, wait=tenacity.wait_fixed(0.001))
+        await job.retrying("for threads", for_threads)(work(1))()
     steps = await tracker.jobs.steps(job.id)
     assert [(step.name, step.status) for step in steps] == [
         ("fallback", "failed"), ("attempt-1", "retrying"), ("attempt-2", "failed"),
         ("results", "failed"), ("attempt-1", "retrying"), ("attempt-2", "failed"),
         ("again", "completed"), ("attempt-1", "retrying"), ("attempt-2", "completed"),
         ("off", "failed"), ("attempt-1", "failed"),
+        ("once", "completed"), ("attempt-1", "completed"),
+        ("for threads", "completed"), ("attempt-1", "retrying"), ("attempt-2", "completed"),
     ]  # fmt: skip
+    assert steps[0].error.message == "refused 2"
 
 
 async def test_a_fault_of_a_callback_is_recorded(tracker):
@@ -474,6 +484,26 @@ async def test_a_fault_of_a_callback_is_recorded(tracker):
                         pass
         assert [(step.name, step.status) for step in await tracker.jobs.steps(job.id)] == expected
         assert structjob.current_job() is None
+
+
+@pytest.mark.parametrize("ends", ["policy", "cancellation"])
+async def test_a_try_that_ended_all_is_the_last_even_if_its_error_is_suppressed(tracker, ends):
+    """R12: code that suppresses what ended the tries does not get another one."""
+
+    def broken(state):
+        raise RuntimeError("no idea")
+
+    policy = tenacity.AsyncRetrying(retry=broken) if ends == "policy" else tenacity.AsyncRetrying()
+    tries = 0
+    async with tracker.job("backup") as job:
+        async for attempt in job.retrying("a", policy):
+            tries += 1
+            assert tries == 1
+            with contextlib.suppress(RuntimeError, asyncio.CancelledError):
+                async with attempt:
+                    if ends == "cancellation":
+                        raise asyncio.CancelledError
+    assert tries == 1
 
 
 # -- whole jobs
