@@ -570,3 +570,16 @@ async def test_metadata_are_stored_as_they_are_at_the_end(tracker):
     }
     assert type(found["a"]["n"]) is bool
     assert (changed.metadata["n"], secret.metadata) == (True, {"what": "swordfish-1"})
+
+
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.3, 0.5, 0.9, 1.2, 3])
+def test_a_secret_in_a_value_of_any_size_is_removed(share):
+    """R33: however large the value beside it is, and whether it must be cut or not; what fits is
+    not cut.
+    """
+    beside = [{"n": "x" * 100}] * int(bounds.OF_VALUE.room * share / 110)
+    value = {"password": "hunter2", "note": "token=hunter2", "rows": beside}
+    out = encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+    assert b"hunter2" not in out
+    if share < 1:
+        assert json.loads(out)["rows"] == beside

@@ -334,17 +334,20 @@ def test_a_function_and_a_job_are_tried_again(opened):
     """R12: decorated functions, policies of tenacity without a loop, and whole jobs."""
     seen = []
 
-    @structjob.retrying(
-        "flaky", tenacity.Retrying(stop=tenacity.stop_after_attempt(2), reraise=True)
+    policy = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(2), wait=tenacity.wait_fixed(0.05), reraise=True
     )
+
+    @structjob.retrying("flaky", policy)
     def flaky(value):
-        seen.append(value)
+        seen.append(time.monotonic())
         if len(seen) < 2:
             raise ValueError("once")
         return value * 2
 
     with opened.job("a"):
         assert flaky(4) == 8
+    assert seen[1] - seen[0] >= 0.05
     for attempt in opened.retrying("whole", delay=0, on=OSError):
         with attempt as job:
             if job.attempt == 1:
