@@ -157,6 +157,47 @@ def test_the_error_is_the_last_line_of_stderr_marked_or_not(shell: Shell) -> Non
     assert "\x1b" not in job["error"]["message"]
 
 
+def test_handlers_of_logging(shell: Shell) -> None:
+    """Faults 46, same kind: what `basicConfig` shows of a recorded record is recorded once, with
+    all the lines of its traceback; what is only shown is output.
+    """
+    (shell.directory / "program.py").write_text("""
+import io, logging, sys
+import structjob
+logging.basicConfig(level="DEBUG", format="%(levelname)s %(message)s")
+logging.getLogger("asyncio").setLevel("INFO")
+logging.getLogger("structjob").setLevel("WARNING")
+structjob.configure(console=False)
+with structjob.Tracker():
+    log = logging.getLogger("app")
+    log.debug("only shown")
+    log.warning("caf\\u00e9")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("failed")
+    alone = logging.getLogger("alone")
+    alone.propagate = False
+    own = logging.StreamHandler(sys.stdout)
+    elsewhere = logging.StreamHandler(text := io.StringIO())
+    alone.addHandler(own), alone.addHandler(elsewhere)
+    alone.error("own handler")
+    assert own.stream.fileno() == 1
+    assert elsewhere.stream is text and text.getvalue() == "own handler\\n"
+""")
+    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+    shown = done.stderr.decode()
+    assert done.returncode == 0, shown
+    assert done.stdout == b"own handler\n"
+    assert shown.startswith("DEBUG only shown\nWARNING café\nERROR failed\nTraceback (most")
+    events = shell.json("logs", "outer")
+    assert [event["message"] for event in events if event["kind"] == "output"] == [
+        "DEBUG only shown"
+    ]
+    logged = [event["message"] for event in events if event["kind"] == "log"]
+    assert logged == ["café", "failed", "own handler"]
+
+
 # -- workers of a pool
 # --------------------------------------------------------------------------
 

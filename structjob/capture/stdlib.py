@@ -15,6 +15,7 @@ import functools
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -28,11 +29,13 @@ from structjob.capture.uncaught import is_shown
 from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import DRIVERS, faults
-from structjob.levels import level_name
+from structjob.levels import LEVELS, level_name
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.sinks.console import ConsoleSink, place_of
+from structjob.sinks.marks import MARKS, MarkedStream, Marks
 from structjob.sinks.sink import Sink
+from structjob.spool.routing import recorded_in
 from structjob.values.encoding import normalise
 
 _REMEMBERED = 10_000
@@ -127,7 +130,11 @@ class _Joined:
                 logger, record
             )
             try:
-                if handled:
+                if handled and MARKS is not None and record.levelno >= least:
+                    with MARKS.showing(_recorded_in(logger, record, alone)):
+                        _mark_streams(logger, MARKS)
+                        call_handlers(logger, record)
+                elif handled:
                     call_handlers(logger, record)
             finally:
                 # What a hook has recorded is shown here by asyncio, and not recorded again.
@@ -248,6 +255,29 @@ def _passes(record: logging.LogRecord) -> bool:
     """Return whether the levels of `configure` let this record pass."""
     thresholds = None if SETUP.fan_out is None else SETUP.fan_out.thresholds
     return thresholds is None or thresholds.passes(record.name, record.levelno)
+
+
+def _recorded_in(logger: logging.Logger, record: logging.LogRecord, alone: bool) -> str | None:
+    """Return the identity of the database that *record* is recorded for once its handlers have
+    shown it; None if it is not recorded.
+    """
+    if not _passes(record) or not (_reaches_root(logger) or _is_shown(logger, record, alone)):
+        return None
+    return recorded_in(current_scope(), LEVELS[level_name(record.levelno)])
+
+
+def _mark_streams(logger: logging.Logger, marks: Marks) -> None:
+    """Let the handlers of *logger* mark the lines that are recorded.
+
+    This happens below ``structjob run`` only.
+    """
+    each: logging.Logger | None = logger
+    while each is not None:
+        for handler in each.handlers:
+            if isinstance(handler, logging.StreamHandler) and marks.reaches(handler.stream):
+                with suppress(AttributeError):  # a handler that always writes to `sys.stderr`
+                    handler.stream = MarkedStream(handler.stream, marks)
+        each = each.parent if each.propagate else None
 
 
 def _reaches_root(logger: logging.Logger) -> bool:

@@ -62,17 +62,45 @@ class Marks:
         finally:
             self._here.recorded = former
 
-    def on(self, line: bytes, stream: Any) -> bytes:
-        """Return *line*, for *stream*, with a mark if it is recorded already."""
-        if not getattr(self._here, "recorded", False):
-            return line
+    def reaches(self, stream: Any) -> bool:
+        """Return whether *stream* leads to a pipe of the command, and marks nothing itself."""
+        if type(stream) is MarkedStream:
+            return False
         try:
             place = os.fstat(stream.fileno())
         except (AttributeError, OSError, ValueError, TypeError):
-            return line
-        if (place.st_dev, place.st_ino) not in self._places:
+            return False
+        return (place.st_dev, place.st_ino) in self._places
+
+    def on(self, line: bytes, stream: Any) -> bytes:
+        """Return *line*, for *stream*, with a mark if it is recorded already."""
+        if not getattr(self._here, "recorded", False) or not self.reaches(stream):
             return line
         return self._mark + line[:-1].replace(b"\n", b"\n" + self._mark) + line[-1:]
+
+
+class MarkedStream:
+    """The stream of a handler of `logging`: what is recorded already is written with marks.
+
+    Args:
+        stream: The stream.
+        marks: The marks.
+    """
+
+    def __init__(self, stream: Any, marks: Marks) -> None:
+        self._stream = stream
+        self._marks = marks
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> Any:
+        """Write *text*, one or more whole lines."""
+        line = text.encode("utf-8", "surrogatepass")
+        marked = self._marks.on(line, self._stream)
+        return self._stream.write(
+            text if marked is line else marked.decode("utf-8", "surrogatepass")
+        )
 
 
 def from_environment(environ: Mapping[str, str]) -> Marks | None:
