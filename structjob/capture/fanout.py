@@ -275,6 +275,9 @@ class FanOut:
         except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
             faults.add("logging an event", exc)
             return
+        if MARKS is not None:
+            self._show(ns, level, line, scope, columns)
+            return
         for least, write, sink in self._lines:
             if number >= least:
                 try:
