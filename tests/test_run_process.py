@@ -321,6 +321,33 @@ async def test_many_lines_are_shown_as_they_are_recorded(tracker, tmp_path):
     assert {event["stream"] for event in output} == {"stdout"}
 
 
+@pytest.mark.slow
+def test_a_line_without_an_end_takes_no_memory(db_url):
+    """Acceptance test 7. Bad day: a dump of 128 MB without a newline comes in parts, each of which
+    is recorded and gone before the next: a line of 1 GB takes no more memory.
+    """
+    size = 1 << 27
+    dump = f"import os; [os.write(1, b'x' * 65536) for _ in range({size // 65536})]"
+    program = (
+        "import asyncio, resource, sys, structjob\n"
+        "structjob.configure(console=False)\n"
+        "async def main():\n"
+        "    async with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('dump') as job:\n"
+        "        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "        await job.run_process([sys.executable, '-c', 'print(1)'])\n"
+        "        before = peak()\n"
+        "        result = await job.run_process([sys.executable, '-c', sys.argv[2]], levels={'stdout': 'debug'})\n"
+        "        print(result.lines, peak() - before)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [*python(program), str(db_url), dump], capture_output=True, text=True, check=True
+    )
+    parts, grown = map(int, done.stdout.split())
+    assert parts == size / 16_384
+    assert grown <= 32 * 1024  # kilobytes
+
+
 async def test_a_flood_of_lines_survives_kill_9(db_path, db_url):
     """Acceptance test 1: the process is killed while it records a flood of output: what it had
     recorded is stored, from the first line on, without a hole, and the job has crashed.
