@@ -583,3 +583,21 @@ def test_a_secret_in_a_value_of_any_size_is_removed(share):
     assert b"hunter2" not in out
     if share < 1:
         assert json.loads(out)["rows"] == beside
+
+
+def test_a_mapping_that_cannot_be_read_costs_only_itself():
+    """Guarantee 7: the attribute says why it is not shown, and the others are recorded; keys of
+    bytes are their text, and keys that become equal stay apart.
+    """
+
+    class Broken(dict):
+        def items(self):
+            raise RuntimeError("no")
+
+        __iter__ = items
+
+    value = {"broken": Broken(a=1), b"name": "x", "numbers": {1: "a", "1": "b", b"1": "c"}}
+    out = json.loads(encoding.encode_value(value, bounds.OF_VALUE))
+    assert out["broken"].endswith("Broken: cannot be shown, RuntimeError>")
+    assert out["name"] == "x"
+    assert out["numbers"] == {"1": "a", "1~2": "b", "1~3": "c"}
