@@ -175,7 +175,9 @@ async def test_the_same_file_is_stored_once(tracker, tmp_path, monkeypatch):
         assert [event.message for event in await tracker.logs.list(job_id="old-1")] == [
             f"line {n}" for n in range(20)
         ]
-    assert (await tracker.jobs.get("old-1")).session_id < 1 << 53  # JavaScript knows no greater one
+    record = await tracker.jobs.get("old-1")
+    assert record.idempotency_key == "nightly"
+    assert record.session_id < 1 << 53  # JavaScript knows no greater one
     assert (await tracker.verify()).ok
 
 
@@ -191,6 +193,19 @@ async def test_what_the_database_refuses_is_no_imported_event(plain, tmp_path, m
     monkeypatch.setattr(plain._store, "write", refuse_one, raising=False)
     found = await plain.import_(path)
     assert (found.events, found.refused) == (2, 1)
+
+
+async def test_an_error_of_another_program_is_counted(plain, tmp_path):
+    """R21, R39: lines of another program have no fingerprint of ours; its errors are found with
+    the others, and its own fingerprint stays an attribute.
+    """
+    event = {"record": "event", "ts": 1_600_000_000, "message": "no such row", "job_id": "old-1"}
+    error = event | {"level": "error", "fingerprint": "theirs"}
+    await plain.import_(write(tmp_path / "old.jsonl", JOB, error))
+    (group,) = await plain.errors.list()
+    assert (group.count, group.fingerprint == "theirs") == (1, False)
+    (found,) = await plain.logs.list(job_id="old-1")
+    assert found.attrs["fingerprint"] == "theirs"
 
 
 async def test_a_child_whose_family_is_not_in_the_file_keeps_its_root(plain, tmp_path):
