@@ -39,14 +39,14 @@ def mark(exact: float, busy: float) -> float:
     return exact if _IDLE else busy
 
 
-def serve(url: str, *options: str) -> tuple[subprocess.Popen[bytes], str]:
+def serve(url: str, *options: str, cwd: Path = ROOT) -> tuple[subprocess.Popen[bytes], str]:
     """Start a server of the pages of a database; return it with its address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     server = subprocess.Popen(
         [sys.executable, "-m", "structjob", "--db", url, "serve", "--port", str(port), *options],
-        cwd=ROOT,
+        cwd=cwd,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
