@@ -18,6 +18,7 @@ from conftest import AT_END, CHROMIUM, ROOT, ask, serve, stop, until
 from playwright.sync_api import Page, Playwright, sync_playwright
 
 PAGES = {
+    "running": "jobs/gui-21",
     "overview": "",
     "jobs": "jobs",
     "job": "jobs/gui-17",
@@ -26,7 +27,6 @@ PAGES = {
     "error": "errors/{error}",
     "sessions": "sessions",
     "storage": "storage",
-    "running": "jobs/gui-21",
 }
 RUNNING = """
 import random, sys, time, structlog, structjob
@@ -50,7 +50,7 @@ with structjob.Tracker(sys.argv[1], service="migrate") as tracker:
                     log.warning("slow read", ms=random.randint(400, 900), volume="pg-01-disk-2")
                 time.sleep(0.13)
 """
-"""A job that runs for three minutes: it is half done when the other pages are taken."""
+"""A job that runs for three minutes: its picture is taken when it is half done."""
 HALF = 55
 
 
@@ -124,8 +124,8 @@ def decoded(png: bytes) -> tuple[int, int, bytes]:
             left = row[x - size] if x >= size else 0
             above, corner = before[x], before[x - size] if x >= size else 0
             near = left + above - corner
-            paeth = min((left, above, corner), key=lambda one: abs(near - one))
-            row[x] = (row[x] + (0, left, above, (left + above) // 2, paeth)[method]) & 255
+            nearest = min((left, above, corner), key=lambda one: abs(near - one))
+            row[x] = (row[x] + (0, left, above, (left + above) // 2, nearest)[method]) & 255
         before = bytes(row)
         out += row
     return width, height, bytes(out)
@@ -157,11 +157,14 @@ def take_all(driver: Playwright, site: str, target: Path) -> None:
         for one in ask(site, "errors")
         if one["error"]["type"] == story.CHECKSUM[0]
     )
-    for theme in ("light", "dark"):
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
-        for what, path in PAGES.items():
-            while what == "running" and progress(site) < HALF:
-                page.wait_for_timeout(1_000)
+    pages = {
+        theme: browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
+        for theme in ("light", "dark")
+    }
+    while progress(site) < HALF:
+        pages["light"].wait_for_timeout(1_000)
+    for what, path in PAGES.items():
+        for theme, page in pages.items():
             take(page, site, path.format(error=error), target / f"web-{what}-{theme}.png")
     browser.close()
 
