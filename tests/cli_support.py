@@ -124,6 +124,7 @@ def python(
     *words: object,
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
+    input: str = "",
     check: bool = False,
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python *words`` to its end without its imports, where *words* begin with ``-c
@@ -132,7 +133,7 @@ def python(
     how, program, *rest = map(str, words)
     assert how == "-c" or (how, program) == ("-m", "structjob")
     program = program if how == "-c" else _MAIN
-    done = _preforked.run(program, rest, cwd or Path.cwd(), env=env)
+    done = preforked.run(program, rest, cwd or Path.cwd(), input.encode(), env)
     if check:
         done.check_returncode()
     return subprocess.CompletedProcess(
@@ -141,7 +142,7 @@ def python(
 
 
 _USUAL = environment()
-_preforked = Preforked(_USUAL, whole_end=False)
+preforked = Preforked(_USUAL, whole_end=False)
 in_development = Preforked(_USUAL, "-X", "dev")
 """Python's development mode, in which what is not closed or not awaited is reported."""
 _MAIN = "from structjob.cli import main; main()"
@@ -172,7 +173,7 @@ class Shell:
         if env is None or not any(
             name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()
         ):
-            return _preforked.run(_MAIN, words, self.directory, input, env)
+            return preforked.run(_MAIN, words, self.directory, input, env)
         return subprocess.run(
             [*COMMAND, *words],
             cwd=self.directory,
@@ -214,12 +215,12 @@ class Shell:
         """Start ``structjob *words``, its streams as pipes."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         return self._keep(
-            _preforked.start(_MAIN, words, self.directory, env, **{**pipes, **options})
+            preforked.start(_MAIN, words, self.directory, env, **{**pipes, **options})
         )
 
     def python(self, program: str, *words: str) -> str:
         """Run a Python program to its end; return its stderr."""
-        done = _preforked.run(program, words, self.directory)
+        done = preforked.run(program, words, self.directory)
         done.check_returncode()
         return done.stderr.decode()
 
@@ -238,13 +239,13 @@ class Shell:
     def start_python(self, program: str, *words: str) -> Forked:
         """Start a Python program, stdin and stdout as pipes."""
         pipes = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
-        return self._keep(_preforked.start(program, words, self.directory, **pipes))
+        return self._keep(preforked.start(program, words, self.directory, **pipes))
 
     def start_in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> Forked:
         """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen
         its stdout.
         """
-        return self._keep(_preforked.start_in_a_terminal(_MAIN, words, self.directory, env))
+        return self._keep(preforked.start_in_a_terminal(_MAIN, words, self.directory, env))
 
     def in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """Run ``structjob *words`` in a terminal; return the exit code, and what the

@@ -1,6 +1,5 @@
 """Commands of click and Typer as jobs, in processes of their own (R48)."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cli_support import python
+from cli_support import environment, python
 
 import structjob
 from structjob.exceptions import InvalidArgument
@@ -66,18 +65,10 @@ if __name__ == "__main__":
 @pytest.fixture
 def tool(tmp_path):
     """Run the tool, with the jobs or without; return its exit code and what it printed."""
-    (tmp_path / "tool.py").write_text(TOOL)
 
     def run(*words, tracked=True, **environ):
-        done = subprocess.run(
-            [sys.executable, "tool.py", *words],
-            cwd=tmp_path,
-            env={**os.environ, "TRACKED": "yes" if tracked else "", **environ},
-            capture_output=True,
-            text=True,
-            input="1234\n",
-            timeout=60,
-        )
+        env = {**environment(), "TRACKED": "yes" if tracked else "", **environ}
+        done = python("-c", TOOL, *words, cwd=tmp_path, env=env, input="1234\n")
         return done.returncode, done.stdout, done.stderr
 
     run.jobs = lambda: jobs_of(tmp_path)

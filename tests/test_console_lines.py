@@ -5,12 +5,12 @@ import json
 import os
 import select
 import subprocess
-import sys
 import threading
+from pathlib import Path
 
 import pytest
 import structlog
-from cli_support import environment
+from cli_support import preforked
 
 import structjob
 from structjob.machine import descriptor
@@ -53,15 +53,15 @@ def run(program, *, nonblocking=False):
     if nonblocking:
         os.set_blocking(writing, False)
     # Without PYTHONUNBUFFERED, with which Python itself loses what `print` cannot write.
-    command = [sys.executable, "-c", PROGRAM + program]
-    with subprocess.Popen(
-        command, stdout=writing, stderr=subprocess.PIPE, env=environment()
-    ) as child:
-        os.close(writing)
-        with open(reading, "rb") as stream:
-            text = stream.read()
+    child = preforked.start(
+        PROGRAM + program, (), Path.cwd(), stdout=writing, stderr=subprocess.PIPE
+    )
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        text = stream.read()
+    with child.stderr:
         errors = child.stderr.read()
-        child.wait(60)
+    child.wait(60)
     assert (child.returncode, errors) == (0, b"")
     return text.splitlines()
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import structlog
+from cli_support import preforked
 
 import structjob
 from structjob import FileSink, InvalidArgument
@@ -140,7 +142,7 @@ def test_several_processes_append_to_one_file(tmp_path):
         f"structjob.configure(console=False, file={str(tmp_path / 'app.jsonl')!r})\n"
         "for n in range(500): structlog.get_logger().info(f'{sys.argv[1]} {n}', pad='x' * 2000)\n"
     )
-    children = [subprocess.Popen([sys.executable, "-c", program, name]) for name in "abc"]
+    children = [preforked.start(program, [name], Path.cwd()) for name in "abc"]
     assert [child.wait(60) for child in children] == [0, 0, 0]
     assert sorted(events(tmp_path / "app.jsonl")) == sorted(
         f"{name} {n}" for name in "abc" for n in range(500)
@@ -171,8 +173,7 @@ def written_by_four_processes(path, forked, **options):
     """Return the files that four processes leave, the oldest first."""
     given = [str(path), "forked" if forked else "each", json.dumps(options)]
     children = [
-        subprocess.Popen([sys.executable, "-c", WRITER, *given, name])
-        for name in ("a" if forked else "abcd")
+        preforked.start(WRITER, [*given, name], Path.cwd()) for name in ("a" if forked else "abcd")
     ]
     assert [child.wait(100) for child in children] == [0] * len(children)
     return [*sorted(path.parent.glob("app.jsonl.*"), key=lambda file: -int(file.suffix[1:])), path]
