@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from structjob.process import on_reset
 from structjob.values.encoding import encode_fields
@@ -87,6 +87,8 @@ class Scope:
 
     __slots__ = (
         "__weakref__",
+        "_ids",
+        "_shown",
         "attempt",
         "bound",
         "column_values",
@@ -94,7 +96,6 @@ class Scope:
         "correlation_id",
         "database",
         "followers",
-        "ids",
         "job",
         "job_id",
         "operation",
@@ -103,7 +104,6 @@ class Scope:
         "parent_job_id",
         "recorder",
         "root_job_id",
-        "shown",
         "span_id",
         "step",
         "step_id",
@@ -174,23 +174,24 @@ class Scope:
             key: value for key, value in columns.items() if value is not None
         }
         self.columns = json_fields(self.column_values)
+        self._ids: dict[str, str] | None = None
+        self._shown: bytes | None = None
 
-    if TYPE_CHECKING:
-        ids: dict[str, str]
-        shown: bytes
-    else:
+    @property
+    def ids(self) -> dict[str, str]:
+        """The ids that console and files show."""
+        # Not made by `__getattr__`: with it, Python reads each attribute of a class in a slow way.
+        if self._ids is None:
+            ids = {key: getattr(self, key) for key in _SHOWN}
+            self._ids = {key: value for key, value in ids.items() if value is not None}
+        return self._ids
 
-        def __getattr__(self, name: str) -> object:
-            # Called only while the slot is empty, so that a later read takes no longer than others.
-            if name == "ids":
-                ids = {key: getattr(self, key) for key in _SHOWN}
-                made = {key: value for key, value in ids.items() if value is not None}
-            elif name == "shown":
-                made = json_fields(self.ids)
-            else:
-                raise AttributeError(f"'Scope' object has no attribute {name!r}")
-            setattr(self, name, made)
-            return made
+    @property
+    def shown(self) -> bytes:
+        """*ids* as a piece of JSON that begins with a comma (or is empty)."""
+        if self._shown is None:
+            self._shown = json_fields(self.ids)
+        return self._shown
 
     @property
     def labels(self) -> dict[str, str | None]:
@@ -224,8 +225,6 @@ class Scope:
         """Return an equal scope with another correlation id."""
         copy = self.copied()
         copy.correlation_id = correlation_id
-        copy.ids = {**self.ids, "correlation_id": correlation_id}
-        copy.shown = json_fields(copy.ids)
         copy.column_values = {**self.column_values, "correlation_id": correlation_id}
         copy.columns = json_fields(copy.column_values)
         return copy
@@ -269,7 +268,7 @@ class Scope:
         """Take the values of *other*."""
         for name in _COPIED:
             setattr(self, name, getattr(other, name))
-        self.followers = None
+        self._ids = self._shown = self.followers = None
 
 
 _OF_JOB = ("job_id", "attempt", "step_id", "operation", "step", "provisional")
@@ -278,7 +277,9 @@ _OF_JOB = ("job_id", "attempt", "step_id", "operation", "step", "provisional")
 _SHOWN = ("job_id", "parent_job_id", "step_id", "correlation_id", "trace_id", "span_id")
 """The ids that are shown, in their order."""
 
-_COPIED = [name for name in Scope.__slots__ if name not in ("__weakref__", "followers")]
+_COPIED = [
+    name for name in Scope.__slots__ if name not in ("__weakref__", "_ids", "_shown", "followers")
+]
 
 
 def json_fields(values: Mapping[str, str | int]) -> bytes:
