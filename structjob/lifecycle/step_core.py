@@ -268,10 +268,11 @@ class StepCore(Core):
         return {name: value for name, value in found.items() if value is not None}
 
     def _row(self) -> dict[str, Any]:
+        claim = self.job.claim
         return {
             "id": self.id,
             "job_id": self.job.id,
-            "attempt": self.job.attempt,
+            "attempt": claim.attempt,
             "parent_step_id": self.parent_step_id,
             "seq": self.seq,
             "name": self.name,
@@ -285,5 +286,5 @@ class StepCore(Core):
             "started_at": self._started,
             "completed_at": self._ended_at,
             "duration_ms": self.duration_ms,
-            **({} if self.job.provisional is None else {"provisional": self.job.provisional}),
+            **({} if claim.provisional is None else {"provisional": claim.provisional}),
         }
