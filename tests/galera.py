@@ -101,8 +101,10 @@ class Cluster:
             time.sleep(0.1)
 
     def create(self, name: str) -> list[str]:
-        """Create an empty database; return its URL on each node."""
+        """Create an empty database; return its URL on each node, once each node has it."""
         self.nodes[0].sql(f"CREATE DATABASE {name}", database="")
+        for node in self.nodes:  # which otherwise answers before it has applied what others did
+            node.sql("SET SESSION wsrep_sync_wait = 1; SELECT 1", database="")
         return [node.url(name) for node in self.nodes]
 
     def kill(self) -> None:

@@ -429,17 +429,17 @@ def test_what_copies_for_a_process_left_behind(shell: Shell) -> None:
     ):
         number = os.dup(other.fileno())
         os.set_inheritable(number, True)
-        process = shell.start(
-            "run",
-            "--",
-            "sh",
-            "-c",
-            "sleep 300 2>/dev/null & echo $!",
+        command = [*COMMAND, "run", "--", "sh", "-c", "sleep 300 2>/dev/null & echo $!"]
+        subprocess.run(
+            command,
+            cwd=shell.directory,
+            env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=file,
             pass_fds=[number],
+            timeout=60,
+            check=True,
         )
-        assert process.wait(60) == 0
         os.close(number)
     sleeper = int((shell.directory / "out").read_text())
     (pipe,) = {os.readlink(f"/proc/{sleeper}/fd/1")}

@@ -226,9 +226,15 @@ def test_the_waterfall_of_a_running_job_grows_without_being_asked_for_again(tmp_
             page.on("request", lambda one: asked.append(one.url) if "/tree?" in one.url else None)
 
             def rows():
-                names = page.locator(".wf [role=row] .nm").all_inner_texts()
-                states = page.locator(".wf [role=row] .step svg.g").evaluate_all("all => all.map((one) => one.getAttribute('aria-label'))")  # fmt: skip
-                return dict(zip(names, states, strict=True))
+                # In one look, because a row may come between two.
+                return dict(
+                    page.locator(".wf [role=row]").evaluate_all(
+                        """all => all.filter((row) => row.querySelector(".nm")).map((row) => [
+                            row.querySelector(".nm").innerText,
+                            row.querySelector(".step svg.g").getAttribute("aria-label"),
+                        ])"""
+                    )
+                )
 
             def shown(**wanted):
                 end = time.monotonic() + 20
