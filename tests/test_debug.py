@@ -25,13 +25,13 @@ async def test_a_queue_that_fills_is_warned_about(db_url, caplog, spool):
     """
     structjob.configure(console=False)
     async with Tracker(db_url, spool=spool, queue_size=20, spool_max_bytes=65_536) as tracker:
-        keeper = tracker._engine._maintenance
+        maintenance = tracker._engine._maintenance
         line = "x" * (3_300 if spool else 1)
         for _ in range(2):
             caplog.clear()
             for number in range(1, 21):
                 log.info(line, n=number)
-                keeper._check_room()
+                maintenance._check_room()
             told = [
                 record.getMessage()
                 for record in caplog.records
@@ -44,7 +44,7 @@ async def test_a_queue_that_fills_is_warned_about(db_url, caplog, spool):
             )
             assert "the oldest are dropped" in told[1]
             await tracker.flush()
-            keeper._check_room()
+            maintenance._check_room()
 
 
 PROGRAM = """

@@ -127,7 +127,9 @@ async def test_a_session_is_entered_in_time(make, tmp_path):
 
 @pytest.mark.parametrize("retention", [None, object()])
 async def test_a_pruner_runs_if_something_is_to_be_pruned(make, retention):
-    """faults H: the tasks are the writers, the keeper, and where a retention is set the pruner."""
+    """faults H: the tasks are the writers, the maintenance, and where a retention is set the
+    pruner.
+    """
     site = make(retention=retention)
     names = []
 
@@ -137,7 +139,7 @@ async def test_a_pruner_runs_if_something_is_to_be_pruned(make, retention):
 
     site.engine._spawn = spawn
     site.engine.start()
-    assert names == ["writer-0", "keeper", *(["pruner"] if retention else [])]
+    assert names == ["writer-0", "maintenance", *(["pruner"] if retention else [])]
 
 
 @pytest.mark.parametrize(

@@ -497,8 +497,8 @@ async def test_rows_that_were_deleted_under_a_live_program_are_missing(database,
     for n in range(50):
         log.info("line", n=n)
     await tracker.flush()
-    keeper: Maintenance = tracker._engine._maintenance
-    await keeper._beat()
+    maintenance: Maintenance = tracker._engine._maintenance
+    await maintenance._beat()
     session_id = tracker.session_id
     before = await one(tracker._host.fetch, session_id)
     assert (before.status, before.fewer, before.missing, before.stored) == (

@@ -455,7 +455,7 @@ def test_a_tracker_that_is_not_open_has_an_empty_ledger():
 async def test_a_strict_tracker_raises_what_would_be_counted(db_url, monkeypatch):
     """Design: `strict=True` is for tests: faults of logging come out, while it is open."""
     structjob.configure(console=False)
-    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda attrs: 1 / 0)
+    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda *given: 1 / 0)
     async with Tracker(db_url, strict=True):
         with pytest.raises(ZeroDivisionError):
             log.info("x", n=1)
@@ -467,7 +467,7 @@ async def test_strict_trackers_may_overlap(tmp_path, monkeypatch):
     longer.
     """
     structjob.configure(console=False)
-    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda attrs: 1 / 0)
+    monkeypatch.setattr("structjob.capture.fanout.encode_plain", lambda *given: 1 / 0)
     async with Tracker(f"sqlite:///{tmp_path}/lenient.db"):
         first, second = [
             await Tracker(f"sqlite:///{tmp_path}/{name}.db", strict=True).open() for name in "ab"
