@@ -8,6 +8,7 @@ import functools
 import os
 import threading
 import time
+from datetime import timedelta
 
 import galera
 import pytest
@@ -225,7 +226,8 @@ async def test_ids_are_not_the_order_of_the_numbers(apart):
     tail = logs.tail(last=0)
     assert await tail.poll(0) == []
     for number in range(1, 51):
-        await (one, two)[number % 2].write(Write(1, events(number)))
+        logged = T0 + timedelta(microseconds=number)
+        await (one, two)[number % 2].write(Write(1, events(number, ts=logged)))
     found = []
     while some := await tail.poll(0):
         found += [event.seq for event in some]

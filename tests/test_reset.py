@@ -79,6 +79,7 @@ STAYS = {
     "structjob.machine.clock._second",  # the text of the second asked for last
     "structjob.capture.setup.SETUP.processors",  # loggers in use print by them
     "structjob.spool.recorder._recorders",  # of trackers that are alive: each fork concerns them
+    "structjob.store.forking.within_sqlite._inside",  # threads that are in SQLite right now
     "structjob.spool.directory._held",
 }
 
