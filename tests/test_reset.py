@@ -287,6 +287,7 @@ def test_hooks_of_a_fork_run_in_their_order():
 
 def test_a_place_is_taken_once():
     """Two hooks at one place would have no order."""
+    import_module("structjob.spool.directory")  # which takes it
     with pytest.raises(ValueError, match="spools"):
         process.at_fork("spools", before=lambda: None)
     with pytest.raises(ValueError, match="nowhere"):
