@@ -509,7 +509,8 @@ class Tracker:
         """
         self._host.require_open()
         settings = JobOptions.of(options)
-        job = Job(self._host, operation, parent=parent_scope(settings.parent), options=settings)
+        parent = parent_scope(settings.parent)
+        job = Job(JobCore(self._host, operation, parent=parent, options=settings))
         await core_of(job).create()
         return job
 

@@ -278,7 +278,7 @@ class FanOut:
         if MARKS is not None:
             self._show(ns, level, line, scope, columns)
             return
-        for least, write, sink in self._lines:
+        for least, write, sink in self._lines:  # the same as `_show_on_sinks`, without a call
             if number >= least:
                 try:
                     write(line)

@@ -25,6 +25,7 @@ from structjob.context.propagation import from_environment
 from structjob.context.scope import current_scope
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.tracker import Tracker, host_of
@@ -106,8 +107,8 @@ def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | No
             metadata=_parameters(context) if params else None,
             correlation_id=parent.correlation_id if scope is None else None,
         )
-        job = Job(host, context.command_path[:255], parent=scope, options=options)
-        return stack.enter_context(job)
+        job = JobCore(host, context.command_path[:255], parent=scope, options=options)
+        return stack.enter_context(Job(job))
     except Exception as exc:  # noqa: BLE001 -- the command runs even if it cannot be tracked
         faults.add("tracking a command", exc)
         return None

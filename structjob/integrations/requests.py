@@ -18,6 +18,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.integrations.routes import Route
 from structjob.lifecycle.arguments import redacted
 from structjob.lifecycle.host import JobHost
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.tracker import Tracker, host_of
@@ -167,7 +168,7 @@ def job_of(
     # Not `tracker.job()`, because its checks cost as much as the job itself.
     options = JobOptions(metadata=about, wait=False, correlation_id=remote.correlation_id)
     parent = remote_scope(remote) if remote.job_id or remote.trace_id else None
-    return Job(host, operation_of(method, route), parent=parent, options=options)
+    return Job(JobCore(host, operation_of(method, route), parent=parent, options=options))
 
 
 def error_of(status: int, logged_error: BaseException | None) -> BaseException | None:

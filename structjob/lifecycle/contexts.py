@@ -28,7 +28,7 @@ from structjob.lifecycle.arguments import (
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.job_core import check_arguments
+from structjob.lifecycle.job_core import JobCore, check_arguments
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.joined import joined_job
 from structjob.lifecycle.options import IDS, IdOfCall, JobKeywords, JobOptions
@@ -77,9 +77,8 @@ class JobContext:
         return self._job_of(self._options)
 
     def _job_of(self, options: JobOptions) -> Job:
-        return Job(
-            self._host(), self._operation, parent=parent_scope(options.parent), options=options
-        )
+        parent = parent_scope(options.parent)
+        return Job(JobCore(self._host(), self._operation, parent=parent, options=options))
 
     def _maker(self, function: Callable[P, Any]) -> Callable[P, Job]:
         """Return a function that takes the arguments of a call, and returns the job of this

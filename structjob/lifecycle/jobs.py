@@ -9,21 +9,20 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
-from structjob.context.scope import Scope
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.arguments import check_description, check_metadata, check_percent
 from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
 from structjob.lifecycle.cancellation import Cancellable
-from structjob.lifecycle.job_core import JobCore, check_current_step
-from structjob.lifecycle.options import JobKeywords, JobOptions
+from structjob.lifecycle.job_core import check_current_step
+from structjob.lifecycle.options import JobKeywords
 from structjob.lifecycle.outcome import ending, outcome
+from structjob.lifecycle.step_core import StepCore
 from structjob.lifecycle.steps import Step
 from structjob.lifecycle.waiting import Done
 from structjob.models import EndStatus, ErrorInfo, JobStatus, check_job_transition
 
 if TYPE_CHECKING:
     from structjob.lifecycle.contexts import JobContext
-    from structjob.lifecycle.host import JobHost
     from structjob.lifecycle.policy import Policy, RetryOptions
     from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
     from structjob.lifecycle.retries import Retrying
@@ -100,11 +99,6 @@ class Job(Cancellable):
         completed = Absent(_UNITS)
         done = Absent(_UNITS)
         total = Absent(_UNITS)
-
-    def __init__(
-        self, host: JobHost, operation: str, *, parent: Scope | None, options: JobOptions
-    ) -> None:
-        super().__init__(JobCore(host, operation, parent=parent, options=options))
 
     def __repr__(self) -> str:
         return f"<Job {self.operation!r} {self.id} {self.status.value}>"
@@ -272,7 +266,9 @@ class Job(Cancellable):
             description: What the step does.
             metadata: A mapping, stored as JSON.
         """
-        return Step(self._core, name, total=total, description=description, metadata=metadata)
+        return Step(
+            StepCore(self._core, name, total=total, description=description, metadata=metadata)
+        )
 
     def retrying(
         self, name: str, policy: Policy | None = None, **options: Unpack[RetryOptions]

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import InvalidState, NotOpen
-from structjob.lifecycle.handle import Handle
 from structjob.lifecycle.host import OPEN_HOSTS
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
@@ -86,15 +85,6 @@ class _JoinedCore(JobCore):
         """Do nothing, because the other process writes the events about the job."""
 
 
-class _JoinedJob(Job):
-    """The handle of such a job, which only its steps have (`structjob.Step.job`)."""
-
-    __slots__ = ()
-
-    def __init__(self, core: _JoinedCore) -> None:
-        Handle.__init__(self, core)  # not that of `Job`, which makes a job of this process
-
-
 def joined_job(scope: Scope | None) -> Job | None:
     """Return the job of *scope* if another process runs it, and a tracker of this process records
     in the same database.
@@ -111,4 +101,4 @@ def joined_job(scope: Scope | None) -> Job | None:
         scope.job = None
         return None
     scope.job = core = _JoinedCore(host, scope)
-    return _JoinedJob(core)
+    return Job(core)

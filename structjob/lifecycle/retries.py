@@ -26,6 +26,7 @@ from structjob.lifecycle.arguments import check_text, decorates_coroutines
 from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
 from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
@@ -124,7 +125,7 @@ def retrying_job(
     retries = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
     # raise errors in the arguments here, where the caller made the mistake
-    Job(host(), operation, parent=None, options=options)
+    JobCore(host(), operation, parent=None, options=options)
     make_policy = policy_maker(policy, retries)
 
     def begin() -> _JobTries:
@@ -515,14 +516,15 @@ class _JobTries(_Tries[Job]):
         self._job: Job | None = None
 
     async def enter(self, number: int) -> Job:
-        job = Job(
+        core = JobCore(
             self._host,
             self._operation,
             parent=parent_scope(self._options.parent),
             options=self._options,
         )
+        job = Job(core)
         if self._job is not None and not self._job.existing:
-            core_of(job).follow(core_of(self._job))
+            core.follow(core_of(self._job))
         if self.blocking:
             job.__enter__()
         else:

@@ -20,13 +20,12 @@ from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.items import Items
 from structjob.lifecycle.outcome import ending
-from structjob.lifecycle.step_core import StepCore, check_total
+from structjob.lifecycle.step_core import check_total
 from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.models import ErrorInfo, StepEndStatus, StepStatus
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.job_core import JobCore
     from structjob.lifecycle.jobs import Job
 
 T = TypeVar("T")
@@ -79,19 +78,6 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         done = Absent(_UNITS)
         progress = Absent(_UNITS)
         result = Absent("call step.update(metadata=…); a job has a result")
-
-    def __init__(
-        self,
-        job: JobCore,
-        name: str,
-        *,
-        total: float | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(
-            StepCore(job, name, total=total, description=description, metadata=metadata)
-        )
 
     def __repr__(self) -> str:
         status = self.status.value if self.status else "not begun"

@@ -16,12 +16,12 @@ from structjob.exceptions import NotOpen
 from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 
 if TYPE_CHECKING:
     from structjob.lifecycle.core import Core
-    from structjob.lifecycle.job_core import JobCore
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
@@ -101,6 +101,6 @@ def untracked_job(operation: str) -> Job:
 
     What is logged in it keeps the ids of the scope around it.
     """
-    job = Job(NO_TRACKER, operation, parent=current_scope(), options=JobOptions())
+    job = Job(JobCore(NO_TRACKER, operation, parent=current_scope(), options=JobOptions()))
     core_of(job).begin_untracked()
     return job
