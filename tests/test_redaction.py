@@ -545,6 +545,32 @@ def test_rules_and_values_of_the_users_are_replaced():
         Redactor(values=["short"])
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        "pässword-1",
+        'pass"word',
+        "pass'word",
+        "p'a\"s\\s\tw\x7förd",
+        "пароль-😀",
+        "pass\u200bword",
+        "p\\'ss\\\\'word",
+    ],
+)
+def test_a_registered_value_is_found_in_json_and_in_a_repr(value):
+    """faults 35: whatever characters it has, and whichever quotation marks are around it."""
+    redactor = Redactor(values=[value])
+    for text in (value, f"it is {value}", f"it's {value}", f'"it" is {value}', f"it's \"{value}"):
+        for shown in (
+            repr({"a": text}),
+            ascii({"a": text}),
+            json.dumps({"a": text}),
+            json.dumps({"a": text}, ensure_ascii=False),
+        ):
+            assert redactor.text(shown).count("[redacted]") == 1, shown
+            assert "word" not in redactor.text(shown)
+
+
 @pytest.mark.parametrize("redact", ["password", 5, [1]])
 def test_a_wrong_redact_is_refused(redact):
     """A text is no list of keys: taken letter by letter it would hide everything, or nothing."""

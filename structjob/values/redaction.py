@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import re
 import threading
@@ -252,7 +253,8 @@ def forms_of(value: str) -> set[str]:
         encode(encoded).decode().rstrip("=")
         for encode in (base64.b64encode, base64.urlsafe_b64encode)
     )
-    escaped = value.encode("unicode_escape").decode()
+    # whether `repr` escapes an apostrophe depends on the whole text that contains the value
+    shown = [[form(part)[1:-1] for part in value.split("'")] for form in (repr, ascii)]
     return {
         value,
         quote(value, safe=""),
@@ -260,8 +262,8 @@ def forms_of(value: str) -> set[str]:
         quote_plus(value),
         plain,
         urlsafe,
-        escaped,
-        escaped.replace('"', '\\"'),
+        *(apostrophe.join(parts) for parts in shown for apostrophe in ("'", "\\'")),
+        *(json.dumps(value, ensure_ascii=ensured)[1:-1] for ensured in (True, False)),
     }
 
 
