@@ -23,7 +23,7 @@ from structjob.spool.recorder import Numbers, Recorder
 from structjob.spool.session import Session
 
 
-def make_recorder(root=None, **options) -> Recorder:
+def make_recorder(root=None, session=None, **options) -> Recorder:
     settings = {
         "level": 10,
         "queue_size": 10_000,
@@ -31,7 +31,7 @@ def make_recorder(root=None, **options) -> Recorder:
         "overflow": "drop_oldest",
         "fallbacks": False,
     }
-    return Recorder(Session(), root, **(settings | options))
+    return Recorder(session or Session(), root, **(settings | options))
 
 
 def lines_of(recorder: Recorder) -> list[bytes]:

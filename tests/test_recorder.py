@@ -14,7 +14,7 @@ from test_capture import make_recorder
 
 from structjob.diagnostics import faults
 from structjob.spool.directory import SessionSpool, adopt
-from structjob.spool.fault_log import FAULT_LOG, read_fault
+from structjob.spool.fault_log import FAULT_LOG, FaultLog, read_fault
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
@@ -450,11 +450,35 @@ def test_python_says_why_it_died_in_the_directory_of_an_open_session(recorder, t
         FAULT_LOG.add(tmp_path)
         assert not faulthandler.is_enabled()
         FAULT_LOG.remove(tmp_path)
+        unasked = FaultLog()
+        unasked.add(tmp_path)
+        assert not faulthandler.is_enabled()
     finally:
         FAULT_LOG.stop()
         if enabled:
             faulthandler.enable()
     other.spool.close()
+
+
+def test_the_log_of_a_process_that_the_faulthandler_has_not_seen_die_says_nothing(tmp_path):
+    """faults H: each session has an empty log; a crash by ``kill -9`` has no reason."""
+    assert read_fault(tmp_path) is None
+    (tmp_path / "fault.log").write_text("\n")
+    assert read_fault(tmp_path) is None
+
+
+def test_the_stack_of_a_crash_is_that_of_the_thread_that_died(tmp_path):
+    """faults H: of the last dump, if there are several; the others are in the log only."""
+    first = "Fatal Python error: Aborted\n\nCurrent thread 0x1 (most recent call first):\n  old\n\n"
+    others = "Thread 0x2 (most recent call first):\n  other\n\n"
+    last = "Current thread 0x3 (most recent call first):\n  here"
+    rest = "\n\nExtension modules: a, b (total: 2)"
+    text = f"{first}Fatal Python error: Segmentation fault\n\n{others}{last}{rest}"
+    (tmp_path / "fault.log").write_text(text)
+    found = read_fault(tmp_path)
+    assert found.reason == "Segmentation fault"
+    assert found.stack == f"Fatal Python error: Segmentation fault\n\n{last}"
+    assert found.log == text
 
 
 def test_a_log_of_the_faulthandler_without_a_thread_is_shown_whole(tmp_path):

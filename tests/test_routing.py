@@ -14,6 +14,7 @@ from test_capture import lines_of, make_recorder
 from structjob.context.scope import ENVIRONMENT
 from structjob.spool import routing
 from structjob.spool.recorder import Recorder
+from structjob.spool.session import Session
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 OF_A_JOB = BODY + b',"job_id":"a"'
@@ -54,6 +55,27 @@ def test_an_event_goes_to_the_recorder_of_its_job(opened):
     assert not routing.records(None, 39)
     second.close()
     assert routing.records(None, 9)  # it waits
+
+
+def test_the_database_that_an_event_is_recorded_for(opened):
+    """faults 46: only a console line that is recorded there bears the mark of ``structjob run``: an
+    event of a lower level, or of a closed tracker, is recorded nowhere.
+    """
+    assert routing.recorded_in(None, 50) is None
+    first, second = (
+        opened(session=Session(database="a")),
+        opened(session=Session(database="b"), level=40),
+    )
+    for scope, least, database in (
+        (None, 10, "a"),
+        (scope_of(None), 10, "a"),
+        (scope_of(first), 10, "a"),
+        (scope_of(second), 40, "b"),
+    ):
+        assert routing.recorded_in(scope, least) == database
+        assert routing.recorded_in(scope, least - 1) is None
+    second.close()
+    assert routing.recorded_in(scope_of(second), 50) is None
 
 
 def test_what_was_logged_too_early_goes_to_the_first_tracker(opened, caplog):

@@ -11,7 +11,13 @@ import pytest
 from cli_support import Shell
 
 import structjob
-from structjob.sinks.marks import MarkedOutput, from_environment, new_mark, to_environment
+from structjob.sinks.marks import (
+    MarkedOutput,
+    MarkedStream,
+    from_environment,
+    new_mark,
+    to_environment,
+)
 
 PROGRAM = """
 import sys
@@ -261,6 +267,14 @@ def test_marks_are_removed_wherever_the_output_is_cut(size: int) -> None:
     expected = b"plain\n\x1b[31mred\x1b[0m\nhalf last\x1b_structjob-other\x1b\\ \xff\n"
     assert plain + other == expected
     assert (output.lines, output.last) == (3, b"two again")
+    assert output.mark == mark
+
+
+def test_the_end_of_the_output_is_not_held_back() -> None:
+    """Faults 46: what ends like the beginning of a mark is shown when the output ends."""
+    output = MarkedOutput(new_mark())
+    assert output.split(b"color \x1b") == (b"color ",) * 2
+    assert output.split(b"") == (b"\x1b",) * 2
 
 
 def test_what_cannot_be_a_mark_is_not_held_back() -> None:
@@ -290,6 +304,27 @@ def test_only_what_goes_to_the_pipe_of_the_command_is_marked(tmp_path: Path) -> 
             assert marks.on(b"a\nb\n", ours) == mark + b"a\n" + mark + b"b\n"
             assert marks.on(b"a\n", other) == b"a\n"
             assert marks.on(b"a\n", object()) == b"a\n"
+        assert marks.on(b"a\n", ours) == b"a\n"
         for recorded_in in (None, "sqlite:y"):
             with marks.showing(recorded_in):
                 assert marks.on(b"a\n", ours) == b"a\n"
+
+
+def test_the_stream_of_a_handler_marks_once(tmp_path: Path) -> None:
+    """Faults 46: a handler of `logging` shows recorded records with one mark, all others without,
+    and its stream is otherwise the one that it had.
+    """
+    path = tmp_path / "shown"
+    with path.open("w+", encoding="utf-8") as stream:
+        variables = to_environment(mark := new_mark(), (stream.fileno(),))
+        marks = from_environment({**variables, "STRUCTJOB_DATABASE": "sqlite:x"})
+        assert marks is not None
+        assert marks.on(b"a\n", stream) == b"a\n"
+        assert marks.reaches(stream)
+        marked: Any = MarkedStream(stream, marks)
+        assert not marks.reaches(marked)
+        assert marked.fileno() == stream.fileno()
+        assert marked.write("plain\n") == 6
+        with marks.showing("sqlite:x"):
+            marked.write("récorded\n")
+    assert path.read_bytes() == b"plain\n" + mark + "récorded\n".encode()

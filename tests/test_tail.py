@@ -16,6 +16,7 @@ import structjob
 from structjob.cli import follow
 from structjob.exceptions import InvalidFilter, StoreUnavailable
 from structjob.models import EventRecord, Gap
+from structjob.queries import paging
 from structjob.queries import tail as tailing
 from structjob.queries import tail_reader as reading
 from structjob.queries import tail_sessions as finding
@@ -104,6 +105,23 @@ async def test_it_can_begin_at_the_end(database):
     assert await messages(tail) == []
     await database.add(1, [6])
     assert await messages(tail) == ["1:6"]
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    "matching", [range(1, 36), (1, 10, 11, 20, 25, 26, 35), (5, 15), (30,), ()]
+)
+async def test_it_begins_that_many_matches_back(database, monkeypatch, matching):
+    """`last` counts the events that match a search, however many looks that takes (R37)."""
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
+    await database.session(1)
+    for number in range(1, 36):
+        await database.add(
+            1, [number], **({"message": f"hit {number}"} if number in matching else {})
+        )
+    hits = [f"hit {number}" for number in matching]
+    for last in range(1, len(hits) + 2):
+        assert await messages(database.logs.tail(last=last, text="hit")) == hits[-last:]
 
 
 async def test_two_writers_commit_out_of_order(database):

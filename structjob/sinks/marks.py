@@ -96,16 +96,13 @@ class MarkedStream:
 
     def write(self, text: str) -> Any:
         """Write *text*, one or more whole lines."""
-        line = text.encode("utf-8", "surrogatepass")
-        marked = self._marks.on(line, self._stream)
-        return self._stream.write(
-            text if marked is line else marked.decode("utf-8", "surrogatepass")
-        )
+        line = self._marks.on(text.encode("utf-8", "surrogatepass"), self._stream)
+        return self._stream.write(line.decode("utf-8", "surrogatepass"))
 
 
 def from_environment(environ: Mapping[str, str]) -> Marks | None:
     """Return the marks for a process with this environment; None if it is not below the command."""
-    name, *places = environ.get(VARIABLE, "").split()[:3] or [""]
+    name, *places = environ.get(VARIABLE, "").split() or [""]
     database = environ.get("STRUCTJOB_DATABASE")
     if not (name.startswith("structjob-") and name.isascii() and places and database):
         return None
