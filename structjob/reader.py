@@ -22,6 +22,7 @@ from structjob.queries.jobs import Delete, IdResolver, Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
+from structjob.queries.tail import Tails
 from structjob.queries.verify import VerifyResult, verify
 from structjob.store.database_file import stamp
 from structjob.store.factory import make_store
@@ -104,28 +105,6 @@ class Reader:
         self._attaching = asyncio.Lock()
         self._wire(parsed, self._fetch, self._transact, flush, resolve_id)
 
-    @staticmethod
-    def over(
-        url: URL,
-        *,
-        fetch: Fetch,
-        transact: Transact,
-        flush: Flush | None = None,
-        resolve_id: IdResolver | None = None,
-        delete: Delete | None = None,
-    ) -> Reader:
-        """Return a reader of a store that its caller opens and closes.
-
-        Args:
-            url: The URL of the database.
-            fetch: Runs a statement and returns its rows.
-            transact: Runs a call in a transaction.
-            flush: See `Reader`.
-            resolve_id: See `Reader`.
-            delete: Deletes a job by its id.
-        """
-        return _Over(url, fetch, transact, flush, resolve_id, delete)
-
     def _wire(
         self,
         url: URL,
@@ -134,12 +113,15 @@ class Reader:
         flush: Flush | None,
         resolve_id: IdResolver | None,
         delete: Delete | None = None,
+        tails: Tails | None = None,
     ) -> None:
         self._ask, self._flush = fetch, flush or _nothing_pending
+        self._tails = tails or Tails()
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._kind = url.get_backend_name()
         self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id, delete=delete)
-        self.logs = Logs(fetch, self._flush, self.jobs, functools.partial(stamp, sqlite_path(url)))
+        look = functools.partial(stamp, sqlite_path(url))
+        self.logs = Logs(fetch, self._flush, self.jobs, look, self._tails)
         self.sessions = Sessions(fetch, self._flush)
         self.errors = Errors(fetch, self._flush, transact, self.jobs)
         self.stats = Statistics(fetch, self._flush, self.jobs)
@@ -177,7 +159,7 @@ class Reader:
         if self._store is None or self._closed:  # without a store of its own, the caller closes it
             return
         self._closed = True
-        self.logs.close()
+        self._tails.end()
         await self._store.close()
 
     async def __aenter__(self) -> Self:
@@ -250,20 +232,32 @@ class Reader:
         return await call(self._store)
 
 
-class _Over(Reader):
-    """What `Reader.over` returns."""
+class StoreReader(Reader):
+    """A reader of a store that its caller opens and closes.
+
+    Args:
+        url: The URL of the database.
+        fetch: Runs a statement and returns its rows.
+        transact: Runs a call in a transaction.
+        flush: See `Reader`.
+        resolve_id: See `Reader`.
+        delete: Deletes a job by its id.
+        tails: Gets the tails, so that the caller can wake and end them.
+    """
 
     def __init__(
         self,
         url: URL,
+        *,
         fetch: Fetch,
         transact: Transact,
-        flush: Flush | None,
+        flush: Flush,
         resolve_id: IdResolver | None,
-        delete: Delete | None,
+        delete: Delete,
+        tails: Tails,
     ) -> None:
         self._store, self._attached, self._closed = None, True, False
-        self._wire(url, fetch, transact, flush, resolve_id, delete)
+        self._wire(url, fetch, transact, flush, resolve_id, delete, tails)
 
 
 async def _nothing_pending() -> None:

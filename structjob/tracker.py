@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from structjob.queries.logs import Logs
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
+    from structjob.queries.tail import Tails
     from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
     from structjob.store.ingest import Store
@@ -190,6 +191,7 @@ class Tracker:
         self._engine: Engine
         self._store: Store
         self._own_reader: Reader
+        self._tails: Tails
         self.jobs: Jobs
         """Reads jobs; see `structjob.queries.jobs.Jobs`."""
         self.logs: Logs
@@ -305,7 +307,8 @@ class Tracker:
 
     def _opened(self, connected: Connected) -> None:
         """Keep what opening has created, before the delivery starts."""
-        from structjob.reader import Reader
+        from structjob.queries.tail import Tails
+        from structjob.reader import StoreReader
 
         url, self._store, recorder, self._engine = connected
         recorder.level = self._level  # the level may have been set during the connect
@@ -318,17 +321,19 @@ class Tracker:
                     level_name(self._level),
                 )
         self._recorder = recorder
-        self._own_reader = reader = Reader.over(
+        self._tails = Tails()
+        self._own_reader = reader = StoreReader(
             url,
             fetch=self._host.fetch,
             transact=self._host.transact,
             flush=self._host.flush,
             resolve_id=self._resolve_id,
             delete=self._delete,
+            tails=self._tails,
         )
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
-        self._engine.writers.on_stored = self.logs.stored
+        self._engine.writers.on_stored = self._tails.wake
 
     async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and the result reports what was left
         """Store the waiting events and release all resources within *timeout* seconds (10 by
@@ -341,7 +346,7 @@ class Tracker:
         return await self._lifetime.close(timeout)
 
     def _close_readers(self) -> None:
-        self.logs.close()
+        self._tails.end()
         for listener in list(self._listeners):
             listener.close()
 

@@ -110,6 +110,33 @@ def test_every_public_method_is_documented(cls):
             assert inspect.getdoc(member), f"{cls.__name__}.{name}"
 
 
+def test_a_docstring_explains_parameters_that_exist() -> None:
+    """Issue 11, point 6: what follows ``Args:`` are parameters, under their present names."""
+    stale = []
+    for path in ROOT.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            _, args, rest = (ast.get_docstring(node) or "").partition("Args:\n")
+            entries = re.match(r"(?:    .*\n|\n)*", f"{rest}\n" if args else "")
+            named = re.findall(r"^    \**(\w[\w, ]*):", entries[0] if entries else "", re.MULTILINE)
+            given = node.args
+            known = {
+                one.arg
+                for one in (
+                    *given.posonlyargs,
+                    *given.args,
+                    *given.kwonlyargs,
+                    given.vararg,
+                    given.kwarg,
+                )
+                if one is not None
+            }
+            told = {name.strip() for entry in named for name in entry.split(",")}
+            stale += [f"{path.name}:{node.lineno} {node.name}: {name}" for name in told - known]
+    assert stale == []
+
+
 def test_the_fields_of_records_are_the_columns():
     """Design: records' fields are the columns' names; the three `error_*` columns come as one."""
     from structjob.store import tables

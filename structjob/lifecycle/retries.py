@@ -170,7 +170,7 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 async for attempt in tries:
                     async with attempt as handle:
-                        attempt.keep(handle, await work(*args, **kwargs))
+                        _keep(attempt, handle, await work(*args, **kwargs))
                 return tries.returned
         else:
 
@@ -179,7 +179,7 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 for attempt in _InThread(tries):
                     with attempt as handle:
-                        attempt.keep(handle, function(*args, **kwargs))
+                        _keep(attempt, handle, function(*args, **kwargs))
                 return tries.returned
 
         return cast(Callable[P, T], run)
@@ -258,11 +258,12 @@ class Try(Generic[H]):
     ) -> bool:
         return _driven(self._tries.leave(exc))
 
-    def keep(self, handle: H, returned: Any) -> None:
-        """Store the return value of a decorated function."""
-        self.retry_state.set_result(returned)
-        if isinstance(handle, Job) and handle.result is None and not handle.existing:
-            handle.result = returned
+
+def _keep(attempt: Try[H], handle: H, returned: Any) -> None:
+    """Store the return value of a decorated function."""
+    attempt.retry_state.set_result(returned)
+    if isinstance(handle, Job) and handle.result is None and not handle.existing:
+        handle.result = returned
 
 
 class _Verdict(msgspec.Struct, frozen=True):

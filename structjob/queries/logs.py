@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Unpack, overload
-from weakref import WeakSet
 
 from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
 
@@ -25,7 +24,7 @@ from structjob.queries.paging import (
     read_page,
     skipping,
 )
-from structjob.queries.tail import CHUNK, Tail
+from structjob.queries.tail import CHUNK, Tail, Tails
 from structjob.queries.tail_position import Position, decoded
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
@@ -64,6 +63,7 @@ class Logs:
         jobs: Finds the job that a filter refers to.
         stamp: Returns a value that changes when anything is stored; None if that is not known. It
             is called often, so it must be quick.
+        tails: Gets the tails, so that its owner can wake and end them.
     """
 
     def __init__(
@@ -72,12 +72,13 @@ class Logs:
         flush: Flush,
         jobs: Jobs | None = None,
         stamp: Callable[[], object] = lambda: None,
+        tails: Tails | None = None,
     ) -> None:
         self._fetch = fetch
         self._flush = flush
         self._stamp = stamp
         self._jobs = jobs or Jobs(fetch, flush)
-        self._tails: WeakSet[Tail[Any]] = WeakSet()
+        self._tails = tails or Tails()
 
     async def list(
         self,
@@ -239,7 +240,7 @@ class Logs:
             event: The event, or its ``(session_id, seq)``.
             before: Number of events before it, 0–1,000; 5 by default.
             after: Number of events after it, 0–1,000; 5 by default.
-            same: Which neighbors to return: events of the same ``job``, by time, or of the same
+            within: Which neighbors to return: events of the same ``job``, by time, or of the same
                 ``session``, by number. By default those of the job, if the event has a job.
 
         Raises:
@@ -431,16 +432,6 @@ class Logs:
         )
         self._tails.add(opened)
         return opened
-
-    def stored(self) -> None:
-        """Wake the tails, because events were stored."""
-        for tail in list(self._tails):
-            tail.wake()
-
-    def close(self) -> None:
-        """End the tails."""
-        for tail in list(self._tails):
-            tail.end()
 
     async def _resolved(self, wanted: LogFilter) -> LogFilter:
         """Return the filter with the job's own id, and with *children* set."""

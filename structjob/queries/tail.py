@@ -26,6 +26,7 @@ from dataclasses import replace
 from itertools import islice
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
+from weakref import WeakSet
 
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.engine import RowMapping
@@ -176,20 +177,9 @@ class Tail(Generic[T_co]):
         """Whether the tail has ended, through `aclose` or because the tracker was closed."""
         return self._ended
 
-    def meets(self, older: Tail[Any]) -> bool:
-        """Return whether this tail and *older* will return the same events from now on.
-
-        *older* is another tail with the same filter. The result is True if *older* has returned
-        exactly the events that this tail has returned, or that were stored before this tail
-        started. *older* must have started, and read last, before this one did. The result is False
-        if either holds events that it has not returned yet.
-        """
-        held = (self._chunk, self._pending, older._chunk, older._pending)
-        return not any(held) and self._read.meets(older._read, older._unfinished)
-
     async def aclose(self) -> None:
         """End the tail. Tasks that wait for the next event stop waiting."""
-        self.end()
+        self._end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -202,16 +192,14 @@ class Tail(Generic[T_co]):
     ) -> None:
         await self.aclose()
 
-    # -- for lower layers, from any thread
+    # -- for the functions below
     # --------------------------------------------------------------------------
 
-    def end(self) -> None:
-        """End the tail."""
+    def _end(self) -> None:
         self._ended = True
-        self.wake()
+        self._wake()
 
-    def wake(self) -> None:
-        """Read at once, because events were stored."""
+    def _wake(self) -> None:
         loop = self._loop
         if loop is None:
             return
@@ -219,6 +207,10 @@ class Tail(Generic[T_co]):
             self._woken.set()
         elif not loop.is_closed():
             loop.call_soon_threadsafe(self._woken.set)
+
+    def _meets(self, older: Tail[Any]) -> bool:
+        held = (self._chunk, self._pending, older._chunk, older._pending)
+        return not any(held) and self._read.meets(older._read, older._unfinished)
 
     # -- reading
     # --------------------------------------------------------------------------
@@ -463,6 +455,47 @@ class Tail(Generic[T_co]):
                     self._blocked.pop(session_id, None)
                     more = more or session_id in full
         return streams, upto, more
+
+
+def end(tail: Tail[Any]) -> None:
+    """End a tail as `Tail.aclose` does, from any thread."""
+    tail._end()  # noqa: SLF001 -- for the library; users have `aclose`
+
+
+def wake(tail: Tail[Any]) -> None:
+    """Have a tail read at once, because events were stored. May be called from any thread."""
+    tail._wake()  # noqa: SLF001 -- for the library; a tail of a user reads when it is asked
+
+
+def meets(newer: Tail[Any], older: Tail[Any]) -> bool:
+    """Return whether two tails with the same filter will return the same events from now on.
+
+    They will if *older* has returned exactly the events that *newer* has returned, or that were
+    stored before *newer* started. *older* must have started, and read last, before *newer* did. The
+    result is False if either holds events that it has not returned yet.
+    """
+    return newer._meets(older)  # noqa: SLF001 -- for the library; users have no two such tails
+
+
+class Tails:
+    """The tails of one tracker or reader that are in use."""
+
+    def __init__(self) -> None:
+        self._tails: WeakSet[Tail[Any]] = WeakSet()
+
+    def add(self, tail: Tail[Any]) -> None:
+        """Add a tail; it is forgotten when it is no longer referenced elsewhere."""
+        self._tails.add(tail)
+
+    def wake(self) -> None:
+        """Have all tails read at once, because events were stored."""
+        for tail in list(self._tails):
+            wake(tail)
+
+    def end(self) -> None:
+        """End all tails."""
+        for tail in list(self._tails):
+            end(tail)
 
 
 def _end(session: RowMapping) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import InvalidArgument, JobNotFound, StoreUnavailable
 from structjob.filters import LogFilter
-from structjob.queries.tail import CHUNK
+from structjob.queries.tail import CHUNK, end, meets, wake
 from structjob.web import frames
 from structjob.web.frames import Frame
 from structjob.web.subscription import Subscription
@@ -144,7 +144,7 @@ class SharedTail:
         try:
             items = await tail.poll(0)
         except BaseException:
-            tail.end()
+            end(tail)
             raise
         self._tail = tail
         self._at = before
@@ -167,7 +167,7 @@ class SharedTail:
             if task is not None:
                 task.cancel()
         if self._tail is not None:
-            self._tail.end()
+            end(self._tail)
         self._tail = self._task = self._at = None
         self._ring.clear()
         self._ring_bytes = 0
@@ -270,7 +270,7 @@ class SharedTail:
             if newcomer.arrived.done():
                 continue
             await self._read_on(newcomer.subscription, newcomer.tail)
-            met = newcomer.tail.meets(shared)
+            met = meets(newcomer.tail, shared)
             if met:
                 self._subscribers.add(newcomer.subscription)
             newcomer.arrived.set_result(met)
@@ -302,7 +302,7 @@ class SharedTail:
                 newcomer = _Newcomer(subscription, tail)
                 self._waiting.append(newcomer)
                 if self._tail is not None:
-                    self._tail.wake()
+                    wake(self._tail)
                 try:
                     if await newcomer.arrived:
                         return
@@ -311,4 +311,4 @@ class SharedTail:
         except (InvalidArgument, JobNotFound):
             subscription.end("expired")
         finally:
-            tail.end()
+            end(tail)
