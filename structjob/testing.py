@@ -219,9 +219,10 @@ class Tracked:
         __tracebackhide__ = True
         found = [job for job in self.jobs if job.operation == operation]
         if len(found) != 1:
-            raise AssertionError(
-                f"{len(found) or 'no'} jobs {operation!r}, not one\n\n{self.tree()}"
+            recorded = (
+                f"{len(found)} jobs {operation!r} were" if found else f"no job {operation!r} was"
             )
+            raise AssertionError(f"{recorded} recorded, expected one\n\n{self.tree()}")
         return found[0]
 
     # -- assertions
@@ -452,7 +453,10 @@ def _left(tracked: Tracked) -> str:
 
 
 def _stand_in(patch: pytest.MonkeyPatch, tracker: Tracker) -> None:
-    """Make every other `Tracker` act as *tracker*, whatever its URL and options are."""
+    """Make every other `Tracker` act as *tracker*, whatever its URL and options are.
+
+    This includes those that were made before, as by a module of the program at its import.
+    """
     from structjob.tracker import Tracker
 
     async def opened(self: Tracker, **_: Any) -> Tracker:
@@ -466,28 +470,33 @@ def _stand_in(patch: pytest.MonkeyPatch, tracker: Tracker) -> None:
         tracker.run(tracker.flush())
         return True
 
-    own = dict.fromkeys(("open", "aclose", "close", "__enter__", "__exit__"))
-    for name in own:
-        own[name] = getattr(Tracker, name)
+    doubles: dict[str, Any] = {
+        "open": opened,
+        "aclose": closed,
+        "close": closed_here,
+        "__enter__": lambda self: self,
+        "__exit__": lambda self, *exc: self.close() and None,
+    }
+    own = {name: getattr(Tracker, name) for name in doubles}
+    made = Tracker.__init__
 
-    def unless_own(name: str, double: Any) -> Any:
+    def make(self: Tracker, *args: Any, **options: Any) -> None:
+        if self is tracker:
+            made(self, *args, **options)
+
+    def unless_own(name: str) -> Any:
         def call(self: Tracker, *args: Any, **options: Any) -> Any:
-            method = own[name] if self is tracker else double
-            return method(self, *args, **options)  # type: ignore[misc]
+            return (own if self is tracker else doubles)[name](self, *args, **options)
 
         return call
 
-    def made(self: Tracker, *_: Any, **__: Any) -> None:
-        self.__dict__ = tracker.__dict__
+    def attribute(self: Tracker, name: str) -> Any:
+        return object.__getattribute__(self if name in doubles else tracker, name)
 
-    patch.setattr(Tracker, "__init__", made)
-    patch.setattr(Tracker, "open", unless_own("open", opened))
-    patch.setattr(Tracker, "aclose", unless_own("aclose", closed))
-    patch.setattr(Tracker, "close", unless_own("close", closed_here))
-    patch.setattr(Tracker, "__enter__", unless_own("__enter__", lambda self: self))
-    patch.setattr(
-        Tracker, "__exit__", unless_own("__exit__", lambda self, *exc: self.close() and None)
-    )
+    patch.setattr(Tracker, "__init__", make)
+    patch.setattr(Tracker, "__getattribute__", attribute)
+    for name in doubles:
+        patch.setattr(Tracker, name, unless_own(name))
 
 
 # -- hooks

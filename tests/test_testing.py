@@ -162,7 +162,7 @@ def test_of_its_own(tracked):
         r"the nearest: 'row'",
         r"n: 7, expected 8",
         r"vm: missing, expected 'pg-01'",
-        r"no jobs 'nothing', not one",
+        r"no job 'nothing' was recorded, expected one",
         r"job 'bad' is failed",
         r"bad failed  ValueError: broken",
         r"-+ structjob -+\nimport completed\n  - read completed\n  check completed\n\ninfo     row n=7\nwarning  odd row",
@@ -327,6 +327,52 @@ def test_next(tracked):
     asyncio.run(work(tracked.tracker))
     check(tracked)
 """).assert_outcomes(passed=3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "made",
+    [
+        pytest.param('structjob.Tracker("sqlite:///prod.db")', id="made"),
+        pytest.param('structjob.init("sqlite:///prod.db")', id="opened"),
+    ],
+)
+def test_a_tracker_of_the_module_may_be_replaced(run, pytester, made):
+    """R50: with `structjob_autouse`, a tracker that the program made when it was imported is the
+    test's, too: for `with`, for jobs, for decorators and for middlewares that were given it.
+    """
+    run(f"""
+import httpx, starlette.applications, starlette.responses, starlette.routing
+
+shop = {made}
+
+@shop.job("decorated")
+def decorated():
+    return 3
+
+async def home(request):
+    async with structjob.step("answer"):
+        return starlette.responses.PlainTextResponse("hello")
+
+app = starlette.applications.Starlette(routes=[starlette.routing.Route("/", home)])
+structjob.asgi.install(app, shop)
+
+async def get():
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://shop") as client:
+        await client.get("/")
+
+def test_it(tracked):
+    with shop, shop.job("block"):
+        pass
+    assert decorated() == 3 and shop.is_open
+    tracked.tracker.run(get())
+    tracked.assert_job("block")
+    tracked.assert_job("decorated", result=3)
+    tracked.assert_job("GET /", steps=["answer"])
+    assert len(shop.run(shop.jobs.list())) == 3
+""", "-o", "structjob_autouse=true").assert_outcomes(passed=1)  # fmt: skip
+    assert pytester.path.joinpath("prod.db").exists() == ("init" in made)
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ def check_text(what: str, value: str | None, limit: int) -> str | None:
     if callable(value) and hasattr(value, "__name__"):
         raise InvalidArgument(
             f"{what} must be text, not the function {value.__name__!r}; a decorator takes it in "
-            f'parentheses, as in @structjob.job("{value.__name__}")'
+            f'parentheses: ("{value.__name__}")'
         )
     if not isinstance(value, str):
         raise InvalidArgument(f"{what} must be text, not {type(value).__name__}: {value!r}")
