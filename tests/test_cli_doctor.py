@@ -262,7 +262,7 @@ def test_what_was_logged_under_a_wrong_url_is_found(shell: Shell) -> None:
     (other / "events-000001.jsonl").write_bytes(b"x" * 100)
     found = findings(shell, code=1, db="postgresql://u@127.0.0.1:1/jobs")["spools of other URLs"]
     assert found["found"].startswith(
-        "100 bytes of 1 program that logged to an unknown database wait in "
+        "100 B of 1 program that logged to an unknown database wait in "
     )
     assert "move the directories in it to " in found["advice"]
 

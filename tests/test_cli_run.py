@@ -299,7 +299,7 @@ def test_without_a_database_the_program_runs(shell: Shell, reader: tuple[str, ..
     if reader == ("logs",):  # which makes no database
         missing = shell.run("logs", env=env)
         assert missing.returncode == 1
-        assert b"bytes of programs that died wait for it" in missing.stderr
+        assert b"B of programs that died wait for it" in missing.stderr
         shell.ok("migrate", env=env)
     shell.ok(*reader, env=env)
     job = json.loads(shell.ok("show", "early", "--json", env=env))["job"]

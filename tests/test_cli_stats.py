@@ -15,7 +15,8 @@ from cli_support import SAMPLE, Shell, typed
 from click.testing import CliRunner
 
 from structjob.cli.app import cli
-from structjob.cli.stats import percentage, size
+from structjob.cli.stats import percentage
+from structjob.text.amounts import in_bytes
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +165,7 @@ def test_a_rate_is_not_rounded_to_all_or_nothing() -> None:
         ">99.9%",
         "100.0%",
     ]
-    assert [size(value) for value in (None, 0, 998, 1000, 999_960, 12_345_678)] == [
+    assert [in_bytes(value) for value in (None, 0, 998, 1000, 999_960, 12_345_678)] == [
         "?",
         "0 B",
         "998 B",

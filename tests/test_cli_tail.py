@@ -14,6 +14,9 @@ import subprocess
 
 import pytest
 from cli_support import COMMAND, WRITER, Shell, environment
+from click.testing import CliRunner
+
+from structjob.cli.tail import tail
 
 
 @pytest.fixture(scope="module")
@@ -335,3 +338,14 @@ def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
             _STRUCTJOB_COMPLETE=f"{shell}_complete", COMP_WORDS="structjob show ", COMP_CWORD="2"
         )
         assert live.run(env=env).stdout.decode().splitlines() == expected
+
+
+def test_a_tail_does_not_offer_what_it_refuses() -> None:
+    """Review 1.10: ``--until`` is not in the help, and says which command takes it."""
+    helped = CliRunner().invoke(tail, ["--help"]).output
+    assert "--since" in helped
+    assert "--until" not in helped
+    assert "Write JSON lines to stdout." in helped
+    refused = CliRunner().invoke(tail, ["--until", "1h"])
+    assert refused.exit_code == 2
+    assert "use `structjob logs` with --until" in refused.output

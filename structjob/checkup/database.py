@@ -13,13 +13,14 @@ from sqlalchemy import URL, Column, Connection, func, inspect, select, text
 from sqlalchemy.schema import CreateColumn
 
 from structjob.checkup import trial
-from structjob.checkup.finding import Finding, Verdict, in_bytes, ok, problem, warning
+from structjob.checkup.finding import Finding, Verdict, ok, problem, warning
 from structjob.checkup.spools import Waiting
 from structjob.exceptions import StructjobError
 from structjob.queries.verify import STALE_AFTER
 from structjob.store import charset, migrations, tables
 from structjob.store.connection import Run, connected
 from structjob.store.expressions import utc_now
+from structjob.text.amounts import in_bytes
 from structjob.text.wording import count_of
 
 _RESTORE = "restore the database from a backup"

@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from structjob.checkup import trial
-from structjob.checkup.finding import Finding, Verdict, in_bytes, ok, problem, warning
+from structjob.checkup.finding import Finding, Verdict, ok, problem, warning
 from structjob.machine.host import is_network
 from structjob.store.database_file import has_temporary_directory
+from structjob.text.amounts import in_bytes
 
 LITTLE_SPACE = 1 << 30
 NO_SPACE = 1 << 20

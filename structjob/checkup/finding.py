@@ -39,17 +39,6 @@ def warning(
     return Finding(check, "warning", found, advice, details or {})
 
 
-def problem(
-    check: str, found: str, advice: str | None = None, details: dict[str, Any] | None = None
-) -> Finding:
+def problem(check: str, found: str, advice: str | None = None) -> Finding:
     """Return a finding that something fails; the arguments are those of `Finding`."""
-    return Finding(check, "problem", found, advice, details or {})
-
-
-def in_bytes(number: float) -> str:
-    """Return a number of bytes with its unit."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if number < 1024:
-            return f"{number:,.0f} {unit}" if unit == "bytes" else f"{number:,.1f} {unit}"
-        number /= 1024
-    return f"{number:,.1f} TiB"
+    return Finding(check, "problem", found, advice, {})

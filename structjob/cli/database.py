@@ -20,6 +20,7 @@ from structjob.exceptions import (
     StoreUnavailable,
     StructjobError,
 )
+from structjob.text.amounts import in_bytes
 
 if TYPE_CHECKING:
     from structjob.reader import Reader as Reads
@@ -258,7 +259,7 @@ async def deliver_from(
     )
     if size > _MUCH:
         say(
-            f"delivering {size / 1e6:,.0f} MB of lines that a program did not deliver before it ended …"
+            f"delivering {in_bytes(size)} of lines that a program did not deliver before it ended …"
         )
     from structjob.tracker import Tracker
 
@@ -333,7 +334,7 @@ def require(database: Database) -> None:
         left = _left_for(database)
         if left:
             raise Failure(
-                f"{missing}, but {left:,} bytes of programs that died wait for it in {_where(database)}: restore it from a backup, or have "
+                f"{missing}, but {in_bytes(left)} of programs that died wait for it in {_where(database)}: restore it from a backup, or have "
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import fingerprints, operations
+from structjob.cli.completion import fingerprints
 from structjob.cli.database import execute, reading
 from structjob.cli.failures import traceback_lines, what_failed
+from structjob.cli.filtering import operation
 from structjob.cli.ids import LEAST
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import brief, full, moment
@@ -104,12 +105,7 @@ def errors() -> None:
 @click.option(
     "--until", metavar="TIME", callback=moment, help="Only errors that occurred before this time."
 )
-@click.option(
-    "--operation",
-    shell_complete=operations,
-    metavar="TEXT",
-    help="Only errors that occurred in this operation.",
-)
+@operation("Only errors that occurred in this operation.")
 @click.option("--step", metavar="NAME", help="Only errors that occurred in a step of this name.")
 @click.option("--project", metavar="TEXT", help="Only errors that occurred in this project.")
 @options.limit("Maximum number of errors.")

@@ -45,14 +45,28 @@ def attributes(
     return found
 
 
+def operation(help: str) -> Callable[[F], F]:
+    """Add ``--operation``."""
+    return click.option("--operation", shell_complete=operations, metavar="TEXT", help=help)
+
+
+def correlation_id(help: str) -> Callable[[F], F]:
+    """Add ``--correlation-id``."""
+    return click.option(
+        "--correlation-id", "--correlation", "correlation_id", metavar="ID", help=help
+    )
+
+
+def where(name: str, help: str) -> Callable[[F], F]:
+    """Add ``--where``; the command receives it as *name*."""
+    return click.option(
+        "-w", "--where", name, multiple=True, metavar="KEY=VALUE", callback=attributes, help=help
+    )
+
+
 _LABELS = (
     click.option("--type", "job_type", metavar="TEXT", help="Only jobs of this type."),
-    click.option(
-        "--operation",
-        shell_complete=operations,
-        metavar="TEXT",
-        help="Only jobs with this operation (the name of the job).",
-    ),
+    operation("Only jobs with this operation (the name of the job)."),
     click.option("--owner", metavar="TEXT", help="Only jobs of this owner."),
     click.option("--category", metavar="TEXT", help="Only jobs of this category."),
     click.option("--project", metavar="TEXT", help="Only jobs of this project."),
@@ -64,7 +78,7 @@ def job_labels(function: F) -> F:
     return _with(function, _LABELS)
 
 
-_OPTIONS = (
+_SINCE, _UNTIL = (
     click.option(
         "--since",
         metavar="TIME",
@@ -72,6 +86,10 @@ _OPTIONS = (
         help="Only lines from this time on: an age (3h, 2d, 1h30m), today, yesterday, or a time (13:30, 2026-05-04T13:30).",
     ),
     click.option("--until", metavar="TIME", callback=moment, help="Only lines before this time."),
+)
+_REFUSED_UNTIL = click.option("--until", hidden=True)
+
+_OPTIONS = (
     click.option(
         "-l",
         "--level",
@@ -84,24 +102,11 @@ _OPTIONS = (
         is_flag=True,
         help="With --level: only lines of exactly this level, or of several: -l info,error.",
     ),
-    click.option(
-        "-w",
-        "--where",
-        "attrs",
-        multiple=True,
-        metavar="KEY=VALUE",
-        callback=attributes,
-        help="Only lines whose attribute has this value; may be repeated.",
-    ),
+    where("attrs", "Only lines whose attribute has this value; may be repeated."),
     click.option(
         "--grep", "text", metavar="TEXT", help="Only lines whose message contains this text."
     ),
-    click.option(
-        "--operation",
-        shell_complete=operations,
-        metavar="TEXT",
-        help="Only lines of jobs with this operation.",
-    ),
+    operation("Only lines of jobs with this operation."),
     click.option("--step", metavar="NAME", help="Only lines of this step."),
     click.option(
         "--attempt", type=click.IntRange(1), metavar="N", help="Only lines of this attempt."
@@ -129,13 +134,7 @@ _OPTIONS = (
     click.option("--source", hidden=True),
     click.option("--category", metavar="NAME", help="Only lines of this category."),
     click.option("--project", metavar="NAME", help="Only lines of this project."),
-    click.option(
-        "--correlation-id",
-        "--correlation",
-        "correlation_id",
-        metavar="ID",
-        help="Only lines with this correlation id.",
-    ),
+    correlation_id("Only lines with this correlation id."),
     click.option(
         "--correlated/--uncorrelated",
         default=None,
@@ -157,7 +156,12 @@ _OPTIONS = (
 
 def filtered(function: F) -> F:
     """Add the options that select lines; `chosen` converts them."""
-    return _with(function, _OPTIONS)
+    return _with(function, (_SINCE, _UNTIL, *_OPTIONS))
+
+
+def followed(function: F) -> F:
+    """Add the options that select lines of a tail, which has no end: ``--until`` is not shown."""
+    return _with(function, (_SINCE, _REFUSED_UNTIL, *_OPTIONS))
 
 
 def _with(function: F, added: Sequence[Callable[[F], F]]) -> F:

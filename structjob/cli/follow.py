@@ -12,7 +12,7 @@ from structjob.models import Gap
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
-    from structjob.models import EventRecord, Gap
+    from structjob.models import EventRecord
 
 FOLLOWED = 10
 """Number of existing lines shown first when all jobs are followed."""

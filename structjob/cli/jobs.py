@@ -10,7 +10,7 @@ import click
 from structjob.cli import options
 from structjob.cli.database import execute, reading
 from structjob.cli.estimates import Estimates
-from structjob.cli.filtering import attributes, job_labels
+from structjob.cli.filtering import correlation_id, job_labels, where
 from structjob.cli.ids import resolve
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, console, put_json, put_lines, say, suggest
@@ -43,15 +43,7 @@ Examples:
 )
 @options.several("--status", choices=STATUSES, help="Only jobs with this status")
 @job_labels
-@click.option(
-    "-w",
-    "--where",
-    "metadata",
-    multiple=True,
-    metavar="KEY=VALUE",
-    callback=attributes,
-    help="Only jobs whose metadata has this value; may be repeated.",
-)
+@where("metadata", "Only jobs whose metadata has this value; may be repeated.")
 @click.option(
     "--slower",
     is_flag=True,
@@ -89,13 +81,7 @@ Examples:
     "--parent-id", "--parent", "parent_job_id", metavar="ID", help="Only child jobs of this job."
 )
 @click.option("--context-id", metavar="ID", help="Only jobs with this context id.")
-@click.option(
-    "--correlation-id",
-    "--correlation",
-    "correlation_id",
-    metavar="ID",
-    help="Only jobs with this correlation id.",
-)
+@correlation_id("Only jobs with this correlation id.")
 @click.option(
     "--roots",
     "root_only",

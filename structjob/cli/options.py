@@ -34,9 +34,16 @@ def database(function: F) -> F:
     )(function)
 
 
-def json_output(function: F) -> F:
+def json_output(function: F, *, form: str = "JSON") -> F:
     """Add ``--json``; the command receives it as *as_json*."""
-    return click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")(function)
+    return click.option("--json", "as_json", is_flag=True, help=f"Write {form} to stdout.")(
+        function
+    )
+
+
+def json_lines(function: F) -> F:
+    """Add ``--json`` to a command that writes one JSON object for each line."""
+    return json_output(function, form="JSON lines")
 
 
 def db_option(ctx: click.Context) -> str:

@@ -15,6 +15,7 @@ from structjob.cli.database import execute, reading
 from structjob.cli.filtering import job_labels
 from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.times import full, midnight, moment, stretch
+from structjob.text.amounts import in_bytes
 from structjob.text.appearance import bar, lasting
 from structjob.text.escaping import escape
 
@@ -301,8 +302,10 @@ def _advise(found: Any, asked: _Question) -> None:
 # --------------------------------------------------------------------------
 
 _Table = tuple[tuple[str, ...], list[list["Text"]]]
-_FARED = ("TOTAL", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "AVG", "P50", "P95", "P99")
-_NUMBERS = frozenset({*_FARED, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHARE", "ROWS", "SIZE"})
+_OUTCOMES = ("TOTAL", "COMPLETED", "FAILED", "CRASHED", "SUCCESS", "AVG", "P50", "P95", "P99")
+_NUMBERS = frozenset(
+    {*_OUTCOMES, "COUNT", "JOBS", "ERRORS", "LINES", "RATE", "SHARE", "ROWS", "SIZE"}
+)
 
 
 def _cells(*texts: str) -> list[Text]:
@@ -311,7 +314,7 @@ def _cells(*texts: str) -> list[Text]:
     return [Text(escape(text)) for text in texts]
 
 
-def _fared(one: Summary) -> list[Text]:
+def _outcomes(one: Summary) -> list[Text]:
     from rich.text import Text
 
     def count(number: int, style: str = "") -> Text:
@@ -343,18 +346,19 @@ def percentage(value: float) -> str:
 
 
 def _operations(found: Sequence[OperationStatistics], asked: _Question) -> _Table:
-    return (*_FARED, "OPERATION"), [[*_fared(one), *_cells(one.operation)] for one in found]
+    return (*_OUTCOMES, "OPERATION"), [[*_outcomes(one), *_cells(one.operation)] for one in found]
 
 
 def _projects(found: Sequence[ProjectStatistics], asked: _Question) -> _Table:
-    return (*_FARED, "PROJECT"), [
-        [*_fared(one), *_cells("(none)" if one.project is None else one.project)] for one in found
+    return (*_OUTCOMES, "PROJECT"), [
+        [*_outcomes(one), *_cells("(none)" if one.project is None else one.project)]
+        for one in found
     ]
 
 
 def _steps(found: Sequence[StepStatistics], asked: _Question) -> _Table:
-    return (*_FARED, "OPERATION", "STEP"), [
-        [*_fared(one), *_cells(one.operation, one.step)] for one in found
+    return (*_OUTCOMES, "OPERATION", "STEP"), [
+        [*_outcomes(one), *_cells(one.operation, one.step)] for one in found
     ]
 
 
@@ -366,11 +370,11 @@ def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
         rows.append(
             [
                 *_cells(start),
-                *_fared(one),
+                *_outcomes(one),
                 *_cells(bar(100 * one.total / most, 20) if one.total else ""),
             ]
         )
-    return ("FROM", *_FARED, ""), rows
+    return ("FROM", *_OUTCOMES, ""), rows
 
 
 def _errors_over_time(found: Sequence[ErrorInterval], asked: _Question) -> _Table:
@@ -436,20 +440,11 @@ def _volume(found: Volume, asked: _Question) -> _Table:
 
 
 def _storage(found: Storage, asked: _Question) -> _Table:
-    rows = [_cells(f"{one.rows:,}", size(one.bytes), one.table) for one in found.tables]
-    rows.append(_cells(f"{sum(one.rows for one in found.tables):,}", size(found.bytes), "in all"))
+    rows = [_cells(f"{one.rows:,}", in_bytes(one.bytes), one.table) for one in found.tables]
+    rows.append(
+        _cells(f"{sum(one.rows for one in found.tables):,}", in_bytes(found.bytes), "in all")
+    )
     return ("ROWS", "SIZE", "TABLE"), rows
-
-
-def size(bytes_: int | None) -> str:
-    """Return a number of bytes with a readable unit."""
-    if bytes_ is None:
-        return "?"
-    value, units = float(bytes_), iter(("B", "kB", "MB", "GB", "TB"))
-    unit = next(units)
-    while value >= 999.5 and unit != "TB":
-        value, unit = value / 1000, next(units)
-    return f"{bytes_} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 _TABLES: Mapping[str, Callable[[Any, _Question], _Table]] = {

@@ -9,7 +9,7 @@ import click
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute
-from structjob.cli.filtering import chosen, filtered
+from structjob.cli.filtering import chosen, followed
 from structjob.cli.follow import show_tail
 
 if TYPE_CHECKING:
@@ -34,9 +34,9 @@ Each line is shown exactly once, whichever process logs it. If lines were droppe
     show_default=True,
     help="Number of existing lines to show first.",
 )
-@filtered
+@followed
 @options.utc
-@options.json_output
+@options.json_lines
 @options.database
 def tail(
     id_: str | None,

@@ -12,6 +12,7 @@ from structjob.cli import options
 from structjob.cli.database import deliver_from, execute, places_of, reading
 from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
 from structjob.cli.times import brief
+from structjob.text.amounts import in_bytes
 from structjob.text.appearance import speaks_unicode
 from structjob.text.escaping import escape
 from structjob.text.wording import count_of
@@ -134,7 +135,7 @@ def _failure(found: VerifyResult, left: Mapping[int, int], db: Database) -> Fail
         )
     if left:
         return Failure(
-            f"{sum(left.values()):,} bytes of {count_of(len(left), 'program')} that ended wait in the spool and cannot be stored now: "
+            f"{in_bytes(sum(left.values()))} of {count_of(len(left), 'program')} that ended wait in the spool and cannot be stored now: "
             "whether they are complete is unknown",
             hint=command_line("doctor", db=db.option),
         )

@@ -181,6 +181,16 @@ class Descriptor:
         )
 
 
+def descriptor_of(stream: Any) -> int:
+    """Return the descriptor of *stream*, or -1 if it has no descriptor, such as a buffer in a
+    test.
+    """
+    try:
+        return int(stream.fileno())
+    except (AttributeError, OSError, ValueError, TypeError):
+        return -1
+
+
 def takes_lines_whole(fd: int) -> bool:
     """Return whether each single write to *fd* is whole without a lock.
 

@@ -12,7 +12,7 @@ from typing import IO, Any, Literal
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import Level, level_name
-from structjob.machine.descriptor import Descriptor, takes_lines_whole
+from structjob.machine.descriptor import Descriptor, descriptor_of, takes_lines_whole
 from structjob.sinks.marks import MARKS
 from structjob.sinks.sink import Guarded, SinkEvent, logs_nothing
 
@@ -127,7 +127,7 @@ class ConsoleSink:
 
     def _learn(self, stream: Any) -> None:
         """Determine how to write to *stream*, which is a new stream."""
-        self._fd = _descriptor(stream)
+        self._fd = descriptor_of(stream)
         self._descriptor = (
             None if self._fd < 0 or takes_lines_whole(self._fd) else Descriptor.of(self._fd)
         )
@@ -158,23 +158,13 @@ class ConsoleSink:
         return self._columns
 
 
-def _descriptor(stream: Any) -> int:
-    """Return the descriptor of *stream*, or -1 if it has no descriptor, such as a buffer in a
-    test.
-    """
-    try:
-        return int(stream.fileno())
-    except (AttributeError, OSError, ValueError, TypeError):
-        return -1
-
-
 def place_of(stream: Any) -> tuple[int, int] | None:
     """Return device and inode, which are equal for streams to the same terminal, file or pipe.
 
     Return None if the stream has no descriptor.
     """
     try:
-        info = os.fstat(_descriptor(stream))
+        info = os.fstat(descriptor_of(stream))
     except OSError:
         return None
     return info.st_dev, info.st_ino

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from structjob.diagnostics import diagnostics
-from structjob.machine.descriptor import Descriptor
+from structjob.machine.descriptor import Descriptor, descriptor_of
 from structjob.process import at_fork, on_reset
 from structjob.sinks.console import stand_ins
 from structjob.text.wording import count_of
@@ -79,7 +79,7 @@ class Terminal:
     def __init__(self, stream: IO[str]) -> None:
         self.users = 1
         self._stream = stream
-        self._fd = _descriptor(stream)
+        self._fd = descriptor_of(stream)
         self._encoding = getattr(stream, "encoding", None) or "utf-8"
         self._chunks: deque[str] = deque()
         self._rows: dict[object, Sequence[str]] = {}
@@ -142,7 +142,7 @@ class Terminal:
                 return True
             if not stream.isatty():
                 return False
-            mine, other = self._fd, _descriptor(stream)
+            mine, other = self._fd, descriptor_of(stream)
             return mine < 0 or other < 0 or os.fstat(mine).st_rdev == os.fstat(other).st_rdev
         except (AttributeError, OSError, ValueError):
             return False
@@ -452,13 +452,6 @@ class StandIn(io.TextIOBase):
         if not self._terminal.closed.is_set():
             self.hand_over()
             self._terminal.frame(wait=True)
-
-
-def _descriptor(stream: Any) -> int:
-    try:
-        return int(stream.fileno())
-    except (AttributeError, OSError, ValueError, TypeError):
-        return -1
 
 
 def _forget_all() -> None:

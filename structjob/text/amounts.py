@@ -1,4 +1,4 @@
-"""Amounts done, as text. They are rounded down, so that 100 % is shown only if nothing is left."""
+"""Amounts as text. What is done is rounded down, so that 100 % is shown only if nothing is left."""
 
 from __future__ import annotations
 
@@ -52,6 +52,19 @@ def fraction(value: float) -> str:
     number = Decimal(str(value))
     places = 4 if size >= 1 else 3 - number.adjusted()
     return _cut(number, places)
+
+
+def in_bytes(number: int | None) -> str:
+    """Return a number of bytes with a readable unit; ``?`` for None. `bytes` of the web pages does
+    the same.
+    """
+    if number is None:
+        return "?"
+    value, names = float(number), iter(("B", "kB", "MB", "GB", "TB"))
+    unit = next(names)
+    while value >= 999.5 and unit != "TB":
+        value, unit = value / 1000, next(names)
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
 
 
 def _cut(number: Decimal, places: int, grouping: str = "") -> str:

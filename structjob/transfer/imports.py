@@ -79,7 +79,7 @@ class ImportResult:
 
 
 async def import_file(
-    store: Store, path: Path, *, ids: Ids = "keep", dry_run: bool = False, service: str = "import"
+    store: Store, path: Path, *, ids: Ids = "keep", dry_run: bool = False
 ) -> ImportResult:
     """Import the jobs of a file.
 
@@ -88,7 +88,6 @@ async def import_file(
         path: The file; gzip is detected by its first bytes and decompressed.
         ids: ``keep`` the jobs' ids, or give the jobs ``new`` ids. Default: ``keep``.
         dry_run: Whether to check everything and store nothing. Default: false.
-        service: The service name of the session. Default: ``import``.
 
     Raises:
         ImportRefused: if a line is invalid, or a job with the same id exists already; nothing is
@@ -97,7 +96,7 @@ async def import_file(
     """
     with ExitStack() as stack:
         file = await asyncio.to_thread(stack.enter_context, to_be_read_twice(path))
-        return await _import(store, file, ids, dry_run=dry_run, service=service)
+        return await _import(store, file, ids, dry_run=dry_run)
 
 
 async def import_into(
@@ -154,12 +153,10 @@ def to_be_read_twice(path: Path) -> Iterator[Path]:
         yield Path(copy.name)
 
 
-async def _import(
-    store: Store, path: Path, ids: Ids, *, dry_run: bool, service: str
-) -> ImportResult:
+async def _import(store: Store, path: Path, ids: Ids, *, dry_run: bool) -> ImportResult:
     checked = await asyncio.to_thread(_check, path, ids)  # a large file takes long
     checked.session_id = await _unpruned(store, checked.session_id)
-    session = Session(session_id=checked.session_id, service=service)
+    session = Session(session_id=checked.session_id, service="import")
     sessions = tables.sessions
     its = (sessions.c.session_id == session.session_id) & (sessions.c.end_reason == CLOSED)
     known = bool(await store.fetch(select(sessions.c.session_id).where(its)))
