@@ -198,7 +198,7 @@ async def test_a_histogram_of_a_tree_of_jobs(database, monkeypatch):
         await database.add(number, range(1, 4), job_id=f"c{number}")
     await database.add(9, range(1, 3), job_id="other")
     few = await database.logs.histogram(job_id="a", buckets=5)
-    monkeypatch.setattr("structjob.queries.logs._MAX_BRANCHES", 3)
+    monkeypatch.setattr("structjob.queries.log_listing._MAX_BRANCHES", 3)
     many = await database.logs.histogram(job_id="a", buckets=5)
     assert few.total == 15
     assert many == few

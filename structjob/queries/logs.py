@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Unpack, overload
 
-from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
+from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LOG_EQUALS, LogFilter, LogFilterKeywords, check_limit, values_of
-from structjob.levels import LEVELS
+from structjob.filters import LogFilter, LogFilterKeywords, check_limit, values_of
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
 from structjob.queries.jobs import Jobs
+from structjob.queries.log_listing import conditions, listing_of, query_of, searches
 from structjob.queries.paging import (
     Listing,
     beginning_at,
@@ -27,21 +27,10 @@ from structjob.queries.paging import (
 from structjob.queries.tail import CHUNK, Tail, Tails
 from structjob.queries.tail_position import Position, decoded
 from structjob.queries.tail_reader import Query
-from structjob.queries.tree import family
 from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import apart, contains, equals, equals_any, json_equals
-from structjob.store.tables import USUAL, attempts, found_by_correlation, gaps, logs, unusual
-
-_EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `Logs._alternatives`
-_MAX_BRANCHES = 50
-"""Trees with at least this number of jobs are read with one ``IN``.
-
-A statement can merge only a limited number of branches.
-"""
-
-_MANY = 20_000
-"""Events of a job or step from which on it may be quicker to find its errors among all errors."""
+from structjob.store.expressions import equals
+from structjob.store.tables import gaps, logs
 
 _BATCH = 1000
 
@@ -121,7 +110,7 @@ class Logs:
         number = None if start is None else _number("start", start)
         _check_beginning(wanted, cursor, number, offset)
         await self._flush()
-        listing = await self._listing(await self._resolved(wanted))
+        listing = await listing_of(self._fetch, await self._resolved(wanted))
         if number is not None:
             cursor = await self._beginning_at(listing, *number)
         elif offset:
@@ -159,7 +148,7 @@ class Logs:
         if last["id"] is None:
             return
         stored = (logs.c.id <= last["id"], logs.c.ts <= literal(last["ts"], logs.c.ts.type))
-        listing = await self._listing(await self._resolved(wanted), *stored)
+        listing = await listing_of(self._fetch, await self._resolved(wanted), *stored)
         cursor: str | None = None
         while True:
             page = await self._page(listing, cursor)
@@ -185,11 +174,11 @@ class Logs:
         _check(wanted)
         await self._flush()
         until: tuple[ColumnElement[bool], ...] = ()
-        if _searches(wanted):  # so that it ends, however much is logged in the meantime
+        if searches(wanted):  # so that it ends, however much is logged in the meantime
             (last,) = await self._fetch(select(func.max(logs.c.id).label("id")))
             until = (logs.c.id <= (last["id"] or 0),)
         return await count_all(
-            self._fetch, await self._listing(await self._resolved(wanted), *until)
+            self._fetch, await listing_of(self._fetch, await self._resolved(wanted), *until)
         )
 
     async def histogram(
@@ -221,7 +210,7 @@ class Logs:
         _check(wanted)
         histograms.check(buckets, max_seconds)
         await self._flush()
-        listing = await self._listing(await self._resolved(wanted))
+        listing = await listing_of(self._fetch, await self._resolved(wanted))
         return await histograms.count(
             self._fetch, listing, _moment(wanted.since), _moment(wanted.until), buckets, max_seconds
         )
@@ -418,7 +407,7 @@ class Logs:
         mark = fingerprint("tail", wanted)
 
         async def prepare() -> Query:
-            return self._query(await self._resolved(wanted), mark)
+            return query_of(self._fetch, await self._resolved(wanted), mark)
 
         opened: Tail[Any] = Tail(
             self._fetch,
@@ -443,180 +432,10 @@ class Logs:
             return wanted
         return replace(wanted, job=None, job_id=ids, children=wanted.children is not False)
 
-    def _query(self, wanted: LogFilter, mark: str) -> Query:
-        async def listing() -> Listing:
-            return await self._listing(wanted, mark=mark, limit=_BATCH)
-
-        matching = and_(true(), *_conditions(wanted), *_searches(wanted))
-        mine = values_of(wanted.job_id) if wanted.children else ()
-        if mine:
-            matching = and_(
-                matching,
-                or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id))),
-            )
-        elif wanted.job_id is not None:
-            matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
-        elif levels := _leading_levels(wanted):
-            matching = and_(matching, logs.c.level.in_(levels))
-        elif (lead := _branching(wanted)) is not None:
-            matching = and_(matching, logs.c[lead].in_(getattr(wanted, lead)))
-        return Query(matching, listing, mine)
-
-    async def _listing(
-        self,
-        wanted: LogFilter,
-        *more: ColumnElement[bool],
-        mark: str | None = None,
-        limit: int | None = None,
-    ) -> Listing:
-        branches = await self._alternatives(wanted)
-        if await self._levels_find_fewer(wanted, branches):
-            conditions = (*_conditions(wanted, by_level=True), *_without_index(branches))
-            branches = tuple(logs.c.level == level for level in wanted.matching_levels)
-        else:
-            conditions = _conditions(wanted)
-        return Listing(
-            table=logs,
-            time=logs.c.ts,
-            conditions=(*conditions, *more),
-            branches=branches,
-            order=wanted.order,
-            limit=limit or wanted.limit,
-            fingerprint=mark or fingerprint("logs", wanted),
-            searches=_searches(wanted),
-        )
-
-    async def _levels_find_fewer(
-        self, wanted: LogFilter, branches: tuple[ColumnElement[bool], ...]
-    ) -> bool:
-        """Return whether all events of the wanted levels are fewer than those of the wanted job or
-        step.
-        """
-        other = (wanted.correlation_id, wanted.session_id, wanted.fingerprint)
-        if (
-            not _unusual(wanted, "level")
-            or (wanted.job_id is None and wanted.step_id is None)
-            or any(value is not None for value in other)
-            or len(branches) >= _MAX_BRANCHES
-            or any(not isinstance(one, BinaryExpression) for one in branches)
-        ):
-            return False
-        mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
-        levels = [unusual("level"), logs.c.level.in_(wanted.matching_levels)]
-        # Most jobs have few events, so the levels are seldom counted.
-        return await self._are_many(mine) and not await self._are_many(levels)
-
-    async def _are_many(self, conditions: Sequence[ColumnElement[bool]]) -> bool:
-        some = select(literal(1)).where(*conditions).limit(_MANY).subquery()
-        (row,) = await self._fetch(select(func.count().label("n")).select_from(some))
-        return bool(row["n"] == _MANY)
-
     async def _page(self, listing: Listing, cursor: str | None) -> Page[EventRecord]:
         return await read_page(
             self._fetch, listing, cursor, event_rows.record_of, event_rows.COLUMNS
         )
-
-    async def _alternatives(self, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-        """Return the conditions of which one must hold, each with an index.
-
-        They select the jobs of a tree, or the levels, types or categories.
-        """
-        mine = values_of(wanted.job_id)
-        if mine and not wanted.children:
-            return tuple(logs.c.job_id == job_id for job_id in mine)
-        if mine:
-            ids = family(*mine)
-            # A job's own row may arrive late, or be in another database. Its events count in any
-            # case.
-            found = {
-                row["id"] for row in await self._fetch(select(ids.c.id).limit(_MAX_BRANCHES))
-            } | set(mine)
-            if len(found) < _MAX_BRANCHES:
-                return tuple(logs.c.job_id == job_id for job_id in sorted(found))
-            return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
-        if _by_correlation(wanted):
-            return await self._of_correlation(wanted.correlation_id)
-        if (lead := _branching(wanted)) is not None:
-            return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
-        return tuple(logs.c.level == level for level in _leading_levels(wanted))
-
-    async def _of_correlation(self, correlation_id: str | None) -> tuple[ColumnElement[bool], ...]:
-        """Return the conditions that find the events of a correlation id.
-
-        Most are in its index. The others are among the events of jobs whose attempts have the id.
-        """
-        mine = select(attempts.c.job_id).where(attempts.c.correlation_id == correlation_id)
-        found = {row["job_id"] for row in await self._fetch(mine.distinct().limit(_MAX_BRANCHES))}
-        of_jobs: list[ColumnElement[bool]] = [logs.c.job_id == each for each in sorted(found)]
-        if len(found) == _MAX_BRANCHES:
-            of_jobs = [logs.c.job_id.in_(mine)]
-        in_steps = and_(logs.c.step.is_not(None), logs.c.level == USUAL["level"])
-        return found_by_correlation(), *(and_(job, in_steps) for job in of_jobs)
-
-
-def _narrow(wanted: LogFilter) -> bool:
-    """Return whether an index other than the one of the levels finds fewer rows."""
-    some = (
-        wanted.job,
-        wanted.job_id,
-        wanted.step_id,
-        wanted.correlation_id,
-        wanted.session_id,
-        wanted.fingerprint,
-    )
-    return any(value is not None for value in some)
-
-
-def _by_correlation(wanted: LogFilter) -> bool:
-    """Return whether the events are found by the correlation id, and no narrower field is set."""
-    narrower = (
-        wanted.job,
-        wanted.job_id,
-        wanted.step_id,
-        wanted.session_id,
-        wanted.fingerprint,
-    )
-    return wanted.correlation_id is not None and all(value is None for value in narrower)
-
-
-def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the levels by whose index the events are found; empty if another index finds fewer."""
-    levels = wanted.matching_levels
-    if _narrow(wanted) or not _unusual(wanted, "level"):
-        return ()
-    # Events of level warning and above are few. For the other levels, the index of the category or
-    # type may find fewer.
-    few = all(LEVELS[level] >= LEVELS["warning"] for level in levels)
-    return levels if few or (wanted.category is None and wanted.type is None) else ()
-
-
-def _leading(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the fields whose index a page is read with.
-
-    The other fields have no index in that combination, and are searched for.
-    """
-    if _narrow(wanted):
-        return _EQUALS
-    if _leading_levels(wanted):
-        return ()
-    return next(((name,) for name in ("category", "type") if _unusual(wanted, name)), ())
-
-
-def _unusual(wanted: LogFilter, column: str) -> bool:
-    """Return whether the index of *column* contains all requested events."""
-    values = wanted.matching_levels if column == "level" else values_of(getattr(wanted, column))
-    return bool(values) and USUAL[column] not in values
-
-
-def _branching(wanted: LogFilter) -> str | None:
-    """Return the field whose index a page is read with, if it has several values.
-
-    Each value is read with the index.
-    """
-    if _narrow(wanted) or _leading_levels(wanted):
-        return None
-    lead = _leading(wanted)
-    return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
 
 
 def _number(name: str, given: tuple[int, int] | EventRecord) -> tuple[int, int]:
@@ -653,7 +472,7 @@ def _check_beginning(
     ]
     if len(given) > 1:
         raise InvalidFilter(f"a page begins at one place: give {' or '.join(given)}, not both")
-    if offset and _searches(wanted):
+    if offset and searches(wanted):
         raise InvalidFilter(
             "offset is for filters that an index serves: go on with the page's next_cursor, or leave the other filters out"
         )
@@ -667,61 +486,5 @@ def _moment(given: datetime | timedelta | None) -> datetime | None:
 
 def _check(wanted: LogFilter) -> None:
     """Raise `InvalidFilter` for an impossible query, before anything is delivered or queried."""
-    _conditions(wanted)
-    _searches(wanted)
-
-
-def _conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElement[bool], ...]:
-    found = _equal(
-        wanted,
-        [name for name in _leading(wanted) if name != _branching(wanted)],
-        apart_from="step_id" if by_level else None,
-    )
-    if not _narrow(wanted):
-        found += [unusual(name) for name in _leading(wanted)]
-    if by_level or _leading_levels(wanted):
-        found.append(unusual("level"))
-    if wanted.job_id is not None:
-        equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and not by_level and (levels := wanted.matching_levels):
-        found.append(logs.c.level.in_(levels))
-    if wanted.since is not None:
-        found.append(logs.c.ts >= wanted.since)
-    if wanted.until is not None:
-        found.append(logs.c.ts < wanted.until)
-    return tuple(found)
-
-
-def _searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions that have no index."""
-    leading = _leading(wanted)
-    found = _equal(wanted, [name for name in _EQUALS if name not in leading])
-    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.matching_levels):
-        found.append(logs.c.level.in_(levels))
-    if wanted.correlated is not None:
-        column = logs.c.correlation_id
-        found.append(column.is_not(None) if wanted.correlated else column.is_(None))
-    if wanted.text is not None:
-        found.append(contains((logs.c.message,), wanted.text))
-    found += [
-        json_equals(logs.c.attrs, path, value) for path, value in (wanted.attrs or {}).items()
-    ]
-    return tuple(found)
-
-
-def _without_index(branches: tuple[ColumnElement[bool], ...]) -> list[ColumnElement[bool]]:
-    """Return the condition that one of *branches* holds, each of which selects a job."""
-    ids = [branch.right for branch in branches if isinstance(branch, BinaryExpression)]
-    return [apart(logs.c.job_id).in_(ids)] if ids else []
-
-
-def _equal(
-    wanted: LogFilter, names: Iterable[str], *, apart_from: str | None = None
-) -> list[ColumnElement[bool]]:
-    return [
-        equals_any(
-            name, apart(logs.c[name]) if name == apart_from else logs.c[name], getattr(wanted, name)
-        )
-        for name in names
-        if getattr(wanted, name) is not None
-    ]
+    conditions(wanted)
+    searches(wanted)

@@ -1,0 +1,281 @@
+"""Which conditions find the events of a `LogFilter`: those of the index with the fewest rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
+
+from structjob.filters import LOG_EQUALS, LogFilter, values_of
+from structjob.levels import LEVELS
+from structjob.queries.paging import Listing, fingerprint
+from structjob.queries.tail_reader import Query
+from structjob.queries.tree import family
+from structjob.store.contract import Fetch
+from structjob.store.expressions import apart, contains, equals_any, json_equals
+from structjob.store.tables import USUAL, attempts, found_by_correlation, logs, unusual
+
+_EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `_alternatives`
+_NARROWEST = ("job", "job_id", "step_id", "session_id", "fingerprint")
+"""Fields whose indexes find fewer rows than those of the correlation id and the levels."""
+
+_MAX_BRANCHES = 50
+"""Trees with at least this number of jobs are read with one ``IN``.
+
+A statement can merge only a limited number of branches.
+"""
+
+_MANY = 20_000
+"""Events of a job or step from which on it may be quicker to find its errors among all errors."""
+
+_BATCH = 1000
+"""Rows that a tail reads at a time of what is stored."""
+
+
+def query_of(fetch: Fetch, wanted: LogFilter, mark: str) -> Query:
+    """Return what a tail needs to find the events of *wanted*.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        wanted: The filter, with the job's own id.
+        mark: Identifies the filter in cursors.
+    """
+
+    async def listing() -> Listing:
+        return await listing_of(fetch, wanted, mark=mark, limit=_BATCH)
+
+    matching = and_(true(), *conditions(wanted), *searches(wanted))
+    mine = values_of(wanted.job_id) if wanted.children else ()
+    if mine:
+        matching = and_(
+            matching,
+            or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id))),
+        )
+    elif wanted.job_id is not None:
+        matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
+    elif levels := _leading_levels(wanted):
+        matching = and_(matching, logs.c.level.in_(levels))
+    elif (lead := _branching(wanted)) is not None:
+        matching = and_(matching, logs.c[lead].in_(getattr(wanted, lead)))
+    return Query(matching, listing, mine)
+
+
+async def listing_of(
+    fetch: Fetch,
+    wanted: LogFilter,
+    *more: ColumnElement[bool],
+    mark: str | None = None,
+    limit: int | None = None,
+) -> Listing:
+    """Return the listing for *wanted*, for `structjob.queries.paging`.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        wanted: The filter, with the job's own id.
+        *more: Further conditions.
+        mark: Identifies the filter in cursors; by default it is computed.
+        limit: Rows per page; by default those of the filter.
+    """
+    branches = await _alternatives(fetch, wanted)
+    if await _levels_find_fewer(fetch, wanted, branches):
+        fixed = (*conditions(wanted, by_level=True), *_without_index(branches))
+        branches = tuple(logs.c.level == level for level in wanted.matching_levels)
+    else:
+        fixed = conditions(wanted)
+    return Listing(
+        table=logs,
+        time=logs.c.ts,
+        conditions=(*fixed, *more),
+        branches=branches,
+        order=wanted.order,
+        limit=limit or wanted.limit,
+        fingerprint=mark or fingerprint("logs", wanted),
+        searches=searches(wanted),
+    )
+
+
+async def _levels_find_fewer(
+    fetch: Fetch, wanted: LogFilter, branches: tuple[ColumnElement[bool], ...]
+) -> bool:
+    """Return whether all events of the wanted levels are fewer than those of the wanted job or
+    step.
+    """
+    if (
+        not _unusual(wanted, "level")
+        or not _has(wanted, "job_id", "step_id")
+        or _has(wanted, "correlation_id", "session_id", "fingerprint")
+        or len(branches) >= _MAX_BRANCHES
+        or any(not isinstance(one, BinaryExpression) for one in branches)
+    ):
+        return False
+    mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
+    levels = [unusual("level"), logs.c.level.in_(wanted.matching_levels)]
+    # Most jobs have few events, so the levels are seldom counted.
+    return await _are_many(fetch, mine) and not await _are_many(fetch, levels)
+
+
+async def _are_many(fetch: Fetch, conditions: Sequence[ColumnElement[bool]]) -> bool:
+    some = select(literal(1)).where(*conditions).limit(_MANY).subquery()
+    (row,) = await fetch(select(func.count().label("n")).select_from(some))
+    return bool(row["n"] == _MANY)
+
+
+async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions of which one must hold, each with an index.
+
+    They select the jobs of a tree, or the levels, types or categories.
+    """
+    mine = values_of(wanted.job_id)
+    if mine and not wanted.children:
+        return tuple(logs.c.job_id == job_id for job_id in mine)
+    if mine:
+        ids = family(*mine)
+        # A job's own row may arrive late, or be in another database. Its events count in any
+        # case.
+        found = {row["id"] for row in await fetch(select(ids.c.id).limit(_MAX_BRANCHES))} | set(
+            mine
+        )
+        if len(found) < _MAX_BRANCHES:
+            return tuple(logs.c.job_id == job_id for job_id in sorted(found))
+        return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
+    if _by_correlation(wanted):
+        return await _of_correlation(fetch, wanted.correlation_id)
+    if (lead := _branching(wanted)) is not None:
+        return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
+    return tuple(logs.c.level == level for level in _leading_levels(wanted))
+
+
+async def _of_correlation(
+    fetch: Fetch, correlation_id: str | None
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that find the events of a correlation id.
+
+    Most are in its index. The others are among the events of jobs whose attempts have the id.
+    """
+    mine = select(attempts.c.job_id).where(attempts.c.correlation_id == correlation_id)
+    found = {row["job_id"] for row in await fetch(mine.distinct().limit(_MAX_BRANCHES))}
+    of_jobs: list[ColumnElement[bool]] = [logs.c.job_id == each for each in sorted(found)]
+    if len(found) == _MAX_BRANCHES:
+        of_jobs = [logs.c.job_id.in_(mine)]
+    in_steps = and_(logs.c.step.is_not(None), logs.c.level == USUAL["level"])
+    return found_by_correlation(), *(and_(job, in_steps) for job in of_jobs)
+
+
+def _has(wanted: LogFilter, *fields: str) -> bool:
+    """Return whether one of these fields is set."""
+    return any(getattr(wanted, field) is not None for field in fields)
+
+
+def _narrow(wanted: LogFilter) -> bool:
+    """Return whether an index other than the one of the levels finds fewer rows."""
+    return _has(wanted, "correlation_id", *_NARROWEST)
+
+
+def _by_correlation(wanted: LogFilter) -> bool:
+    """Return whether the events are found by the correlation id, and no narrower field is set."""
+    return wanted.correlation_id is not None and not _has(wanted, *_NARROWEST)
+
+
+def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the levels by whose index the events are found; empty if another index finds fewer."""
+    levels = wanted.matching_levels
+    if _narrow(wanted) or not _unusual(wanted, "level"):
+        return ()
+    # Events of level warning and above are few. For the other levels, the index of the category or
+    # type may find fewer.
+    few = all(LEVELS[level] >= LEVELS["warning"] for level in levels)
+    return levels if few or (wanted.category is None and wanted.type is None) else ()
+
+
+def _leading(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the fields whose index a page is read with.
+
+    The other fields have no index in that combination, and are searched for.
+    """
+    if _narrow(wanted):
+        return _EQUALS
+    if _leading_levels(wanted):
+        return ()
+    return next(((name,) for name in ("category", "type") if _unusual(wanted, name)), ())
+
+
+def _unusual(wanted: LogFilter, column: str) -> bool:
+    """Return whether the index of *column* contains all requested events."""
+    values = wanted.matching_levels if column == "level" else values_of(getattr(wanted, column))
+    return bool(values) and USUAL[column] not in values
+
+
+def _branching(wanted: LogFilter) -> str | None:
+    """Return the field whose index a page is read with, if it has several values.
+
+    Each value is read with the index.
+    """
+    if _narrow(wanted) or _leading_levels(wanted):
+        return None
+    lead = _leading(wanted)
+    return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
+
+
+def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that have an index.
+
+    Args:
+        wanted: The filter.
+        by_level: Whether the index of the levels finds the events.
+
+    Raises:
+        InvalidFilter: if no row can match because of the form of a value.
+    """
+    found = _equal(
+        wanted,
+        [name for name in _leading(wanted) if name != _branching(wanted)],
+        apart_from="step_id" if by_level else None,
+    )
+    if not _narrow(wanted):
+        found += [unusual(name) for name in _leading(wanted)]
+    if by_level or _leading_levels(wanted):
+        found.append(unusual("level"))
+    if wanted.job_id is not None:
+        equals_any("job_id", logs.c.job_id, wanted.job_id)
+    if _narrow(wanted) and not by_level and (levels := wanted.matching_levels):
+        found.append(logs.c.level.in_(levels))
+    if wanted.since is not None:
+        found.append(logs.c.ts >= wanted.since)
+    if wanted.until is not None:
+        found.append(logs.c.ts < wanted.until)
+    return tuple(found)
+
+
+def searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that have no index."""
+    leading = _leading(wanted)
+    found = _equal(wanted, [name for name in _EQUALS if name not in leading])
+    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.matching_levels):
+        found.append(logs.c.level.in_(levels))
+    if wanted.correlated is not None:
+        column = logs.c.correlation_id
+        found.append(column.is_not(None) if wanted.correlated else column.is_(None))
+    if wanted.text is not None:
+        found.append(contains((logs.c.message,), wanted.text))
+    found += [
+        json_equals(logs.c.attrs, path, value) for path, value in (wanted.attrs or {}).items()
+    ]
+    return tuple(found)
+
+
+def _without_index(branches: tuple[ColumnElement[bool], ...]) -> list[ColumnElement[bool]]:
+    """Return the condition that one of *branches* holds, each of which selects a job."""
+    ids = [branch.right for branch in branches if isinstance(branch, BinaryExpression)]
+    return [apart(logs.c.job_id).in_(ids)] if ids else []
+
+
+def _equal(
+    wanted: LogFilter, names: Iterable[str], *, apart_from: str | None = None
+) -> list[ColumnElement[bool]]:
+    return [
+        equals_any(
+            name, apart(logs.c[name]) if name == apart_from else logs.c[name], getattr(wanted, name)
+        )
+        for name in names
+        if getattr(wanted, name) is not None
+    ]
