@@ -73,8 +73,8 @@ def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
     Its spool is delivered before.
     """
     from structjob.spool.session import Session
+    from structjob.store.contract import Ending, Store
     from structjob.store.factory import make_store
-    from structjob.store.ingest import Ending, Store
 
     async def work(store: Store) -> dict[str, float]:
         await store.open()

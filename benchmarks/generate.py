@@ -1,8 +1,8 @@
 """Fill a database with a generated history: ``python -m benchmarks.generate URL [--jobs N]
 [--events N]``.
 
-The lines are stored as those of a spool are: by `structjob.store.ingest.Store.write`, in batches of
-one transaction each.
+The lines are stored as those of a spool are: in batches of one transaction each, by
+`structjob.store.contract.Store.write`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from datetime import timedelta
 from time import perf_counter
 
 from benchmarks.history import UNTIL, Batch, History
+from structjob.store.contract import Ending, Store, Written
 from structjob.store.factory import make_store
-from structjob.store.ingest import Ending, Store, Written
 
 
 async def fill(

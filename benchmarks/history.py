@@ -21,7 +21,7 @@ from benchmarks.happenings import SECOND, Happening, Lines, MadeUpJob, Service, 
 from benchmarks.operations import OPERATIONS, SYSTEM_SAYS, Operation
 from structjob.spool.line import seal_event, seal_state
 from structjob.spool.session import Session
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 
 UNTIL = datetime(2026, 1, 1, tzinfo=UTC)
 PER_DAY = 1_111

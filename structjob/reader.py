@@ -31,8 +31,7 @@ from structjob.urls.url import masked, parse, sqlite_path, with_schema
 if TYPE_CHECKING:
     from structjob.models import PruneResult
     from structjob.retention.policy import Retention
-    from structjob.store.contract import Fetch, Flush, Transact
-    from structjob.store.ingest import Store
+    from structjob.store.contract import Fetch, Flush, Store, Transact
 
 T = TypeVar("T")
 

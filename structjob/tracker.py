@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from structjob.queries.tail import Tails
     from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
-    from structjob.store.ingest import Store
+    from structjob.store.contract import Store
     from structjob.transfer.export import ExportFormat
     from structjob.transfer.imports import ImportResult
 

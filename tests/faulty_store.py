@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from structjob.store import factory
-from structjob.store.ingest import Store
+from structjob.store.contract import Store
 
 
 class FaultyStore:

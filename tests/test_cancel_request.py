@@ -16,7 +16,8 @@ import structjob
 from structjob.exceptions import InvalidState, JobNotFound
 from structjob.spool.session import Session
 from structjob.store import cancellations
-from structjob.store.ingest import JOB_COLUMNS, Ending
+from structjob.store.contract import Ending
+from structjob.store.ingest import JOB_COLUMNS
 
 log = structlog.get_logger("cancelling")
 

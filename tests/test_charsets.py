@@ -13,7 +13,7 @@ from store_support import event, events, job, opened, read
 
 import structjob
 from structjob.store import cancellations, charset
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 
 log = structlog.get_logger("tests.charsets")
 

@@ -17,7 +17,7 @@ from test_capture import make_recorder
 from structjob.engine import engine as engines
 from structjob.engine.engine import Engine
 from structjob.exceptions import StoreUnavailable
-from structjob.store.ingest import Ended, Written
+from structjob.store.contract import Ended, Written
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 

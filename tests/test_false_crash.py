@@ -8,7 +8,8 @@ import structlog
 import structjob
 from structjob.spool.session import Session
 from structjob.store import leases, sessions
-from structjob.store.ingest import JOB_COLUMNS, Ending
+from structjob.store.contract import Ending
+from structjob.store.ingest import JOB_COLUMNS
 from structjob.store.leases import Lease
 
 log = structlog.get_logger("app")

@@ -8,17 +8,8 @@ from itertools import permutations
 import pytest
 
 from structjob.spool.line import seal
-from structjob.store.ingest import (
-    Ended,
-    Ending,
-    Write,
-    Written,
-    as_array,
-    attempt_of,
-    changes,
-    fold,
-    on_conflict,
-)
+from structjob.store.contract import Ended, Ending, Write, Written
+from structjob.store.ingest import as_array, attempt_of, changes, fold, on_conflict
 
 
 def state(kind: str, number: int, **row: object) -> bytes:

@@ -20,7 +20,7 @@ from store_support import T0, claim_row, event, events, job, no_flush, opened
 from structjob.queries.logs import Logs
 from structjob.spool.session import Session
 from structjob.store import leases, migrations, tables
-from structjob.store.ingest import Ending, Write
+from structjob.store.contract import Ending, Write
 from structjob.store.locks import Lock, LockLost
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("galera"), pytest.mark.timeout(300)]

@@ -18,7 +18,7 @@ from store_support import job, opened
 from test_encoding import HOSTILE
 
 import structjob
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 from structjob.values import bounds, encoding
 from structjob.values.redaction import Redactor
 

@@ -20,7 +20,7 @@ from structjob.queries.verify import SessionState, verify
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.store import holes
-from structjob.store.ingest import Ending, Write
+from structjob.store.contract import Ending, Write
 from structjob.store.sessions import CLOSED, DIED
 from structjob.store.tables import gaps, logs, sessions
 

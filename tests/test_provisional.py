@@ -18,7 +18,7 @@ import structjob
 from structjob.context import propagation, scope
 from structjob.exceptions import StoreUnavailable
 from structjob.lifecycle.handle import core_of
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 
 __all__ = ["faulty"]
 

@@ -25,8 +25,9 @@ from structjob.exceptions import StoreUnavailable
 from structjob.queries.verify import verify
 from structjob.spool.session import Session
 from structjob.store import leases, sessions
+from structjob.store.contract import Ending, Notices
 from structjob.store.factory import make_store
-from structjob.store.ingest import JOB_COLUMNS, Ending, Notices
+from structjob.store.ingest import JOB_COLUMNS
 
 __all__ = ["faulty"]
 

@@ -21,8 +21,8 @@ import structjob
 from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.spool.session import Session
 from structjob.store import batch_sizer, server
+from structjob.store.contract import Write
 from structjob.store.factory import make_store
-from structjob.store.ingest import Write
 from structjob.store.tables import logs
 from structjob.urls.url import parse
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, select
 
 from structjob.spool.session import Session
-from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Store
+from structjob.store.contract import NO_NOTICES, Ended, Ending, Ingest, Notices, Store
 from structjob.store.sessions import (
     CLOSED,
     DIED,

@@ -31,8 +31,8 @@ from structjob.queries.logs import Logs
 from structjob.queries.verify import SessionState, verify
 from structjob.spool.session import Session
 from structjob.store import migrations
+from structjob.store.contract import Ending, Notices, Write
 from structjob.store.factory import make_store
-from structjob.store.ingest import Ending, Notices, Write
 from structjob.store.migration_sql import statements
 from structjob.store.sessions import left_running
 from structjob.store.tables import (

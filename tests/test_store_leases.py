@@ -17,8 +17,9 @@ from structjob.models import JobStatus
 from structjob.spool.queue import Dropped
 from structjob.spool.session import Session
 from structjob.store import cancellations, leases, sessions, tables
+from structjob.store.contract import Ending, Notices
 from structjob.store.factory import make_store
-from structjob.store.ingest import JOB_COLUMNS, Ending, Notices
+from structjob.store.ingest import JOB_COLUMNS
 from structjob.store.leases import Lease
 
 log = structlog.get_logger("leases")

@@ -10,7 +10,7 @@ from store_support import event, no_flush, opened
 
 import structjob
 from structjob.queries.logs import Logs
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 
 NUMBERS = {
     "large float": 1e20,

@@ -10,7 +10,7 @@ import pytest
 import structjob
 from structjob.engine.adopted import warn_of_loss
 from structjob.spool.session import Session
-from structjob.store.ingest import Ended
+from structjob.store.contract import Ended
 from structjob.text.wording import count_of
 
 

@@ -19,7 +19,7 @@ from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.spool.queue import MemoryQueue
 from structjob.spool.session import Session
-from structjob.store.ingest import Written
+from structjob.store.contract import Written
 
 BODY = b'{"ts":"2026-01-31 12:00:00.000001","level":"info","message":"m","attrs":{}'
 

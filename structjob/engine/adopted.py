@@ -19,7 +19,7 @@ from structjob.spool.fault_log import read_fault
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
-from structjob.store.ingest import Ended, Ending
+from structjob.store.contract import Ended, Ending
 from structjob.store.sessions import DIED
 from structjob.text.wording import count_of
 

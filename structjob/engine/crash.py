@@ -24,7 +24,7 @@ from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
-from structjob.store.ingest import LeftRunning, Notices
+from structjob.store.contract import LeftRunning, Notices
 from structjob.store.sessions import left_running
 from structjob.store.tables import logs
 from structjob.values.fingerprint import of_words

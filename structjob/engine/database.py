@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
-from structjob.store.ingest import Store
+from structjob.store.contract import Store
 from structjob.text.wording import count_of
 
 T = TypeVar("T")

@@ -34,7 +34,7 @@ from structjob.queries.tail_position import MISSING
 from structjob.retention.policy import Retention
 from structjob.spool.queue import may_block
 from structjob.spool.recorder import Recorder
-from structjob.store.ingest import Ending
+from structjob.store.contract import Ending
 from structjob.store.sessions import CLOSED, LEFT_RUNNING
 from structjob.text.wording import count_of
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from structjob.engine.engine import Engine
     from structjob.engine.hosting import Host
-    from structjob.store.ingest import Store
+    from structjob.store.contract import Store
 
 OPEN_WAITS = 2.0
 """Maximum seconds that opening waits for a server before it continues without the database."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from structjob.spool.directory import SessionSpool
 from structjob.spool.queue import Batch, MemoryQueue, RecordQueue
 from structjob.spool.session import Session
-from structjob.store.ingest import Write, Written
+from structjob.store.contract import Write, Written
 
 LINE_BYTES = 512
 """Approximate bytes of a spool line; limits a batch in bytes before its lines are counted."""

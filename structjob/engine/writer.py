@@ -21,7 +21,7 @@ from structjob.engine.waiters import Waiters
 from structjob.machine.loops import running_loop
 from structjob.spool.queue import Batch, MemoryQueue
 from structjob.spool.recorder import Recorder
-from structjob.store.ingest import Write, Written
+from structjob.store.contract import Write, Written
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from structjob.exceptions import StoreUnavailable
-from structjob.store.ingest import Write
+from structjob.store.contract import Write
 
 _LEAST = 16 * 1024
 """Bytes of events that a transaction may always contain."""

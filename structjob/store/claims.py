@@ -12,14 +12,15 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from structjob.machine.clock import moment
-from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Ingest
+from structjob.store.contract import Ingest
+from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS
 from structjob.store.tables import attempts, jobs
 
 
 def claim(
     connection: Connection, ingest: Ingest, row: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, int]:
-    """Implement `structjob.store.ingest.Store.claim`; see `enter`."""
+    """Implement `structjob.store.contract.Store.claim`; see `enter`."""
     if row.get("idempotency_key") is not None:
         holder = find(connection, "idempotency_key", row["idempotency_key"])
         if holder is not None and holder["id"] != row["id"]:

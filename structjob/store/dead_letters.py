@@ -17,9 +17,9 @@ from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, 
 from structjob.diagnostics import diagnostics
 from structjob.spool.line import number_of, rescue, seal_state, state_body, subject_of, verify_line
 from structjob.store import tables
+from structjob.store.contract import Ingest, Write, Written
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED
-from structjob.store.ingest import Ingest, Write, Written
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import normalise

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import URL
 
 from structjob.exceptions import InvalidArgument
-from structjob.store.ingest import Store
+from structjob.store.contract import Store
 from structjob.urls.url import parse
 
 

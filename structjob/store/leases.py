@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 
 from structjob.spool.session import Session
+from structjob.store.contract import NO_NOTICES, Ingest, Notices
 from structjob.store.expressions import utc_now
-from structjob.store.ingest import NO_NOTICES, Ingest, Notices
 from structjob.store.sessions import CLOSED, crash
 from structjob.store.tables import sessions
 from structjob.store.withdrawal import withdraw

@@ -191,7 +191,7 @@ class _TooLarge(Exception):
 
 
 class _Ingest:
-    """The statements for MariaDB and MySQL; see `structjob.store.ingest.Ingest`.
+    """The statements for MariaDB and MySQL; see `structjob.store.contract.Ingest`.
 
     Attributes:
         most: Maximum size of the data in one statement, in bytes.

@@ -16,8 +16,9 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import StoreUnavailable
 from structjob.spool.line import EVENT_COLUMNS, EVENT_DEFAULTS, is_provisional
 from structjob.store import charset, tables
+from structjob.store.contract import Write, Written
 from structjob.store.faults import Fault
-from structjob.store.ingest import COLUMNS, LOG_COLUMNS, Write, Written, as_array, on_conflict
+from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, on_conflict
 from structjob.store.server import READ_TIMEOUT, ServerStore
 from structjob.store.types import JSONValue, UTCDateTime
 
@@ -115,7 +116,7 @@ def _has_odd_escape(lines: bytes) -> bool:
 
 
 class _Ingest:
-    """The statements for PostgreSQL; see `structjob.store.ingest.Ingest`."""
+    """The statements for PostgreSQL; see `structjob.store.contract.Ingest`."""
 
     most = 256 * 1024 * 1024
 

@@ -19,7 +19,8 @@ from structjob.machine.clock import moment
 from structjob.models import KEPT
 from structjob.spool.line import is_provisional, read_event, with_attempt
 from structjob.store import claims
-from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Ingest, Provisional
+from structjob.store.contract import Ingest
+from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Provisional
 from structjob.store.locks import in_turn
 from structjob.store.tables import attempts, logs
 

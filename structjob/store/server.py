@@ -29,8 +29,9 @@ from structjob.exceptions import InvalidURL, QueryTimeout, StoreUnavailable, Str
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, provisional, sessions
 from structjob.store.batch_sizer import BatchSizer
+from structjob.store.contract import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written
 from structjob.store.faults import Fault, Faults
-from structjob.store.ingest import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written, fold
+from structjob.store.ingest import fold
 from structjob.urls import driver_options, tls
 from structjob.urls.url import masked
 
@@ -70,7 +71,7 @@ class _Failed(Exception):
 
 
 class ServerStore:
-    """A store on a server; see `structjob.store.ingest.Store`.
+    """A store on a server; see `structjob.store.contract.Store`.
 
     Each subclass knows the statements and errors of one kind of server.
 

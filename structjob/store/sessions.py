@@ -29,11 +29,10 @@ from sqlalchemy import (
 
 from structjob.machine.clock import moment
 from structjob.spool.session import Session
-from structjob.store.contract import Fetch
+from structjob.store.contract import Ended, Ending, Fetch, Ingest, LeftRunning, Notices, Store
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
-from structjob.store.ingest import Ended, Ending, Ingest, LeftRunning, Notices, Store
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
 from structjob.store.withdrawal import withdraw
 
@@ -121,7 +120,7 @@ def reach(connection: Connection, session_id: int, last_seq: int) -> None:
 
 
 async def end(store: Store, session: Session, ending: Ending, notices: Notices) -> Ended:
-    """Implement `structjob.store.ingest.Store.end_session`."""
+    """Implement `structjob.store.contract.Store.end_session`."""
     number = session.session_id
     # This is outside the transaction that ends the session: a long session is read in portions, so
     # that other writers are not blocked. Events may be pruned meanwhile, which explains their

@@ -29,6 +29,7 @@ from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, Store
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, provisional, sessions
+from structjob.store.contract import NO_NOTICES, Ended, Ending, Notices, Write, Written
 from structjob.store.database_file import (
     DatabaseFile,
     ensure_private,
@@ -37,19 +38,7 @@ from structjob.store.database_file import (
     is_unchanging,
 )
 from structjob.store.forking import within_sqlite
-from structjob.store.ingest import (
-    COLUMNS,
-    LOG_COLUMNS,
-    NO_NOTICES,
-    Ended,
-    Ending,
-    Notices,
-    Write,
-    Written,
-    as_array,
-    fold,
-    on_conflict,
-)
+from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, fold, on_conflict
 from structjob.store.worker import Worker
 from structjob.urls.url import masked, sqlite_path
 
@@ -113,7 +102,7 @@ _UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _
 
 
 class _Ingest:
-    """The statements for SQLite; see `structjob.store.ingest.Ingest`."""
+    """The statements for SQLite; see `structjob.store.contract.Ingest`."""
 
     most = 256 * 1024 * 1024
 
@@ -130,7 +119,7 @@ class _Ingest:
 
 
 class SQLiteStore:
-    """A store in an SQLite file, or in memory. See `structjob.store.ingest.Store`.
+    """A store in an SQLite file, or in memory. See `structjob.store.contract.Store`.
 
     Args:
         url: ``sqlite:///path`` or ``sqlite://`` (in memory).

@@ -31,11 +31,12 @@ from structjob.exceptions import ImportRefused
 from structjob.spool.line import event_body, level_field, seal_event, seal_state, state_body
 from structjob.spool.session import Session
 from structjob.store import tables
+from structjob.store.contract import Ending, Store, Write
 from structjob.store.expressions import utc_now
 from structjob.store.factory import make_store
 from structjob.store.gaps import PRUNED
 from structjob.store.history import count_restored
-from structjob.store.ingest import JSON_COLUMNS, Ending, Store, Write
+from structjob.store.ingest import JSON_COLUMNS
 from structjob.store.sessions import CLOSED
 from structjob.transfer.records import NOTES, read_records, row_of
 from structjob.urls.url import sqlite_path
