@@ -610,7 +610,7 @@ class Tracker:
                 already being cancelled and *force* is not set.
             StoreUnavailable: if the database is unavailable.
         """
-        from structjob.engine.cancelling import cancel
+        from structjob.engine.cancel_request import cancel
 
         reason = redacted(check_text("reason", reason, 2_000)) or "cancelled by request"
         by = redacted(check_text("by", by, 128))
