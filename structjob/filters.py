@@ -352,7 +352,7 @@ class LogFilter(Filter):
             if live:
                 object.__setattr__(self, "job", None)
         elif self.job_id is None and self.children is not None:
-            raise InvalidFilter("children needs a job: whose children?")
+            raise InvalidFilter("children needs a job: give job or job_id")
         if self.correlation_id is not None and self.correlated is False:
             raise InvalidFilter("an event without a correlation id has none: leave correlated out")
         if self.source is not None:

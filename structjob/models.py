@@ -159,7 +159,7 @@ def check_step_transition(what: str, old: StepStatus, new: StepStatus) -> None:
 def _illegal(what: str, old: StrEnum, new: StrEnum, legal: frozenset[Any]) -> InvalidState:
     if not legal:
         return InvalidState(
-            f"{what} has ended already ({old.value}); it cannot become {new.value}: end it once only"
+            f"{what} has ended already ({old.value}); it cannot become {new.value}: it can end only once"
         )
     choices = ", ".join(sorted(status.value for status in legal))
     return InvalidState(

@@ -270,7 +270,7 @@ class Tracked:
             wrong.append(f"  steps: {names!r}, expected {list(steps)!r}")
         if wrong:
             raise AssertionError(
-                "\n".join([f"the job {operation!r} is another than expected", *wrong])
+                "\n".join([f"the job {operation!r} differs from what is expected", *wrong])
             )
         return job
 

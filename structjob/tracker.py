@@ -680,7 +680,7 @@ class Tracker:
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "end")
         if not isinstance(job, JobCore):
             raise InvalidState(
-                f"job {job.id} ({job.operation}) is {job.status.value} already: it is ended once only"
+                f"job {job.id} ({job.operation}) is {job.status.value} already: a job can end only once"
             )
         await job.handle.end(status, error=error, result=result, summary=summary)
 
@@ -794,9 +794,7 @@ class Tracker:
 
         kept = retention_of(retention) or self._options.retention
         if kept is None:
-            raise InvalidArgument(
-                "nothing says what is to be kept: give a Retention, to prune() or to the tracker"
-            )
+            raise InvalidArgument("no retention is set: give one to prune() or to the tracker")
         if not is_number(patience) or not patience >= 0:
             raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
         await self._host.flush()

@@ -107,7 +107,7 @@ async def test_what_is_no_job_is_refused(tracker):
             await tracker.jobs.tree(7)
         with pytest.raises(InvalidFilter, match="leave one of them out"):
             await tracker.logs.list(job="gui-1", job_id="j")
-        with pytest.raises(InvalidFilter, match="asks no database"):
+        with pytest.raises(InvalidFilter, match="does not query the database"):
             tracker.listen(print, job="gui-1")
         tracker.listen(print, job=job).close()
 

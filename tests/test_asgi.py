@@ -677,7 +677,7 @@ async def test_a_request_within_a_job_is_its_child(tracker):
     [
         ({"jobs": "some"}, "jobs must be"),
         ({"trust": "everyone"}, "trust must be"),
-        ({"skip": ["health"]}, "skip has patterns"),
+        ({"skip": ["health"]}, "skip must be patterns"),
         ({"tracker": "sqlite://"}, "tracker must be a Tracker"),
     ],
 )

@@ -520,8 +520,8 @@ async def test_a_terminal_that_is_gone_does_not_end_the_work(tracker, monkeypatc
         step.advance(4)
     assert (await tracker.jobs.get(job.id)).status == "completed"
     assert [
-        record.getMessage() for record in caplog.records if "shown no more" in record.getMessage()
-    ] == ["bars are shown no more: OSError(5, 'Input/output error')"]
+        record.getMessage() for record in caplog.records if "switched off" in record.getMessage()
+    ] == ["progress bars are switched off after an error: OSError(5, 'Input/output error')"]
 
 
 # -- no terminal

@@ -74,7 +74,7 @@ async def test_what_cannot_be_ended_is_told(tracker, caplog):
     with pytest.raises(InvalidArgument, match="completed has no error"):
         await tracker.end(job, "completed", error=ValueError())
     await tracker.end(job.id)
-    with pytest.raises(InvalidState, match="is completed already: it is ended once only"):
+    with pytest.raises(InvalidState, match="is completed already: a job can end only once"):
         await tracker.end(job.id)
     with caplog.at_level(logging.WARNING, "structjob"):
         await tracker.update(job.id, percent=7)

@@ -391,7 +391,7 @@ def test_a_large_file_is_looked_at_for_a_while_only(shell: Shell, monkeypatch) -
     assert trial.damage(path, -1.0) == (None, False)
     monkeypatch.setattr(trial, "damage", lambda path: (None, False))
     found = {one.check: one for one in checkup_of(path)}["damage"]
-    assert found.found == "none found in 10 s; the rest of the file was not looked at"
+    assert found.found == "none found in 10 s; the rest of the file was not checked"
 
 
 SERVERS = pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)

@@ -32,7 +32,7 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Shell:
             "'6m' could mean months or minutes: write mo for months, min for minutes",
         ),
         (("--level", "debug=1h30m", "--yes"), "'1h30m' could mean months or minutes"),
-        (("--level", "debug", "--yes"), "'debug' says no age: write debug=30d, or =forever"),
+        (("--level", "debug", "--yes"), "'debug' has no age: write debug=30d, or =forever"),
         (
             ("--level", "loud=1d", "--yes"),
             "no level 'loud' that could be kept for a time; use one of debug, info",

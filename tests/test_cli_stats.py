@@ -144,7 +144,7 @@ def test_nothing_to_count_says_why(shell: Shell, tmp_path: Path) -> None:
         (("stats", "storage", "--owner", "ada"), "stats storage does not take --owner"),
         (("stats", "weather"), "weather"),
         (("stats", "throughput", "--bucket", "often"), "'often' is not a duration"),
-        (("stats", "throughput", "--bucket", "0s"), "bucket must be a second at least"),
+        (("stats", "throughput", "--bucket", "0s"), "bucket must be at least 1 second"),
         (("stats", "--since", "1h", "--until", "2h"), "is after until"),
     ],
 )

@@ -81,7 +81,7 @@ def test_time_goes_on_slowly_until_the_clock_has_caught_up(
         machine.pass_(1)
         assert clock.now() == T0 + 2 * SECOND
     assert [record.getMessage() for record in caplog.records] == [
-        "the clock was set back by 9.000 s: times of events go on slowly until it has caught up"
+        "the clock was set back by 9.000 s: times of events advance slowly until it has caught up"
     ]
 
 

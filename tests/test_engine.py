@@ -142,7 +142,7 @@ async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_store
 
 
 async def test_a_piece_of_a_record_costs_no_other_record(tracker, db_path):
-    """When the disk took a part of a record only, the record was kept elsewhere; the piece, and
+    """When the disk accepted only a part of a record, the record was kept elsewhere; the piece, and
     what stands behind it, cost nothing.
     """
     log.info("first")

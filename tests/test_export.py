@@ -432,7 +432,7 @@ async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypat
         ('{"record": ["job"]}', "is not a record"),
         ('{"record": "job", "id": "x"}', "operation is missing"),
         (json.dumps(JOB), "there twice"),
-        (json.dumps({**JOB, "id": "x" * 65}), "64 are the most"),
+        (json.dumps({**JOB, "id": "x" * 65}), "at most 64 are allowed"),
         (json.dumps({**JOB, "id": "x", "created_at": "yesterday"}), "created_at is not a time"),
         (json.dumps({**JOB, "id": "x", "status": "odd"}), "unknown status 'odd'"),
         (json.dumps({**JOB, "id": "x", "attempt": 1.5}), "attempt must be a number"),

@@ -327,7 +327,7 @@ async def test_jobs_of_several_operations_and_projects(history):
         )
     ] == ["j10", "j08"]
     with pytest.raises(
-        InvalidFilter, match="operation × project are 64 combinations; 50 are the most"
+        InvalidFilter, match="operation × project are 64 combinations; at most 50 are allowed"
     ):
         await history.list(operation=[str(n) for n in range(8)], project=[str(n) for n in range(8)])
 

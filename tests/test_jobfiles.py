@@ -193,5 +193,7 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(InvalidArgument, match="cannot make the directory"):
         JobFileSink(tmp_path / "file" / "logs")
     for options in ({"max_bytes": 0}, {"keep": -1}):
-        with pytest.raises(InvalidArgument, match="max_bytes must be positive, keep not negative"):
+        with pytest.raises(
+            InvalidArgument, match="max_bytes must be positive, and keep must not be negative"
+        ):
             JobFileSink(tmp_path, **options)

@@ -1061,7 +1061,7 @@ async def test_another_operation_under_a_known_id_is_told_of(tracker, caplog):
         assert caplog.records == []
     async with tracker.job("report", job_id="j"):
         (record,) = caplog.records
-    assert "job j (report) goes on under a job_id that 'load' had so far" in record.getMessage()
+    assert "job j (report) continues a job_id that belonged to 'load'" in record.getMessage()
 
 
 async def test_a_step_after_the_end_of_its_job_names_the_job(tracker, monkeypatch, caplog):
@@ -1104,7 +1104,7 @@ async def test_a_step_outside_a_job_runs_untracked_and_says_so_once(monkeypatch,
             pass
     (said,) = [record.getMessage() for record in caplog.records if record.name == "structjob"]
     assert re.match(
-        rf"the step 'alone' runs outside a job and is not tracked; .* \({re.escape(__file__)}:\d+; said once\)$",
+        rf"the step 'alone' runs outside a job and is not tracked; .* \({re.escape(__file__)}:\d+; logged once\)$",
         said,
     )
 

@@ -646,7 +646,7 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
         ({"policy": tenacity.stop_never}, "policy must be a tenacity.AsyncRetrying or"),
         (
             {"policy": tenacity.AsyncRetrying(), "max_attempts": 2, "delay": 1},
-            "a policy says all of it: leave out delay, max_attempts",
+            "a policy replaces the retry options: leave out delay, max_attempts",
         ),
     ],
 )

@@ -469,8 +469,8 @@ async def test_bad_input_is_told(store, stats, ask, says):
 @pytest.mark.parametrize(
     ("bucket", "says"),
     [
-        (timedelta(0), "bucket must be a second at least, not 0 s"),
-        (timedelta(hours=-1), "bucket must be a second at least"),
+        (timedelta(0), "bucket must be at least 1 second, not 0 s"),
+        (timedelta(hours=-1), "bucket must be at least 1 second"),
         (60, "bucket must be a timedelta, not int"),
         (timedelta(seconds=1), "more than 10,000"),
     ],

@@ -27,7 +27,7 @@ def file(path: Path, shown: str) -> Iterator[Finding]:
     try:
         info = path.stat()
     except PermissionError as exc:
-        yield problem("file", f"{shown} cannot be looked at: {exc.strerror}", OTHER_USER)
+        yield problem("file", f"{shown} cannot be accessed: {exc.strerror}", OTHER_USER)
         return
     except OSError:
         if not path.parent.is_dir():
@@ -119,7 +119,7 @@ def _damage(path: Path) -> Iterator[Finding]:
     else:
         yield ok(
             "damage",
-            f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not looked at",
+            f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not checked",
         )
 
 

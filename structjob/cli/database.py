@@ -144,7 +144,7 @@ class Database:
             return False
         except OSError as exc:
             raise Failure(
-                f"cannot look at the database file {self.path}: {exc.strerror}; run this as a user who may read it"
+                f"cannot access the database file {self.path}: {exc.strerror}; run this as a user who may read it"
             ) from exc
         return True
 

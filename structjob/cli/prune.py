@@ -38,7 +38,7 @@ def _ages(
         name, equals, age = text.partition("=")
         if not equals or not name or not age:
             raise click.BadParameter(
-                f"{text!r} says no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}",
+                f"{text!r} has no age: write {text.rstrip('=') or 'NAME'}=30d, or ={FOREVER}",
                 ctx,
                 param,
             )

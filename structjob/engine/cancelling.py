@@ -61,7 +61,7 @@ class Canceller:
                         row["reason"] or "", row["requested_by"], force=bool(row["forced"])
                     )
                 except InvalidState as exc:
-                    diagnostics.warning("a request to cancel could not be met: %s", exc)
+                    diagnostics.warning("a request to cancel failed: %s", exc)
 
 
 def _is_meant(job: JobCore, row: RowMapping) -> bool:

@@ -58,11 +58,11 @@ class Listener(WithOrAsyncWith["Listener"]):
             )
         if wanted.job is not None:
             raise InvalidFilter(
-                "a listener asks no database what an id means: give the job's own id as job_id, or a Job"
+                "a listener does not query the database: give the job's own id as job_id, or a Job"
             )
         if wanted.children:
             raise InvalidFilter(
-                "a listener does not know whose children there are: listen to a correlation_id, or tail the log"
+                "a listener cannot select child jobs: listen to a correlation_id, or tail the log"
             )
         self._recorder = recorder
         self._wanted = wanted

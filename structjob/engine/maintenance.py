@@ -130,7 +130,7 @@ class Maintenance:
             self._reported.add(kind)
             if isinstance(exc, StructjobError):
                 diagnostics.warning(
-                    "looking after sessions failed: %s; it is tried again, and this is logged once",
+                    "maintenance of sessions failed: %s; it is repeated, and this is logged once",
                     exc,
                 )
             else:

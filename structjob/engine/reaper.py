@@ -203,7 +203,7 @@ class Reaper:
         correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
         if source is self._own:
             diagnostics.warning(
-                "this process was presumed dead, since its heartbeat stood still; it goes on, and so do its jobs"
+                "this process was presumed dead, since its heartbeat stood still; it continues, and so do its jobs"
             )
             self._revived()
 

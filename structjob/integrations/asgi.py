@@ -350,7 +350,7 @@ def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]
     build = getattr(app, "build_middleware_stack", None)
     if build is None:
         raise InvalidArgument(
-            f"{type(app).__name__} is no Starlette or FastAPI application: wrap it, "
+            f"{type(app).__name__} is not a Starlette or FastAPI application: wrap it, "
             "app = structjob.asgi.JobMiddleware(app)"
         )
     if app.middleware_stack is not None:

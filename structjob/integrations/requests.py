@@ -88,7 +88,7 @@ class Rules:
         for pattern in patterns:
             if not isinstance(pattern, str) or not pattern.startswith(("/", "*")):
                 raise InvalidArgument(
-                    f"skip has patterns of paths such as '/internal/*', not {pattern!r}"
+                    f"skip must be patterns of paths, such as '/internal/*', not {pattern!r}"
                 )
         self._tracker = tracker
         self._jobs = jobs

@@ -236,7 +236,7 @@ class Bars:
         try:
             yield
         except Exception as exc:  # noqa: BLE001 -- the display must not end the work
-            diagnostics.warning("bars are shown no more: %r", exc)
+            diagnostics.warning("progress bars are switched off after an error: %r", exc)
             if self._view is not None:
                 self._view.close()
 

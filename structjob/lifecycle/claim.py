@@ -120,7 +120,7 @@ class Claim:
             return
         if former["operation"] != job.operation:
             diagnostics.warning(
-                "%s goes on under a job_id that %r had so far: it is one job, which is called %r from now on",
+                "%s continues a job_id that belonged to %r: it is one job, and its operation is %r from now on",
                 named(job), former["operation"], job.operation,
             )  # fmt: skip
         for name in KEPT:

@@ -241,7 +241,7 @@ def warn_untracked(name: str) -> None:
         why = f"runs after its job {job.operation!r} has ended and is not tracked; await what belongs to a job within it"
     # Not `warnings.warn`, because with `-W error` it would raise in the user's code.
     diagnostics.warning(
-        "the step %r %s (%s:%d; said once)", name, why, frame.f_code.co_filename, frame.f_lineno
+        "the step %r %s (%s:%d; logged once)", name, why, frame.f_code.co_filename, frame.f_lineno
     )
 
 

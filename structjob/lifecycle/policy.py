@@ -108,7 +108,7 @@ def policy_maker(
             )
         if options:
             raise InvalidArgument(
-                f"a policy says all of it: leave out {', '.join(sorted(options))}"
+                f"a policy replaces the retry options: leave out {', '.join(sorted(options))}"
             )
         return lambda classifier: policy
     for name in options:

@@ -234,7 +234,7 @@ class Try(Generic[H]):
         self.retry_state = tries.state
 
     def __repr__(self) -> str:
-        return f"<Attempt {self.number}>"
+        return f"<Try {self.number}>"
 
     async def __aenter__(self) -> H:
         return await self._tries.enter(self.number)

@@ -63,7 +63,7 @@ def _after_step() -> int:
             )
             return ns
         diagnostics.warning(
-            "the clock was set back by %.3f s: times of events go on slowly until it has caught up",
+            "the clock was set back by %.3f s: times of events advance slowly until it has caught up",
             seconds,
         )
         _resumed = (_latest, _latest, _monotonic())

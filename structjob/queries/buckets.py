@@ -78,11 +78,11 @@ class Buckets:
             )
         if self.width < timedelta(seconds=1):
             raise InvalidArgument(
-                f"bucket must be a second at least, not {self.width.total_seconds():g} s"
+                f"bucket must be at least 1 second, not {self.width.total_seconds():g} s"
             )
         if (self.until - self.since) / self.width > MAX_BUCKETS:
             raise InvalidArgument(
-                f"{self.until - self.since} in buckets of {self.width} are more than {MAX_BUCKETS:,}: take a longer bucket"
+                f"{self.until - self.since} in buckets of {self.width} are more than {MAX_BUCKETS:,}: use a longer bucket"
             )
 
     def start_of(self, column: ColumnElement[Any]) -> ColumnElement[int]:

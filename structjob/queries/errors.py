@@ -196,7 +196,7 @@ class Errors:
             )
             more = ", …" if len(found) == _CANDIDATES else ""
             raise AmbiguousId(
-                f"{fingerprint!r} begins several fingerprints: {listed}{more}; write more of the one you mean"
+                f"{fingerprint!r} begins several fingerprints: {listed}{more}; write more characters of the one you mean"
             )
         return (exact or found)[0]
 

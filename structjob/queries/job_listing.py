@@ -169,7 +169,7 @@ def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     }
     if (number := math.prod(map(len, several.values()))) > MAX_VALUES:
         raise InvalidFilter(
-            f"{' × '.join(several)} are {number:,} combinations; {MAX_VALUES} are the most: ask for fewer at a time"
+            f"{' × '.join(several)} are {number:,} combinations; at most {MAX_VALUES} are allowed: ask for fewer at a time"
         )
     if not several:
         return ()

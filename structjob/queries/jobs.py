@@ -143,7 +143,7 @@ class Jobs:
             )
             more = ", …" if len(found) == _CANDIDATES else ""
             raise AmbiguousId(
-                f"{prefix!r} begins several ids: {listed}{more}; write more of the one you mean"
+                f"{prefix!r} begins several ids: {listed}{more}; write more characters of the one you mean"
             )
         return await self._legacy(prefix)
 
@@ -165,7 +165,7 @@ class Jobs:
         if len(found) > 1:
             listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
             raise AmbiguousId(
-                f"{suffix!r} ends several ids: {listed}; write more of the one you mean"
+                f"{suffix!r} ends several ids: {listed}; write more characters of the one you mean"
             )
         return rows.job(found[0]) if found else None
 
@@ -482,7 +482,7 @@ class Jobs:
             StoreUnavailable: if the database is unavailable.
         """
         if self._delete is None:
-            raise NotOpen("a reader deletes nothing: open a Tracker, and use tracker.jobs.delete")
+            raise NotOpen("a reader cannot delete: open a Tracker, and use tracker.jobs.delete")
         return await self._delete((await self.find(any_id)).id)
 
     async def _listing(self, wanted: JobFilter) -> Listing:

@@ -101,7 +101,9 @@ class Logs:
         """
         if last is not None:
             if cursor is not None or start is not None or offset or {"limit", "order"} & {*filters}:
-                raise InvalidFilter("last goes without cursor, start, offset, limit and order")
+                raise InvalidFilter(
+                    "last cannot be combined with cursor, start, offset, limit or order"
+                )
             check_limit(last, "last", hint="")
             newest = merged(LogFilter, filter, {**filters, "order": "desc", "limit": last})
             return Page((await self.list(newest)).items[::-1])
@@ -400,7 +402,7 @@ class Logs:
         if last is not None and (not isinstance(last, int) or isinstance(last, bool) or last < 0):
             raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
         if after is not None and last is not None:
-            raise InvalidFilter("a cursor goes on where it stands: leave last out")
+            raise InvalidFilter("a cursor continues at its own position: leave last out")
         if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _BATCH:
             raise InvalidFilter(f"batch must be a whole number from 1 to {_BATCH:,}, not {batch!r}")
         _check(wanted)

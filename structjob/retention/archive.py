@@ -174,7 +174,7 @@ def keys(pending: Path) -> Keys:
                 found.dead_letters.append(record["id"])
         except KeyError as exc:
             raise ImportRefused(
-                f"line {number} of {pending} has no {exc}: it is not what was written there"
+                f"line {number} of {pending} has no {exc}: it is not what structjob wrote"
             ) from exc
     return found
 

@@ -88,7 +88,7 @@ class FileSink:
             or keep < 0
         ):
             raise InvalidArgument(
-                f"rotation of {path}: max_bytes and max_age must be positive, keep not negative"
+                f"rotation of {path}: max_bytes and max_age must be positive, and keep must not be negative"
             )
         self.level = level_name(level)
         self._max_bytes = max_bytes

@@ -54,7 +54,7 @@ class JobFileSink:
     ) -> None:
         if (max_bytes is not None and max_bytes < 1) or keep < 0:
             raise InvalidArgument(
-                f"rotation in {directory}: max_bytes must be positive, keep not negative"
+                f"rotation in {directory}: max_bytes must be positive, and keep must not be negative"
             )
         self.level = level_name(level)
         self._max_bytes = max_bytes

@@ -220,7 +220,7 @@ class Terminal:
             self._drawing.release()
         if fault is not None:
             self._restore()
-            diagnostics.warning("bars are shown no more: %r", fault)
+            diagnostics.warning("progress bars are switched off after an error: %r", fault)
         if dropped:
             diagnostics.warning(
                 "the terminal takes nothing: %s of console output dropped",

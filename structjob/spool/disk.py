@@ -182,7 +182,7 @@ class DiskQueue:
             # A full disk took only a part of the line. The rest must not follow, because another
             # record may already be in between.
             self._end_fragment()
-            raise OSError(errno.ENOSPC, "the disk took a part of a record only")
+            raise OSError(errno.ENOSPC, "the disk accepted only a part of a record")
         self._since_check += written
         if self._since_check > self._check_bytes:
             self.check_space()

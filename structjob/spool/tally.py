@@ -55,7 +55,7 @@ class Tally:
         fd = open_directly(directory / _NAME, os.O_RDWR | os.O_CREAT | os.O_EXCL)
         try:
             if os.write(fd, bytes(_SIZE)) != _SIZE:
-                raise OSError("the disk took a part of a file only")
+                raise OSError("the disk accepted only a part of a file")
         except BaseException:
             os.close(fd)
             raise

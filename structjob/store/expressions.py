@@ -112,7 +112,7 @@ def storable(name: str, value: str) -> str:
     """
     if "\x00" in value or (not value.isascii() and _SURROGATE.search(value)):
         raise InvalidFilter(
-            f"{name} holds a NUL or a lone surrogate, which no stored text does: take it out"
+            f"{name} contains a NUL or a lone surrogate, which no stored text contains: remove it"
         )
     return value
 

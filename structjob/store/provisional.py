@@ -67,7 +67,7 @@ def _store(connection: Connection, ingest: Ingest, session_id: int, each: Provis
             )
             if holder is not None:
                 diagnostics.warning(
-                    "job %s began while the database was away, with the idempotency key of job %s; it is stored without the key, see its "
+                    "job %s began while the database was unavailable, with the idempotency key of job %s; it is stored without the key, see its "
                     "metadata",
                     each.job_id,
                     holder,

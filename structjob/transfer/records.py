@@ -174,7 +174,9 @@ def _value(table: Table, name: str, value: Any) -> Any:
     column = table.c[name].type
     text = str(normalise(value))
     if isinstance(column, Exact) and len(text) > column.length:
-        raise ValueError(f"{name} has {len(text):,} characters; {column.length} are the most")
+        raise ValueError(
+            f"{name} has {len(text):,} characters; at most {column.length} are allowed"
+        )
     return text
 
 

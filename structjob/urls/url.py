@@ -72,7 +72,7 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
         parsed.render_as_string()
     except UnicodeEncodeError:
         raise InvalidURL(
-            f"the URL of the database {parsed.database!r} is not UTF-8: call it by another name"
+            f"the URL of the database {parsed.database!r} is not UTF-8: rename it"
         ) from None
     except (ArgumentError, ValueError):
         raise InvalidURL(
@@ -87,7 +87,7 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
         _check_file_options(url.strip())
     if scheme == "sqlite" and parsed.host:
         raise InvalidURL(
-            f"{masked(parsed)} names a host, which SQLite has not: write three slashes, sqlite:///{parsed.host}, for a file"
+            f"{masked(parsed)} names a host, but an SQLite database has none: write three slashes, sqlite:///{parsed.host}, for a file"
         )
     if "@" in (parsed.host or ""):
         raise InvalidURL(
@@ -154,7 +154,7 @@ def with_schema(url: str | os.PathLike[str] | URL | None, schema: str) -> URL:
         )
     if not isinstance(schema, str):
         raise InvalidURL(
-            f"a schema is named by text, not {type(schema).__name__}: for example schema='structjob'"
+            f"schema must be text, not {type(schema).__name__}: for example schema='structjob'"
         )
     named = parsed.update_query_dict({SCHEMA: schema})
     schema_of(named)

@@ -210,7 +210,7 @@ def secret(value: T) -> T:
     text = value if isinstance(value, str) else value.decode("utf-8", "backslashreplace")
     if len(text) < _SHORTEST_VALUE:
         raise InvalidArgument(
-            f"secret() takes at least {_SHORTEST_VALUE} characters: fewer would be replaced within other words"
+            f"secret() takes at least {_SHORTEST_VALUE} characters: a shorter one would also be replaced inside other words"
         )
     registered.add([text])
     return value
@@ -339,7 +339,7 @@ class Redactor:
         for value in own:
             if len(value) < _SHORTEST_VALUE:
                 raise InvalidArgument(
-                    f"values need at least {_SHORTEST_VALUE} characters each: fewer would be replaced within other words"
+                    f"values need at least {_SHORTEST_VALUE} characters each: a shorter one would also be replaced inside other words"
                 )
         self._values = _any_of({form for value in own for form in forms_of(value)}) if own else None
         self._is_usual = type(self) is Redactor and self._values is None and not self._rules

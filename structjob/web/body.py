@@ -34,7 +34,7 @@ async def json_of(request: Request) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
-        raise Refused(400, f"the body is no JSON: {exc}") from None
+        raise Refused(400, f"the body is not JSON: {exc}") from None
 
 
 async def body_as(request: Request, form: type[T]) -> T:

@@ -171,12 +171,12 @@ class Hub:
             raise Refused(503, "the server ends; connect again", headers=headers)
         if len(self._joined) >= MAX_STREAMS:
             raise Refused(
-                429, f"there are {MAX_STREAMS:,} streams, which is the most", headers=headers
+                429, f"there are {MAX_STREAMS:,} streams, which is the maximum", headers=headers
             )
         if owner is not None and Counter(one.owner for one in self._joined)[owner] >= MAX_OF_OWNER:
             raise Refused(
                 429,
-                f"this token has {MAX_OF_OWNER} streams, which is the most: close some",
+                f"this token has {MAX_OF_OWNER} streams, which is the maximum: close some",
                 headers=headers,
             )
 

@@ -66,7 +66,7 @@ class StreamQuery(LogMatch):
             raise InvalidFilter("a stream has no end: leave out `until`, or use /logs")
         job = self.job[0] if self.job else None
         if "tree" in self.channels and (job is None or len(self.job or ()) > 1):
-            raise InvalidFilter("the channel tree is of one job: give job")
+            raise InvalidFilter("the channel tree needs one job: give job")
         shown = {**self.given("after"), **(self.model_extra or {})}
         return Selection(
             tuple(dict.fromkeys(self.channels)), wanted, job, self.after, self.last, shown

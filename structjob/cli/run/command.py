@@ -324,11 +324,11 @@ def _warn_where_it_waits(
         )
     elif fault is not None:
         notices.warn(
-            f"{fault}. The program runs; nothing is recorded, for there is no directory where its output could wait (see --spool)"
+            f"{fault}. The program runs; nothing is recorded, because there is no directory where its output could wait (see --spool)"
         )
     elif place is None and not ended:
         notices.warn(
-            "there is no directory where output could wait; what the database does not take is lost (see --spool)"
+            "there is no directory where output could wait; what the database does not accept is lost (see --spool)"
         )
     notices.show()
 

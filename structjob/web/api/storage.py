@@ -59,7 +59,9 @@ async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Paramete
     if query.days is not None:
         return await source.reader.preview_prune(Retention(days=query.days))
     if source.tracker is None:
-        raise Refused(400, "days: write it, as this server has no retention", parameter="days")
+        raise Refused(
+            400, "days is required, because this server has no retention", parameter="days"
+        )
     return await source.tracker.prune(dry_run=True)
 
 
