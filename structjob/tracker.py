@@ -320,6 +320,12 @@ class Tracker:
                     "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
                     level_name(self._level),
                 )
+        elif SETUP.fan_out is not None and self._level < min(BoundLogger.least, LEVELS["info"]):
+            diagnostics.warning(
+                "Tracker(level=%r) gets no events below %s, because structjob.configure(level=…) drops them: pass level=%r there, and "
+                "console=structjob.ConsoleSink(level='info') to keep them off the console",
+                level_name(self._level), level_name(BoundLogger.least), level_name(self._level),
+            )  # fmt: skip
         self._recorder = recorder
         self._tails = Tails()
         self._own_reader = reader = StoreReader(

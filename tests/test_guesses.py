@@ -333,3 +333,21 @@ async def test_completion_shows_what_programs_call(tracker):
             assert {
                 name for name in shown - fields if f"`{name}" not in DOCS and f".{name}" not in DOCS
             } == set()
+
+
+@pytest.mark.parametrize(
+    ("configured", "tracked", "warned"),
+    [("info", "debug", True), ("debug", "debug", False), ("warning", "info", False)],
+)
+async def test_a_level_that_gets_no_events_is_named(db_url, caplog, configured, tracked, warned):
+    """Review 1.1: `Tracker(level="debug")` beside `configure(level="info")` stored no debug event,
+    and nothing said so.
+    """
+    structjob.configure(console=False, level=configured)
+    async with structjob.Tracker(db_url, level=tracked):
+        pass
+    said = [
+        one.getMessage() for one in caplog.records if "gets no events below" in one.getMessage()
+    ]
+    assert len(said) == warned
+    assert not warned or "Tracker(level='debug') gets no events below info" in said[0]
