@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from structjob.engine.hosting import waited
 from structjob.machine.loops import require_early_patches
 
 T = TypeVar("T")
+
+_RETRY_INTERVAL = 1.0
+"""Seconds until a loop that failed itself is run again."""
 
 
 class LoopThread:
@@ -32,9 +36,19 @@ class LoopThread:
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
+        warned = False
         while not self._stopped:
             try:
                 self.loop.run_forever()
+            except Exception as exc:  # noqa: BLE001 -- not of a callback: the loop itself fails
+                if not warned:
+                    warned = True
+                    diagnostics.error(
+                        "the tracker's event loop cannot run: %s (has the program closed files that are not its own?); "
+                        "what is logged waits in the spool, and the next tracker delivers it",
+                        exc,
+                    )
+                time.sleep(_RETRY_INTERVAL)
             except BaseException:  # noqa: BLE001 -- for example `sys.exit()` in a listener: delivery continues
                 diagnostics.exception("structjob: a callback ended the tracker's loop; it goes on")
         with suppress(Exception):

@@ -31,6 +31,7 @@ can have chosen it.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import pwd
 import re
@@ -43,6 +44,8 @@ _DESCRIPTOR = re.compile(
     r"/dev/(?:fd/(?P<fd>\d+)|(?P<name>stdout|stderr))|/proc/(?P<pid>\d+|self|thread-self)/fd/(?P<number>\d+)"
 )
 _NAMED = {"stdout": 1, "stderr": 2}
+_APART = 512
+"""Lowest number of a file that is set apart: programs seldom have more files open."""
 _LINKS_LIMIT = 40
 """Maximum number of links in one path, as in Linux."""
 
@@ -115,6 +118,40 @@ def ensure_file(path: str | os.PathLike[str]) -> Path:
 def open_directly(path: Path, flags: int) -> int:
     """Open a file in a directory that `make_directory` returned; faster than `open_file`."""
     return _open(_Place(path), flags, special=False)
+
+
+def set_apart(fd: int) -> int:
+    """Give a file that stays open a high number, and return it.
+
+    Some programs close descriptors that they have not opened, for example to become a daemon, and
+    then open files of their own, which get the lowest free numbers. What is written to a closed
+    descriptor must fail, and must not be written to such a file.
+    """
+    try:
+        apart = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, _APART)
+    except OSError:  # the limit of open files is lower
+        return fd
+    os.close(fd)
+    return apart
+
+
+def is_open(fd: int) -> bool:
+    """Return whether *fd* is an open descriptor."""
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def replace_descriptor(fd: int, by: int) -> None:
+    """Let *fd* be the open file *by*, whose own number is closed."""
+    if fd == by:
+        return
+    try:
+        os.dup2(by, fd, inheritable=False)
+    finally:
+        os.close(by)
 
 
 def follow(path: str | os.PathLike[str]) -> Path:

@@ -15,7 +15,15 @@ import msgspec
 from structjob.exceptions import InvalidArgument
 from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor
-from structjob.machine.files import UnsafeFile, follow, is_special, make_directory, open_file
+from structjob.machine.files import (
+    UnsafeFile,
+    follow,
+    is_special,
+    make_directory,
+    open_file,
+    replace_descriptor,
+    set_apart,
+)
 from structjob.sinks.sink import SinkEvent, logs_nothing
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -138,7 +146,7 @@ class FileSink:
         # a file that cannot be moved away, in a directory of another user, grows; the error is
         # counted, and rotation is tried again
         finally:
-            append_line(self._fd, line, self.path)
+            self._append(line)
         for _ in range(_DELETED_LIMIT):
             after = os.fstat(self._fd)
             if after.st_nlink:
@@ -150,6 +158,15 @@ class FileSink:
         if self._others_rotate and time.monotonic() - self._looked > _LOOK_INTERVAL:
             self._write_again_if_moved(line)
         self._full = self._max_bytes is not None and after.st_size >= self._max_bytes
+
+    def _append(self, line: bytes) -> None:
+        try:
+            append_line(self._fd, line, self.path)
+        except OSError as exc:
+            if exc.errno != errno.EBADF or self._fd < 0:
+                raise
+            self._open()  # the program has closed the file, for example to become a daemon
+            append_line(self._fd, line, self.path)
 
     def _write_again_if_moved(self, line: bytes) -> None:
         """Also write *line* to the new file, if there is one.
@@ -190,11 +207,10 @@ class FileSink:
         fresh = open_file(self.path, _APPEND)
         info = os.fstat(fresh)
         if self._fd < 0:
-            self._fd = fresh
+            self._fd = set_apart(fresh)
         else:
             # The descriptor keeps its number, see `structjob.spool.disk.DiskQueue`.
-            os.dup2(fresh, self._fd, inheritable=False)
-            os.close(fresh)
+            replace_descriptor(self._fd, fresh)
         if self._max_age is not None:
             self._began = self._first_time() or time.time()
         self._file = (info.st_dev, info.st_ino)

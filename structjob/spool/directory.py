@@ -27,7 +27,14 @@ import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
-from structjob.machine.files import UnsafeFile, make_directory, open_directly
+from structjob.machine.files import (
+    UnsafeFile,
+    is_open,
+    make_directory,
+    open_directly,
+    replace_descriptor,
+    set_apart,
+)
 from structjob.machine.host import is_network
 from structjob.process import at_fork
 from structjob.spool.disk import DiskQueue
@@ -105,7 +112,7 @@ def _lock(path: Path, *, create: bool) -> int | None:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # The file may have been deleted with its directory meanwhile.
         if os.stat(path).st_ino == os.fstat(fd).st_ino:
-            return fd
+            return set_apart(fd)
     except OSError:
         pass
     os.close(fd)
@@ -270,6 +277,28 @@ class SessionSpool:
             if self.tally is not None:
                 self.tally.reread()
         return not self.alive
+
+    def reopen(self) -> bool:
+        """Open the files again that the program has closed, for example to become a daemon.
+
+        Returns:
+            Whether they are open. If not, another process has taken over the directory, because
+            the locks were released too.
+        """
+        try:
+            for name, held in self._locks.items():
+                if not is_open(held):
+                    fd = _lock(self.directory / name, create=False)
+                    if fd is None:
+                        return False
+                    replace_descriptor(held, fd)
+            if self.tally is not None:
+                self.tally.reopen(self.directory)
+            self.events.reopen()
+            self.states.reopen()
+        except OSError:
+            return False
+        return True
 
     def close(self) -> None:
         """Close the files and locks; the next process delivers what still waits."""

@@ -23,7 +23,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from structjob.machine.files import open_directly
+from structjob.machine.files import is_open, open_directly, replace_descriptor, set_apart
 from structjob.spool.line import number_of, owner_of, rescue, verify_line
 from structjob.spool.queue import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
 from structjob.spool.tally import Tally
@@ -169,7 +169,7 @@ class DiskQueue:
         self._fd = -1
         if writable:
             self._segments[1] = _Segment(1)
-            self._fd = self._create(1)
+            self._fd = set_apart(self._create(1))
 
     # -- writing
     # --------------------------------------------------------------------------
@@ -503,6 +503,14 @@ class DiskQueue:
     def moved(self, directory: Path) -> None:
         """Set the new name of the directory."""
         self._directory = directory
+
+    def reopen(self) -> None:
+        """Open the files again that the program has closed. Raise `OSError` if they are gone."""
+        if self._reader is not None and not is_open(self._reader[1]):
+            self._reader = None
+        if self._fd >= 0 and not is_open(self._fd):
+            current = self._path(max(list(self._segments)))
+            replace_descriptor(self._fd, open_directly(current, os.O_RDWR | os.O_APPEND))
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{self._name}-{number:06}.jsonl"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from structjob.diagnostics import faults
-from structjob.machine.files import open_directly
+from structjob.machine.files import open_directly, set_apart
 from structjob.process import on_reset
 
 _NAME = "fault.log"
@@ -107,7 +107,9 @@ class FaultLog:
         try:
             path = self._directories[0] / _NAME
             self._file = open(  # noqa: SIM115 -- open while the session is
-                open_directly(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), "ab", buffering=0
+                set_apart(open_directly(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)),
+                "ab",
+                buffering=0,
             )
             faulthandler.enable(self._file)
         except OSError as exc:

@@ -7,6 +7,7 @@ and each counter has only one writer.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 import weakref
@@ -264,9 +265,26 @@ class Recorder:
             self.wake()
 
     def _keep_refused(self, line: bytes, number: int, exc: OSError) -> None:
+        if self._reopened(exc):
+            try:
+                self._write(line, number)
+                return
+            except OSError as again:
+                exc = again
         self._disk_refused(exc)
         self.fallback.append(line, number)
         self._risk(number)  # after the event is in `fallback`: see `secure`
+
+    def _reopened(self, exc: OSError) -> bool:
+        """Return whether *exc* says that the program has closed the spool's files, and they are
+        open again.
+        """
+        return (
+            exc.errno == errno.EBADF
+            and not self.closed
+            and self.spool is not None
+            and self.spool.reopen()
+        )
 
     def _keep(self, body: bytes) -> None:
         try:
@@ -371,8 +389,11 @@ class Recorder:
             try:
                 self.states.append(line, number)
             except OSError as exc:
-                self._disk_refused(exc)
-                self.fallback_states.append(line, number)
+                if self._reopened(exc):
+                    self.states.append(line, number)
+                else:
+                    self._disk_refused(exc)
+                    self.fallback_states.append(line, number)
         except BaseException:
             self.lost_states.append(number)
             raise

@@ -12,7 +12,7 @@ import os
 import struct
 from pathlib import Path
 
-from structjob.machine.files import open_directly
+from structjob.machine.files import is_open, open_directly, replace_descriptor, set_apart
 
 _NAME = "tally"
 _CONFIRMED = struct.Struct("<QQQ")
@@ -59,7 +59,7 @@ class Tally:
         except BaseException:
             os.close(fd)
             raise
-        return cls(fd)
+        return cls(set_apart(fd))
 
     @classmethod
     def open(cls, directory: Path) -> Tally | None:
@@ -87,6 +87,11 @@ class Tally:
             os.close(fd)
             return None
         return tally
+
+    def reopen(self, directory: Path) -> None:
+        """Open the file again if the program has closed it. Raise `OSError` if it is gone."""
+        if not is_open(self._fd):
+            replace_descriptor(self._fd, open_directly(directory / _NAME, os.O_RDWR))
 
     def reread(self) -> None:
         """Read what the session's own process has written."""

@@ -1,0 +1,185 @@
+"""A program that closes descriptors of others, as on becoming a daemon (faults 2, 3)."""
+
+import asyncio
+import errno
+import fcntl
+import json
+import os
+from contextlib import suppress
+
+import pytest
+from test_capture import make_recorder
+from test_fork import check, rows, run
+from test_recorder import BODY
+
+from structjob.engine.loop_thread import LoopThread
+from structjob.machine import files
+from structjob.spool.directory import is_alive
+from structjob.spool.tally import Tally
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+
+DAEMON = """
+def become_a_daemon():
+    os.closerange(3, 4096)
+    own = [open(f"own-{number}.txt", "wb", buffering=0) for number in range(40)]
+    for file in own:
+        file.write(b"own")
+    return [file.name for file in own]
+
+def changed(names):
+    return [name for name in names if open(name, "rb").read() != b"own"]
+"""
+
+
+async def test_a_child_that_closes_the_spool_of_others_loses_nothing(db_path):
+    """faults 2, 3: a forked child logs, closes all descriptors, and opens files of its own: these
+    are unchanged, and each event and job of the child is stored.
+    """
+    out = run(
+        DAEMON
+        + """
+with structjob.Tracker(URL) as tracker:
+    log.info("parent")
+    pid = os.fork()
+    if not pid:
+        log.info("before")
+        names = become_a_daemon()
+        for number in range(100):
+            log.info("after", number=number)
+        with tracker.job("daemon"):
+            log.info("in its job")
+        print(changed(names), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+""",
+        db_path,
+        check=False,
+    )
+    assert out == "[]\n"
+    await check(db_path)
+    stored = rows(db_path, "SELECT message, count(*) FROM structjob_logs WHERE kind = 'log' GROUP BY message")  # fmt: skip
+    assert sorted(stored) == [("after", 100), ("before", 1), ("in its job", 1), ("parent", 1)]
+    assert rows(db_path, "SELECT status FROM structjob_jobs") == [("completed",)]
+
+
+def descriptors_of(directory):
+    """Return the descriptors of this process that are files in *directory*."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{name}").startswith(f"{directory}/"):
+                found.append(int(name))
+    return found
+
+
+def test_a_spool_that_is_closed_is_opened_again(tmp_path):
+    """faults 2, 3: all files of a spool are closed: its records go on in it, no other process can
+    lock it, and its tally goes on.
+    """
+    recorder = make_recorder(tmp_path)
+    try:
+        spool = recorder.spool
+        recorder.put(BODY, 10)
+        closed = descriptors_of(spool.directory)
+        assert len(closed) == 5  # events, states, tally, two locks
+        assert min(closed) >= 512
+        for fd in closed:
+            os.close(fd)
+        recorder.put(BODY, 10)
+        recorder.put_all([BODY] * 2, 10)
+        assert recorder.put_state("job", lambda: {"id": "a"}) == 1
+        recorder.take_number()
+        assert sorted(descriptors_of(spool.directory)) == sorted(closed)
+        assert recorder.fallback.take() is None
+        lines = spool.events.read(1 << 20, 1000).lines.splitlines()
+        assert [json.loads(line)["seq"] for line in lines] == [1, 2, 3, 4]
+        assert is_alive(spool.directory)
+        other = Tally.open(spool.directory)
+        assert other.hands == 2
+        other.close()
+    finally:
+        recorder.close()
+        spool.close()
+
+
+def test_a_spool_that_another_process_has_taken_over_is_left_to_it(tmp_path, caplog):
+    """faults 2: with the files the locks are released: if another process has them, what is
+    recorded waits in memory, with a warning.
+    """
+    recorder = make_recorder(tmp_path)
+    spool = recorder.spool
+    for fd in descriptors_of(spool.directory):
+        os.close(fd)
+    with open(spool.directory / "alive", "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        recorder.put(BODY, 10)
+        assert recorder.put_state("job", lambda: {"id": "a"}) == 1
+    assert recorder.fallback.take()[0] == 1
+    assert recorder.fallback_states.take()[0] == 1
+    assert "events wait in memory" in caplog.text
+    recorder.close()
+    assert spool.reopen()
+    spool.close()
+
+
+def test_a_log_file_that_is_closed_is_opened_again(db_path):
+    """faults 2, 3: lines go on in the log file, and not to a file of the program."""
+    out = run(
+        DAEMON
+        + """
+structjob.configure(console=False, file="app.jsonl")
+log.info("before")
+names = become_a_daemon()
+log.info("after")
+print(changed(names))
+""",
+        db_path,
+    )
+    assert out == "[]\n"
+    lines = (db_path.parent / "app.jsonl").read_text().splitlines()
+    assert [line.split('"event":"')[1].split('"')[0] for line in lines] == ["before", "after"]
+
+
+def test_a_file_is_set_apart_unless_the_limit_is_low(monkeypatch):
+    """faults 2: a low limit of open files must not keep the spool from being opened."""
+
+    def refused(fd, what, number):
+        raise OSError(errno.EINVAL, "too high")
+
+    fd = files.set_apart(os.open(os.devnull, os.O_WRONLY))
+    assert fd >= 512
+    assert not os.get_inheritable(fd)
+    os.close(fd)
+    assert not files.is_open(fd)
+    monkeypatch.setattr(files.fcntl, "fcntl", refused)
+    fd = os.open(os.devnull, os.O_WRONLY)
+    assert files.set_apart(fd) == fd
+    os.close(fd)
+
+
+def test_a_loop_that_fails_itself_is_reported_once(caplog, monkeypatch):
+    """faults 2: a loop whose own files are closed does not run in circles, and says so once."""
+    tries = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def run_forever(self):
+            tries.append(1)
+            if len(tries) < 4:
+                raise OSError(errno.EBADF, "Bad file descriptor")
+            super().run_forever()
+
+    paused = []
+    monkeypatch.setattr("structjob.engine.loop_thread.time.sleep", paused.append)
+    policy = asyncio.get_event_loop_policy()
+    monkeypatch.setattr(policy, "new_event_loop", Loop)
+    loop = LoopThread()
+    try:
+        assert loop.run(asyncio.sleep(0, 3)) == 3
+    finally:
+        loop.stop(5)
+    assert len(paused) == 3
+    assert all(seconds >= 1 for seconds in paused)
+    said = [record.message for record in caplog.records if "cannot run" in record.message]
+    assert len(said) == 1
+    assert "Bad file descriptor" in said[0]
