@@ -445,13 +445,18 @@ class JobCore(Core):
             and time.monotonic() - self.began >= PROGRESS_EVENT_EVERY
         ):
             self.shared.write_progress_event(self.scope)
-        self.status = JobStatus(status)
+        ended = JobStatus(status)
         seconds = time.monotonic() - self.began if self.began else 0.0
-        self.run.end(seconds, cancelled=self.status is JobStatus.CANCELLED)
-        if self.status is JobStatus.COMPLETED:
-            self.percent = 100.0
+        # Directly before `try`, because a signal handler may raise between any two calls.
+        self.status = ended
         try:
+            self.run.end(seconds, cancelled=ended is JobStatus.CANCELLED)
+            if ended is JobStatus.COMPLETED:
+                self.percent = 100.0
             for step in list(self.shared.open.values()):
+                if step.ended:  # an exception has interrupted its end
+                    step.record()
+                    continue
                 with suppress(InvalidState):  # another thread has just ended it
                     if step.may_end("cancelled"):
                         step.finish("cancelled", None)
@@ -485,10 +490,10 @@ class JobCore(Core):
         """
         # After a fork, the child's live jobs include the parent's jobs. Only the parent may end
         # those.
-        if (
-            self.status is not JobStatus.RUNNING
-            or self.run.session_id != self.host.recorder.session.session_id
-        ):
+        if self.run.session_id != self.host.recorder.session.session_id:
+            return False
+        if self.status is not JobStatus.RUNNING:
+            self.record()  # an exception has interrupted its end
             return False
         self.abandoned = True
         for step in reversed(list(self.shared.open.values())):

@@ -189,7 +189,6 @@ class StepCore(Core):
         self._ended_at = database_time(now())
         seconds = time.monotonic() - self.began
         self.duration_ms = round(seconds * 1000, 3)
-        job.shared.open.pop(self.id, None)
         fields = self.named_in_events()
         if self.status is StepStatus.RETRYING:
             job.shared.retried += 1
@@ -201,6 +200,8 @@ class StepCore(Core):
                 self._record_error(exc, fields)
         finally:  # record the step even if the exception cannot be described
             self.record()
+            # Not before: what is interrupted until here is recorded when the job ends.
+            job.shared.open.pop(self.id, None)
         attrs = {**fields, "status": status, **duration_fields(seconds)}
         if self.completed:
             attrs["completed"] = self.completed

@@ -1,0 +1,56 @@
+"""An exception of a signal handler, such as Ctrl-C or the timeout of a worker, that interrupts the
+end of a step or a job: the state that is recorded last is true (R9, faults 5).
+"""
+
+import pytest
+
+import structjob
+from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.run import Run
+from structjob.lifecycle.step_core import StepCore
+
+
+class Timeout(BaseException):
+    pass
+
+
+def interrupt(monkeypatch, owner, name, when=lambda self: True):
+    """Let the first call of a method raise, as a signal handler does."""
+    method = getattr(owner, name)
+    left = [1]
+
+    def raising(self, *args, **options):
+        if left and when(self):
+            left.clear()
+            raise Timeout
+        return method(self, *args, **options)
+
+    monkeypatch.setattr(owner, name, raising)
+
+
+def test_a_step_whose_end_is_interrupted_has_its_status(monkeypatch, db_url):
+    """R9: the row of the step says how it ended when the row of its job does."""
+    with structjob.Tracker(db_url) as tracker:
+        with tracker.job("work") as job:
+            interrupt(monkeypatch, StepCore, "record", lambda step: step.ended)
+            with pytest.raises(Timeout), job.step("load"):
+                pass
+        steps = tracker.run(tracker.jobs.steps(job.id))
+        assert [(step.name, step.status) for step in steps] == [("load", "completed")]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(Run, "end"), (Run, "measure"), (JobCore, "record")], ids=str
+)
+def test_a_job_whose_end_is_interrupted_has_its_status(monkeypatch, db_url, owner, name):
+    """R9: the row of the job says how it ended, at the latest when the tracker has closed, and no
+    job is marked as running after it.
+    """
+    with structjob.Tracker(db_url) as tracker:
+        job = tracker.job("work").begin()
+        interrupt(monkeypatch, owner, name)
+        with pytest.raises(Timeout):
+            job.end()
+    with structjob.Tracker(db_url) as tracker:
+        assert tracker.run(tracker.jobs.get(job.id)).status == "completed"
+        assert tracker.run(tracker.verify()).ok
