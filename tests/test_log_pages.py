@@ -202,6 +202,8 @@ async def test_a_histogram_of_a_tree_of_jobs(database, monkeypatch):
     many = await database.logs.histogram(job_id="a", buckets=5)
     assert few.total == 15
     assert many == few
+    await database.add(1, [4], job_id="c1", ts=T0.replace(year=2040) + timedelta(microseconds=2))
+    assert (await database.logs.histogram(job_id="a", buckets=3)).total == 16
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

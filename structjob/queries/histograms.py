@@ -184,5 +184,5 @@ def _edges(since: datetime, until: datetime, buckets: int) -> list[datetime]:
         if number <= buckets:
             return [begin + n * width for n in range(max(1, number) + 1)]
     # a single interval, or centuries
-    width = max((until - since) // buckets, _MICROSECOND)
+    width = max(-((since - until) // buckets), _MICROSECOND)
     return [*(since + n * width for n in range(buckets)), until]
