@@ -258,6 +258,27 @@ def test_events_that_were_pruned_were_confirmed_once(connection):
     assert (ended.explained, ended.missing, ended.fewer) == (0, 2, 0)
 
 
+def test_what_the_heartbeats_said_is_missing_if_the_spool_does_not_know_it(connection):
+    """faults 0.1: a spool that lost its end hides no loss, and none is explained away."""
+    for seq in (1, 2):
+        event(connection, 1, seq, "a")
+    beat(connection, 1, 5, 4)
+    ended = end_of(connection, MINE, reason=DIED, last_seq=2, most=9)
+    assert (ended.explained, ended.missing, ended.fewer) == (0, 3, 2)
+    assert not connection.scalars(select(gaps.c.session_id)).all()
+    row = row_of(connection, 1)
+    assert (row["last_seq"], row["confirmed"]) == (5, 4)
+
+
+def test_a_session_that_was_closed_has_not_crashed(connection):
+    """R31: a job that began while its tracker closed is cancelled."""
+    job(connection, "a", 1)
+    ended = end_of(connection, MINE, reason=CLOSED, most=0)
+    assert [row["id"] for row in ended.left] == ["a"]
+    (row,) = connection.execute(select(jobs)).mappings()
+    assert (row["status"], row["error_message"]) == ("cancelled", LEFT_RUNNING)
+
+
 def test_only_a_presumed_death_is_taken_back(connection):
     """faults 24, H: what ends for good corrects the jobs of its own session that had not crashed,
     if that session was presumed dead.
