@@ -107,21 +107,16 @@ async def test_it_can_begin_at_the_end(database):
     assert await messages(tail) == ["1:6"]
 
 
-@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "matching", [range(1, 36), (1, 10, 11, 20, 25, 26, 35), (5, 15), (30,), ()]
-)
-async def test_it_begins_that_many_matches_back(database, monkeypatch, matching):
+@pytest.mark.parametrize("matching", [range(1, 9), (1, 3, 4, 6), (5,), ()])
+async def test_it_begins_that_many_matches_back(sqlite, monkeypatch, matching):
     """`last` counts the events that match a search, however many looks that takes (R37)."""
-    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
-    await database.session(1)
-    for number in range(1, 36):
-        await database.add(
-            1, [number], **({"message": f"hit {number}"} if number in matching else {})
-        )
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 3)
+    await sqlite.session(1)
+    for number in range(1, 9):
+        await sqlite.add(1, [number], message=f"{'hit' if number in matching else 'no'} {number}")
     hits = [f"hit {number}" for number in matching]
     for last in range(1, len(hits) + 2):
-        assert await messages(database.logs.tail(last=last, text="hit")) == hits[-last:]
+        assert await messages(sqlite.logs.tail(last=last, text="hit")) == hits[-last:]
 
 
 async def test_two_writers_commit_out_of_order(database):
