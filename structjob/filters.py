@@ -342,7 +342,7 @@ class LogFilter(Filter):
             if self.job_id is not None:
                 raise InvalidFilter("job and job_id both name a job: leave one of them out")
             named = (
-                self.job
+                tuple(self.job)
                 if isinstance(self.job, Iterable) and not isinstance(self.job, str)
                 else (self.job,)
             )

@@ -11,7 +11,15 @@ from types import SimpleNamespace
 import pytest
 import structlog
 
-from structjob import AttemptFilter, ErrorFilter, EventRecord, JobFilter, LogFilter
+from structjob import (
+    AttemptFilter,
+    ErrorFilter,
+    EventRecord,
+    JobFilter,
+    JobRecord,
+    JobStatus,
+    LogFilter,
+)
 from structjob.exceptions import InvalidFilter
 from structjob.queries.jobs import Jobs
 from structjob.store.tables import jobs
@@ -385,3 +393,21 @@ def test_what_a_listener_gets_by_its_filter(filters, given, matches):
 def test_a_status_is_asked_for_once_and_in_either_spelling():
     """R20: `canceled` means `cancelled`."""
     assert JobFilter(status=["canceled", "failed", "cancelled"]).status == ("cancelled", "failed")
+
+
+def test_jobs_are_named_by_any_id_by_a_handle_or_one_after_the_other():
+    """R37: a text may be any id, which only the database knows; a record has the job's own."""
+    record = JobRecord(
+        id="a", operation="o", job_type="j", status=JobStatus.RUNNING, created_at=T0, attempt=1
+    )
+    assert (LogFilter(job="a").job, LogFilter(job="a").job_id) == ("a", None)
+    assert (LogFilter(job=record).job, LogFilter(job=record).job_id) == (None, "a")
+    assert LogFilter(job=(one for one in ("a", "b"))).job == ("a", "b")
+    assert ErrorFilter(job=record).job == "a"
+
+
+def test_what_a_filter_is_without_its_fields():
+    """R37: a page of 100; one level, or several, and no level above them."""
+    assert {kind().limit for kind in (LogFilter, JobFilter, AttemptFilter, ErrorFilter)} == {100}
+    assert LogFilter(levels="warn").levels == "warning"
+    assert LogFilter(levels=["warn", 40, "error"]).levels == ("warning", "error")

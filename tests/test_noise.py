@@ -87,6 +87,21 @@ def test_what_is_told_late_is_told(clock):
     clock[0] += 100
     log.warning("nothing more")
     assert len([event for event in found if event.message == "suppressed"]) == 1
+    log.info("b")
+    log.info("b")
+    clock[0] += 59
+    log.warning("early again")
+    assert len([event for event in found if event.message == "suppressed"]) == 1
+
+
+def test_as_many_at_once_as_are_allowed(clock):
+    """R33: one at least, however many a second."""
+    found = configured(5, burst=1)
+    for _ in range(3):
+        log.info("tick")
+    clock[0] += 0.2
+    log.info("tick")
+    assert shown(found) == [("tick", 0), ("tick", 2)]
 
 
 def test_what_it_remembers_is_bounded(clock):
