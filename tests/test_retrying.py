@@ -4,6 +4,7 @@ every database.
 
 import asyncio
 import contextlib
+from types import SimpleNamespace
 
 import pytest
 import structlog
@@ -11,7 +12,7 @@ import tenacity
 
 import structjob
 from structjob import InvalidArgument, InvalidState, LogFilter, StoreUnavailable
-from structjob.lifecycle import contexts
+from structjob.lifecycle import contexts, retries
 
 log = structlog.get_logger()
 
@@ -90,6 +91,25 @@ async def test_each_try_is_a_step_and_all_but_the_last_are_retrying(any_tracker)
         "retry_possible": True,
     }.items() <= error.items()
     assert {**numbers[1], "retry_delay": 0.003, "status": "retrying"}.items() <= end.items()
+
+
+def test_code_without_a_loop_sleeps_between_two_tries(db_url, monkeypatch):
+    """R12: as long as the options say, and never so long that it misses a cancellation."""
+    now, slept = [0.0], []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        now[0] += seconds
+
+    monkeypatch.setattr(retries, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    with structjob.Tracker(db_url) as tracker, pytest.raises(Refused, match="refused 3"):
+        with tracker.job("backup") as job:
+            for attempt in job.retrying("upload", max_attempts=3, delay=0.25, on=OSError):
+                with attempt as step:
+                    assert structjob.current_step() is step
+                    raise Refused(f"refused {attempt.number}")
+    assert sum(slept) == pytest.approx(0.25 + 0.5)
+    assert max(slept) <= 0.2
 
 
 async def test_the_last_failure_is_one_and_goes_on_its_way(any_tracker):
