@@ -11,6 +11,7 @@ import pytest
 from cli_support import Shell
 
 import structjob
+from structjob.context.propagation import from_environment as from_environment_of_a_job
 from structjob.sinks.marks import (
     MarkedOutput,
     MarkedStream,
@@ -243,6 +244,65 @@ if __name__ == "__main__":
         assert {line.step_id for line in lines} == {part.id for part in parts}
         assert tracker.run(tracker.verify()).ok
     shell.close()
+
+
+# -- the job of another process
+# --------------------------------------------------------------------------
+
+
+def joined(environ: dict[str, str]) -> Any:
+    """Return the block of what another process with this environment runs."""
+    return from_environment_of_a_job(environ).as_current()
+
+
+async def test_the_job_of_another_process_gets_steps_and_nothing_else(db_url: str) -> None:
+    """Faults 46: only the process that started a job records it, and ends it; steps that this one
+    records have the attempt, and are below the step around them.
+    """
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(db_url, project="nightly") as tracker:
+        with pytest.raises(OSError, match="first"):
+            async with tracker.job("outer", job_id="a", owner="ada"):
+                raise OSError("first")
+        async with tracker.job("outer", job_id="a", owner="ada", correlation_id="c") as job:
+            async with job.step("around"):
+                environ = structjob.environment({})
+            before = await tracker.jobs.get("a")
+            with joined(environ):
+                assert structjob.current_job() is None
+                with structjob.step("load", total=2) as load:
+                    load.advance()
+                    other = load.job
+                    with structjob.step("parse") as parse:
+                        assert parse.job is other
+                with pytest.raises(KeyError), structjob.step("fails"):
+                    raise KeyError("x")
+                assert (other.id, other.attempt, other.status) == ("a", 2, "running")
+                assert (other.operation, other.project, other.owner) == ("outer", "nightly", "ada")
+                assert (other.correlation_id, other.root_job_id) == ("c", "a")
+                for ending in (other.end, lambda: other.end("failed", error=OSError("x"))):
+                    with pytest.raises(
+                        structjob.InvalidState, match="run by another process; end is"
+                    ):
+                        ending()
+                async with other.child("below") as below:
+                    assert (below.parent_job_id, below.root_job_id) == ("a", "a")
+            assert await tracker.jobs.get("a") == before
+        steps = {one.name: one for one in await tracker.jobs.steps("a")}
+        assert {name: one.status for name, one in steps.items()} == {
+            "around": "completed", "load": "completed", "parse": "completed", "fails": "failed"
+        }  # fmt: skip
+        assert {one.attempt for one in steps.values()} == {2}
+        assert steps["parse"].parent_step_id == steps["load"].id
+        events = await tracker.logs.list(
+            job="a", attempt=2, children=False, kind="operation_progress"
+        )
+        assert not events.items
+        assert (await tracker.jobs.get("a")).status == "completed"
+    with joined(environ), structjob.step("late") as late:
+        assert late.job.id != "a"
+    with pytest.raises(structjob.NotOpen):
+        other.step("later").start()
 
 
 # -- the marks
