@@ -19,6 +19,7 @@ from structjob.capture.emit import emit
 from structjob.context.scope import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
 from structjob.transfer import imports
+from structjob.transfer.records import row_of
 
 log = structlog.get_logger("tests.export")
 
@@ -582,3 +583,27 @@ async def test_a_large_family_is_exported_with_a_few_queries(tracker, tmp_path, 
     for job, step in zip(named[::2], named[1::2], strict=True):
         assert step["job_id"] == job["id"]
         assert step["name"] == job["operation"].replace("child", "step")
+
+
+def test_the_least_and_the_greatest_values_of_a_file_are_taken():
+    """R40: a job that took no time, an id as long as its column; one more is refused."""
+    job = {"id": "x" * 64, "operation": "o", "created_at": "2026-01-31T12:00:00Z"}
+    row = row_of("job", {**job, "duration_ms": 0, "attempt": 0, "max_rss_kb": 2**53})
+    assert (row["id"], row["duration_ms"], row["attempt"]) == (job["id"], 0.0, 0)
+    assert row["max_rss_kb"] == 2**53
+    for wrong in (
+        {"id": "x" * 65},
+        {"duration_ms": -1},
+        {"max_rss_kb": 2**53 + 1},
+        {"attempt": 2**31},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            row_of("job", {**job, **wrong})
+
+
+def test_a_job_without_a_creation_was_created_when_it_started():
+    """R40: other records have no such time."""
+    times = {"started_at": "2026-01-31T12:00:00Z"}
+    made = row_of("job", {"id": "a", "operation": "o", **times})
+    assert made["created_at"] == made["started_at"] == "2026-01-31 12:00:00.000000"
+    assert "created_at" not in row_of("step", {"id": "s", "job_id": "a", "name": "n", **times})

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -237,6 +238,26 @@ def test_propagating_twice_replaces_the_hosts():
     structjob.http.propagate(structjob.http.propagate(session), hosts=["b"])
     assert session.get_adapter("http://x") is adapter
     assert not isinstance(adapter.add_headers.before, type(adapter.add_headers))
+
+
+async def test_an_answer_is_recorded_with_its_milliseconds_whatever_other_hooks_do(db_url):
+    """R22: a hook of the program that raises, such as ``raise_for_status``, comes after ours."""
+    structjob.configure(console=False, level="debug")
+    session = requests.Session()
+    session.hooks["response"] = [requests.Response.raise_for_status]
+    structjob.http.propagate(session)
+    answer = requests.Response()
+    answer.status_code, answer.elapsed = 503, timedelta(seconds=0.25)
+    answer.request = requests.Request("GET", "http://service.example/path?q=1").prepare()
+    async with structjob.Tracker(db_url, level="debug") as tracker:
+        async with tracker.job("caller") as job:
+            with pytest.raises(requests.HTTPError):
+                for hook in session.hooks["response"]:
+                    hook(answer)
+        (event,) = await tracker.logs.list(job=job, text="http_call")
+    assert event.attrs == {
+        "method": "GET", "host": "service.example", "status": 503, "duration_ms": 250.0
+    }  # fmt: skip
 
 
 async def test_what_it_cannot_work_with_is_refused():

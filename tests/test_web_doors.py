@@ -240,6 +240,38 @@ async def test_a_page_of_another_site_changes_nothing(tracker, headers, status):
         assert answer.status_code == status, answer.text
 
 
+async def test_a_login_says_where_its_page_is_from_and_a_token_need_not(tracker, tokens):
+    """A browser sends the cookie of a login for any page; a token comes from a program. (R46)"""
+    text, _ = tokens.create("write")
+    async with behind(tracker, Doors(tokens)) as web:
+
+        async def cancel(**headers):
+            return (
+                await web.post("/api/v1/jobs/nothing/cancel", headers=headers, json={})
+            ).status_code
+
+        assert await cancel(**bearer(text)) == 404
+        cookie = (await web.post("/login", json={"token": text})).headers["set-cookie"]
+        web.cookies.clear()
+        login = {"Cookie": cookie.partition(";")[0], "X-Structjob": "1"}
+        assert await cancel(**login) == 403
+        assert await cancel(**login, **{"Sec-Fetch-Site": "same-origin"}) == 404
+
+
+async def test_a_host_application_may_name_its_hosts(tracker):
+    """Names are accepted as they are, unless they are listed. (R46)"""
+
+    async def authorize(_):
+        return {"read"}
+
+    for hosts, status in ((None, 200), (frozenset({"intern.example"}), 421)):
+        doors = Doors(authorize=authorize, hosts=hosts)
+        async with behind(tracker, doors, base="http://other.example") as web:
+            assert (await web.get("/api/v1/jobs")).status_code == status
+    async with behind(tracker, doors, base="http://intern.example") as web:
+        assert (await web.get("/api/v1/jobs")).status_code == 200
+
+
 async def test_a_websocket_of_another_site_is_refused(tracker):
     """(R44)"""
     async with served(build(tracker, Doors())) as address:
