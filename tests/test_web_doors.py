@@ -158,6 +158,24 @@ async def test_a_browser_is_led_to_the_login_and_back(tracker, tokens):
         assert (answer.status_code, answer.headers["location"]) == (303, "./jobs/a%2Fb?level=info")
 
 
+async def test_the_login_says_where_it_leads_and_how_many_tries_are_left(tracker, tokens):
+    """What stands under the field (R46)."""
+    tokens.create("read")
+    async with behind(tracker, Doors(tokens)) as web:
+        page = (await web.get("/login?next=jobs%2Fa%3Fq%3D%3Cb%3E")).text
+        assert "You will return to /jobs/a?q=&lt;b&gt;" in page
+        assert 'aria-invalid="false"' in page
+        assert "return to" not in (await web.get("/login?next=//evil.example")).text
+        seen = []
+        for _ in range(FAILURES):
+            await web.post("/login", data={"token": "sj_x"})
+            seen.append((await web.get("/login?failed=401")).text)
+        assert "or has expired. 4 more tries this minute." in seen[0]
+        assert "or has expired. 1 more try this minute." in seen[3]
+        assert "or has expired. Wait a minute." in seen[4]
+        assert all('aria-invalid="true"' in one for one in seen)
+
+
 @pytest.mark.parametrize(
     "wanted", ["//evil.example", "https://evil.example", "javascript:alert(1)", "/x", "\\\\evil"]
 )

@@ -180,7 +180,9 @@ def build(
         return shell.file(request, request.path_params["build"], request.path_params["file"])
 
     async def login(request: Request) -> Response:
-        return await log_in(request, doors) if request.method == "POST" else shell.login(request)
+        if request.method == "POST":
+            return await log_in(request, doors)
+        return shell.login(request, doors.tries_left(request.scope))
 
     made.add_route("/login", login, methods=["GET", "POST"], include_in_schema=False)
     made.add_route("/logout", log_out, methods=["POST"], include_in_schema=False)

@@ -142,6 +142,10 @@ class Doors:
         token = self._checked(self._tokens, _peer(scope), text)
         return token, _signer(token).sign(token.id).decode()
 
+    def tries_left(self, scope: Scope) -> int:
+        """Return how many wrong tokens the client's address may still send within a minute."""
+        return FAILURES - len(self._recent_failures(_peer(scope)))
+
     def token_of(self, text: str, scope: Scope) -> Identity:
         """Return the identity for the token *text*.
 
@@ -168,9 +172,7 @@ class Doors:
 
     def _checked(self, tokens: TokenFile, peer: str, text: str) -> Token:
         now = time.monotonic()
-        failures = self._failures.get(peer, deque())
-        while failures and failures[0] <= now - _MINUTE:
-            failures.popleft()
+        failures = self._recent_failures(peer)
         if len(failures) >= FAILURES:
             seconds = round(_MINUTE - (now - failures[0])) + 1
             raise Refused(
@@ -187,6 +189,12 @@ class Doors:
                 self._failures.popitem(last=False)
             raise Refused(401, "the token is unknown, or has expired", headers=_CHALLENGE)
         return token
+
+    def _recent_failures(self, peer: str) -> deque[float]:
+        failures = self._failures.get(peer, deque())
+        while failures and failures[0] <= time.monotonic() - _MINUTE:
+            failures.popleft()
+        return failures
 
     def _of(self, scopes: frozenset[str]) -> frozenset[str]:
         return scopes - {"write"} if self._read_only else scopes

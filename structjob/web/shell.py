@@ -27,6 +27,7 @@ from starlette.responses import Response
 from structjob.web.accept import takes_gzip
 from structjob.web.answers import SLASH
 from structjob.web.bundle import bundles
+from structjob.web.login import local_address
 from structjob.web.paths import API, below
 from structjob.web.problems import Refused, answer
 
@@ -90,6 +91,8 @@ _READABLE = re.compile(
 )
 """Comments on their own lines, and indentation: an eighth of what a visitor would load."""
 
+_PLACE = re.compile(r"\{\{(\w+)\}\}")
+
 _NAMED = re.compile(r'"([^"]+)": "\{\{static\}\}([^"]+)"')
 """The names of the import map in ``index.html``, and their files."""
 
@@ -97,7 +100,7 @@ _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
 _MESSAGES = {
     "401": "This token is unknown, or has expired.",
-    "429": "Too many wrong tokens: wait a minute.",
+    "429": "Too many wrong tokens.",
 }
 
 
@@ -146,12 +149,27 @@ class Shell:
         body = document.replace(b"{{data}}", "\n".join(data).encode())
         return Response(body, 200, {"Cache-Control": "no-cache"}, "text/html")
 
-    def login(self, request: Request) -> Response:
-        """Return the login page, which asks for a token and has no scripts."""
+    def login(self, request: Request, tries: int) -> Response:
+        """Return the login page, which asks for a token and has no scripts.
+
+        Args:
+            request: The request; its parameter ``next`` is the page that its user came from.
+            tries: How many wrong tokens are still accepted within this minute.
+        """
         message = _MESSAGES.get(request.query_params.get("failed", ""), "")
+        if message:
+            left = f"{tries} more {'try' if tries == 1 else 'tries'} this minute"
+            message += f" {left if tries > 0 else 'Wait a minute'}."
+        wanted = local_address(request.query_params.get("next", ""))
+        values = {
+            "root": "./",
+            "name": self._name,
+            "message": message,
+            "invalid": "true" if message else "false",
+            "next": f"You will return to /{wanted}" if wanted else "",
+        }
         text = self._files["login.html"].decode()
-        for key, value in (("root", "./"), ("name", html.escape(self._name)), ("message", message)):
-            text = text.replace("{{" + key + "}}", value)
+        text = _PLACE.sub(lambda found: html.escape(values[found[1]]), text)
         return Response(text, 200, {"Cache-Control": "no-store"}, "text/html")
 
     async def login_style(self, request: Request) -> Response:

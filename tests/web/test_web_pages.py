@@ -583,3 +583,99 @@ def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path)
         page.get_by_text("Without the filters there is no line in this database").wait_for()
     finally:
         stop(server)
+
+
+def test_a_running_job_shows_only_what_is_known_of_it(empty_url, watched):
+    """Without a percentage there is no bar, and without a failed step or a second one no hint at
+    keys that lead there (R47).
+    """
+    with running_job(empty_url, "bare") as write, pages_of(empty_url) as address:
+        write(5)
+        page = watched.page()
+        page.goto(f"{address}jobs/bare")
+        page.locator("structjob-logs .row").first.wait_for()
+        assert page.get_by_text("progress is not reported").is_visible()
+        assert page.locator(".overall .progress").count() == 0
+        assert page.locator(".bar-keys").inner_text().strip() == ""
+        page.close()
+
+
+def test_the_hints_at_failed_and_slowest_steps_lead_to_one(site, watched):
+    """(R47)"""
+    page = watched.page()
+    page.goto(f"{site}jobs/gui-17")
+    page.locator("structjob-logs .row").first.wait_for()
+    assert page.locator(".bar-keys").inner_text().split() == ["failed", "F", "slowest", "S"]
+    page.keyboard.press("S")
+    page.wait_for_url("**step=*")
+
+
+def test_statuses_are_chosen_in_one_line_on_a_small_screen(site, watched):
+    """Their menu wrapped there (R47)."""
+    page = watched.page(width=400, theme="dark")
+    page.goto(f"{site}jobs")
+    page.locator("table.jobs tbody tr").first.wait_for()
+    chosen = page.get_by_role("combobox", name="status")
+    until(page, r"/Failed \d/.test(document.querySelector('select').innerText)")
+    assert 24 <= chosen.bounding_box()["height"] <= 28
+    assert not page.get_by_role("group", name="status").is_visible()
+    chosen.select_option("failed")
+    page.wait_for_url("**status=failed*")
+    failed = ask(site, "jobs?status=failed&root=1&limit=1000")["items"]
+    until(page, f"document.querySelectorAll('table.jobs tbody tr').length === {len(failed)}")
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_the_login_names_the_page_it_leads_to_and_a_wrong_token(
+    story_url, tmp_path, watched, width
+):
+    """Below the field, with a shape beside the color (R46, R47)."""
+    file = str(tmp_path / "tokens.json")
+    create = [sys.executable, "-m", "structjob", "token", "create", "--token-file", file]
+    subprocess.run([*create, "--scope", "read"], cwd=tmp_path, check=True, capture_output=True)
+    with pages_of(story_url, "--token-file", file) as address:
+        page = watched.page(width=width)
+        page.goto(f"{address}jobs?status=failed")
+        assert page.get_by_text("You will return to /jobs?status=failed").is_visible()
+        assert not page.locator("[role=alert] svg").is_visible()
+        page.get_by_label("Token").fill("sj_wrong")
+        page.keyboard.press("Enter")
+        page.get_by_text("4 more tries this minute").wait_for()
+        assert page.locator("[role=alert] svg").is_visible()
+        assert page.get_by_text("You will return to /jobs?status=failed").is_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.close()
+
+
+def test_many_repeats_fold_and_what_is_before_them_fills_the_view(empty_url, watched, tmp_path):
+    """12,000 equal lines are one row: what was logged before them is loaded without scrolling
+    (R47).
+    """
+    code = (
+        "import sys, structlog, structjob\n"
+        "structjob.configure(console=False)\n"
+        "log = structlog.get_logger()\n"
+        "with structjob.Tracker(sys.argv[1], queue_size=20_000) as tracker:\n"
+        "    with tracker.job('poller', external_job_id='poller'):\n"
+        "        for number in range(100): log.info(f'before {number}')\n"
+        "        for number in range(12_000): log.info('waiting', n=number)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, empty_url], cwd=tmp_path, check=True)
+    with pages_of(empty_url) as address:
+        page = watched.page()
+        asked: list[str] = []
+        page.on("request", lambda one: "api/v1/logs?" in one.url and asked.append(one.url))
+        page.goto(f"{address}logs?job=poller")
+        until(page, f"{VIEWER}?.lines.length > 12000")
+        page.locator("structjob-logs .row", has_text="before 99").wait_for()
+        until(page, f"{VIEWER}.tall.offsetHeight >= {VIEWER}.box.clientHeight")
+        assert len(asked) < 12  # and not one for each 500 lines
+        page.close()
+
+
+@pytest.fixture
+def empty_url(tmp_path):
+    """A database without a job."""
+    return f"sqlite:///{tmp_path}/empty.db"

@@ -15,7 +15,8 @@ import { MOST, Window, idOf } from "./logs-window.js";
 import { offer, rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, FILL = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
+const MORE = "More lines of this log are stored: scroll to load them";
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
 const sheet = new CSSStyleSheet();
@@ -278,8 +279,11 @@ export class StructjobLogs extends HTMLElement {
 
   /** Repeats that fold may leave most of the view empty: load on, within reason. */
   #fillUp() {
-    if (this.#window.lines.length > FILL || this.#window.total >= this.box.clientHeight) return;
-    if (this.#older) this.#more("top"); else if (this.#newer) this.#more("bottom");
+    const had = this.#window.lines.length;
+    if ((!this.#older && !this.#newer) || this.#window.total >= this.box.clientHeight) {
+      if (this.noticeText === MORE) this.notice = null;
+    } else if (had >= FILL) this.notice = MORE;
+    else this.#more(this.#older ? "top" : "bottom", Math.min(FILL_PAGE, Math.max(PAGE, had))); // few requests, for folds may be of thousands
   }
 
   /** Where nothing can be scrolled, a wheel or a key loads what lies in its direction. */
@@ -299,13 +303,13 @@ export class StructjobLogs extends HTMLElement {
 
   #recovered() { if (this.#error) { this.#error = null; this.notice = null; } }
 
-  async #more(end) {
+  async #more(end, limit = PAGE) {
     const from = end === "top" ? this.#older : this.#newer;
     if (!from || this.#loading.has(end)) return;
     this.#loading.add(end);
-    const turn = this.#turn;
+    const turn = this.#turn, short = this.#window.total <= this.box.clientHeight;
     try {
-      const page = await this.client.logs({ ...this.wanted, ...from, limit: PAGE, order: end === "top" ? "desc" : "asc" });
+      const page = await this.client.logs({ ...this.wanted, ...from, limit, order: end === "top" ? "desc" : "asc" });
       if (turn !== this.#turn) return;
       this.#hold(() => {
         const next = page.next_cursor && { cursor: page.next_cursor };
@@ -327,7 +331,10 @@ export class StructjobLogs extends HTMLElement {
     } finally {
       this.#loading.delete(end);
     }
-    if (turn === this.#turn) { this.draw(); this.#fillUp(); }
+    if (turn !== this.#turn) return;
+    this.draw();
+    if (short && end === "top") { if (this.view.cursor) this.#show(this.view.cursor); else this.#to(Infinity); } // a fold that grew holds no place
+    this.#fillUp();
   }
 
   async #lookForGaps(lines) {

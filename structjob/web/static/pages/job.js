@@ -115,8 +115,10 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
     if (next) { if (next.node.kind === "group") setCursor(next.node.id); else select(next.node); }
   };
   const leaves = () => { const out = []; const visit = (list) => list.forEach((one) => { if (!one.kids.length) out.push(one); visit(one.kids); out.push(...(one.kind === "group" ? one.all : [])); }); visit(nodes); return out; };
+  const bad = (one) => one.status === "failed" || one.status === "crashed";
   const slowest = () => reveal(leaves().reduce((most, one) => ((one.took ?? 0) > (most?.took ?? -1) ? one : most), null));
-  const failed = () => { const all = leaves().filter((one) => one.status === "failed" || one.status === "crashed"); reveal(all[(all.findIndex((one) => one.id === selected?.id) + 1) % (all.length || 1)]); };
+  const failed = () => { const all = leaves().filter(bad); reveal(all[(all.findIndex((one) => one.id === selected?.id) + 1) % (all.length || 1)]); };
+  const hints = useMemo(() => { const all = leaves(); return { failed: all.some(bad), slowest: all.filter((one) => one.took != null).length > 1 }; }, [nodes]);
   const show = (name) => setQuery({ view: name === "waterfall" ? null : name }, { replace: true });
 
   const filter = useMemo(() => {
@@ -161,7 +163,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
     <div class="tabs" role="group" aria-label="attempts and views">
       ${data.attempts.length > 1 && data.attempts.map((one) => html`<button type="button" key=${one.attempt} aria-pressed=${String(one.attempt === attempt)} onClick=${() => setQuery({ attempt: one.attempt === job.attempt ? null : one.attempt, step: null, at: null })}><${Glyph} of=${one.status} /> Attempt ${one.attempt} <small>${clock(one.started_at, false)} · ${spent(one.duration_ms, one.status)}</small></button>`)}
       <button type="button" class="only-small" aria-pressed=${String(details)} onClick=${() => setDetails(!details)}>${details ? "Steps and log" : "Details"}</button>
-      <span class="grow"></span><span class="bar-keys wide dim">failed <kbd>F</kbd> slowest <kbd>S</kbd></span>
+      <span class="grow"></span><span class="bar-keys wide dim">${hints.failed && html`failed <kbd>F</kbd> `}${hints.slowest && html`slowest <kbd>S</kbd>`}</span>
       <span class="wide views"><${Segments} label="view" value=${view} onChoose=${show} items=${[["waterfall", "Waterfall"], ["tree", "Tree"], ["flat", "Flat"]]} /></span></div>
     <div class="job-body"><div class="job-main" hidden=${details}>
       ${job.error && html`<a class="error-top" href=${data.group ? href("errors", data.group.fingerprint) : undefined}><b class="err">${job.error.type}</b><div class="mono">${brief(job.error.message, 200)}</div></a>`}
@@ -214,7 +216,7 @@ function Rug({ data, ms: present }) {
 function Overall({ job, estimate }) {
   const left = estimate?.remaining_ms;
   const done = job.percent_complete;
-  return html`<div class="overall">${done != null ? html`<${Progress} percent=${done} /><b>${percent(done)}</b>` : html`<span class="progress"><i style=${{ width: "0%" }}></i></span>`}
+  return html`<div class="overall">${done != null ? html`<${Progress} percent=${done} /><b>${percent(done)}</b>` : html`<span>progress is not reported</span>`}
     <span>${left != null ? html`about <b>${duration(left)}</b> left, ends near <b>${clock(now.value + left, false)}</b>` : "time left unknown"}</span></div>`;
 }
 

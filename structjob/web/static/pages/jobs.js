@@ -7,6 +7,7 @@ import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { FirstRun, useChanges, usePlace } from "./lists.js";
 
+const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
 const LIMIT = 50, COUNTED = 10_000;
@@ -131,7 +132,8 @@ export default function Jobs({ query }) {
   const body = useRef(null);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at, Boolean(data)]);
   return html`<div class="bar">
-      <${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${one[0].toUpperCase() + one.slice(1)}`, counted.counts[one] > 0 ? count(counted.counts[one]) : null])]} />
+      <select class="only-small btn" aria-label="status" value=${status} onChange=${(event) => setQuery({ status: event.target.value, cursor: null })}>${[["", "All statuses"], ...STATES.map((one) => [one, capital(one)])].map(([key, word]) => html`<option key=${key} value=${key}>${word}${counted.counts[key] > 0 ? ` ${count(counted.counts[key])}` : ""}</option>`)}</select>
+      <span class="wide"><${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${capital(one)}`, counted.counts[one] > 0 ? count(counted.counts[one]) : null])]} /></span>
       ${rootOnly && html`<${Chip} name="child jobs" op="" value="hidden" onRemove=${() => setQuery({ root: "0", cursor: null })} title="child jobs unfold below their parents; × lists them as rows of their own" />`}
       ${chips.map(([name, value]) => html`<${Chip} name=${name} op=${name === "q" ? "~" : name === "since" ? "≥" : name === "until" ? "<" : "="} value=${value} onRemove=${() => setQuery({ [name]: null, cursor: null })} onClick=${() => setAdding(name)} />`)}
       <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
