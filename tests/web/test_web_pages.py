@@ -675,6 +675,34 @@ def test_many_repeats_fold_and_what_is_before_them_fills_the_view(empty_url, wat
         page.close()
 
 
+@pytest.mark.parametrize("change", ["live", "column"])
+def test_what_does_not_change_the_lines_leaves_them_where_they_are(empty_url, watched, change):
+    """When Live is switched off, or a column added, nothing is read again (R47)."""
+    with running_job(empty_url, "read-me") as write, pages_of(empty_url) as address:
+        write(300)
+        page = watched.page()
+        page.goto(f"{address}logs?job=read-me&live=1")
+        until(page, f"{VIEWER}?.state === 'live' && {AT_END}")
+        write(300)
+        until(page, f"{VIEWER}.lines.length >= 600")
+        page.locator("structjob-logs").hover()
+        page.mouse.wheel(0, -500)
+        until(page, f"{VIEWER}.paused")
+        before = page.evaluate(TOP_ROW)
+        asked: list[str] = []
+        page.on("request", lambda one: "api/v1/logs?" in one.url and asked.append(one.url))
+        if change == "live":
+            page.locator("button.toggle", has_text="Live").click()
+            until(page, f"{VIEWER}.state === 'ended'")
+        else:
+            page.evaluate("history.pushState(null, '', `${location.href}&cols=attr.n`); dispatchEvent(new PopStateEvent('popstate'))")  # fmt: skip
+            until(page, f"{VIEWER}.getAttribute('columns').includes('attr.n')")
+        page.wait_for_load_state("networkidle")
+        assert page.evaluate(TOP_ROW) == before
+        assert [one for one in asked if "order=desc" in one] == []
+        page.close()
+
+
 @pytest.fixture
 def empty_url(tmp_path):
     """A database without a job."""

@@ -73,7 +73,7 @@ export class StructjobLogs extends HTMLElement {
   // --- properties -----------------------------------------------------------------------------
 
   get client() { return (this.#client ||= new Structjob({ base: this.getAttribute("src") || undefined, token: this.#token })); }
-  set client(client) { this.#client = client; this.#later(); }
+  set client(client) { if (client === this.#client) return; this.#client = client; this.#later(); }
   set token(token) { this.#token = token; this.#client = null; this.#later(); }
   /** Parameters of GET /logs, in place of the attributes or beside them. */
   get filter() { return this.#filter; }
