@@ -170,9 +170,9 @@ async def test_the_login_says_where_it_leads_and_how_many_tries_are_left(tracker
         for _ in range(FAILURES):
             await web.post("/login", data={"token": "sj_x"})
             seen.append((await web.get("/login?failed=401")).text)
-        assert "or has expired. 4 more tries this minute." in seen[0]
-        assert "or has expired. 1 more try this minute." in seen[3]
-        assert "or has expired. Wait a minute." in seen[4]
+        assert "Unknown or expired token. 4 tries left this minute." in seen[0]
+        assert "Unknown or expired token. 1 try left this minute." in seen[3]
+        assert "Unknown or expired token. Wait a minute." in seen[4]
         assert all('aria-invalid="true"' in one for one in seen)
 
 

@@ -99,7 +99,7 @@ _NAMED = re.compile(r'"([^"]+)": "\{\{static\}\}([^"]+)"')
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
 _MESSAGES = {
-    "401": "This token is unknown, or has expired.",
+    "401": "Unknown or expired token.",
     "429": "Too many wrong tokens.",
 }
 
@@ -158,7 +158,7 @@ class Shell:
         """
         message = _MESSAGES.get(request.query_params.get("failed", ""), "")
         if message:
-            left = f"{tries} more {'try' if tries == 1 else 'tries'} this minute"
+            left = f"{tries} {'try' if tries == 1 else 'tries'} left this minute"
             message += f" {left if tries > 0 else 'Wait a minute'}."
         wanted = local_address(request.query_params.get("next", ""))
         values = {
