@@ -13,18 +13,16 @@ import functools
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli_support import environment, python
 from faults import PASSWORD, USER, Site, full_database
 from oracle import Verdict
 from trials import (
     BACKENDS,
-    TESTS,
     Outcome,
     Program,
     Scenario,
@@ -103,22 +101,16 @@ async def structjob(site: Site, *words: str) -> tuple[int, Any]:
     """Run the command ``structjob *words --json`` as a user does; return its exit code and what it
     says.
     """
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(TESTS.parent),
-        "XDG_STATE_HOME": str(site.directory / "state"),
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "structjob", "--db", site.direct_url, *words, "--json",
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=site.directory, env=environment,
+    done = await asyncio.to_thread(
+        python,
+        "-m", "structjob", "--db", site.direct_url, *words, "--json",
+        cwd=site.directory, env=environment(XDG_STATE_HOME=str(site.directory / "state")),
     )  # fmt: skip
-    out, err = await asyncio.wait_for(process.communicate(), 120.0)
-    assert process.returncode is not None
     try:
-        return process.returncode, json.loads(out)
+        return done.returncode, json.loads(done.stdout)
     except ValueError:
         raise RuntimeError(
-            f"structjob {' '.join(words)} ended with {process.returncode}: {err.decode()[-2000:]}"
+            f"structjob {' '.join(words)} ended with {done.returncode}: {done.stderr[-2000:]}"
         ) from None
 
 

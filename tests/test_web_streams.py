@@ -385,7 +385,7 @@ async def over_ws(address, query, cursor):
 
 
 async def over_poll(address, query, cursor):
-    async with httpx.AsyncClient() as web:
+    async with httpx.AsyncClient(timeout=60) as web:  # however busy the machine is
         found = (await web.get(f"{address}/api/v1/stream/poll?wait=1&{query}")).json()
         return found["lines"], found["cursor"]
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import sqlite3
 import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from breakable_servers import SERVERS, Server, small_disk
+from cli_support import preforked
 from fault_proxy import FaultProxy
 from faults import PASSWORD, USER, Site, frozen_writer
 from oracle import Promises, Verdict, find, judge
+from prefork import Forked
 
 import structjob
 from structjob.queries.verify import VerifyResult
@@ -124,25 +124,43 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = PATIE
         await asyncio.sleep(0.02)
 
 
+def start_program(name: str, *words: object, stderr: IO[bytes] | int) -> Forked:
+    """Start a program of the directory `programs`, stdin and stdout as pipes."""
+    path = TESTS / "programs" / f"{name}.py"
+    return preforked.start(
+        f"import runpy, sys\n"
+        f"sys.path[:0] = {[str(path.parent), str(TESTS)]}\n"
+        f"runpy.run_path({str(path)!r}, run_name='__main__')",
+        [str(word) for word in words],
+        TESTS,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
 class Program:
     """A producer, running."""
 
     def __init__(self, site: Site, name: str) -> None:
         self.notes = site.directory / name
         self.console = site.directory / f"{name}.console"
-        self._process: asyncio.subprocess.Process
+        self._process: Forked
 
     @classmethod
     async def start(cls, site: Site, name: str, *options: str) -> Program:
         program = cls(site, name)
-        paths = os.pathsep.join(
-            filter(None, [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH")])
-        )
         with open(program.console, "wb") as console:
-            program._process = await asyncio.create_subprocess_exec(
-                sys.executable, str(TESTS / "programs" / "producer.py"), site.url, str(program.notes), "--spool", str(site.spool), *options,
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=console, env={**os.environ, "PYTHONPATH": paths},
-            )  # fmt: skip
+            program._process = await asyncio.to_thread(
+                start_program,
+                "producer",
+                site.url,
+                program.notes,
+                "--spool",
+                site.spool,
+                *options,
+                stderr=console,
+            )
         return program
 
     def logged(self) -> int:
@@ -156,7 +174,7 @@ class Program:
             RuntimeError: if it ends before.
         """
         await until(
-            lambda: self._process.returncode is not None or self.logged() >= count,
+            lambda: not self.running() or self.logged() >= count,
             f"a program had logged {count} events",
         )
         if self.logged() < count:
@@ -164,20 +182,21 @@ class Program:
 
     def running(self) -> bool:
         """Return whether it has neither ended nor been killed."""
-        return self._process.returncode is None
+        return self._process.poll() is None
 
     async def finish(self) -> dict[str, Any]:
         """Let it come to its end, and return what it felt."""
-        out, _ = await self._process.communicate(b"")  # the end of its standard input
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        await until(lambda: not self.running(), "a program had ended", 300)
         if self._process.returncode:
             raise RuntimeError(f"a program failed: {self.console.read_text()[-3000:]}")
-        felt: dict[str, Any] = json.loads(out)
+        felt: dict[str, Any] = json.loads(self._process.stdout.read())
         return felt
 
     async def kill(self) -> None:
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.communicate()
+        await asyncio.to_thread(self._process.close)
 
     def shown(self) -> set[str]:
         """Return the ids of the events that are on its console."""
