@@ -125,10 +125,12 @@ def pytest_configure(config: pytest.Config) -> None:
 _NAMED = "STRUCTJOB_TEST_NAMED"
 
 
-def pytest_xdist_auto_num_workers() -> int:
+def pytest_xdist_auto_num_workers() -> int | None:
     """Use two workers for each core: a test that starts programs or asks a server waits half of its
-    time.
+    time. pytest-xdist's own variable says another number.
     """
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
     return 2 * len(os.sched_getaffinity(0))
 
 
