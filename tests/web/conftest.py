@@ -148,6 +148,18 @@ def browser():
         opened.close()
 
 
+def cancel_and_resolve(page, errors: str) -> None:
+    """Cancel the job whose page is open; then resolve the first error on the page *errors*."""
+    page.get_by_role("button", name="Cancel job").click()
+    page.get_by_placeholder("reason").fill("enough")
+    page.get_by_role("button", name="Cancel the job").click()
+    page.get_by_role("heading", level=1).get_by_text("cancelled").last.wait_for()
+    page.goto(errors)
+    page.get_by_role("row").nth(1).wait_for()
+    page.keyboard.press("x")
+    page.get_by_text("resolved", exact=False).first.wait_for()
+
+
 def until(page, expression: str, seconds: float = 15.0) -> None:
     """Wait until an expression is true: by asking, for the content policy refuses ``eval``."""
     end = time.monotonic() + seconds

@@ -28,6 +28,7 @@ from conftest import (
     TOP_ROW,
     VIEWER,
     ask,
+    cancel_and_resolve,
     mark,
     pages_of,
     running_job,
@@ -528,14 +529,7 @@ def test_8_cancelling_and_resolving_work_after_a_restart_with_two_workers_and_fr
             assert page.url == f"{second}jobs/click?level=error"
             assert page.evaluate(f"{VIEWER}.lines.map((v) => v.level)") == ["error"]
             page.goto(f"{third}jobs/click")
-            page.get_by_role("button", name="Cancel job").click()
-            page.get_by_placeholder("reason").fill("enough")
-            page.get_by_role("button", name="Cancel the job").click()
-            page.get_by_role("heading", level=1).get_by_text("cancelled").last.wait_for()
-            page.goto(f"{second}errors")
-            page.get_by_role("row").nth(1).wait_for()
-            page.keyboard.press("x")
-            page.get_by_text("resolved", exact=False).first.wait_for()
+            cancel_and_resolve(page, f"{second}errors")
             page.close()
 
 

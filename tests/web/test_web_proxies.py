@@ -17,7 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, VIEWER, ask, mark, pages_of, running_job, serve, stop, until
+from conftest import (
+    ROOT,
+    VIEWER,
+    ask,
+    cancel_and_resolve,
+    mark,
+    pages_of,
+    running_job,
+    serve,
+    stop,
+    until,
+)
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = [
@@ -208,14 +219,7 @@ def test_cancelling_and_resolving_work_behind_basic_auth(tmp_path, watched):
             page = watched.page(http_credentials={"username": "ada", "password": "secret"})
             page.goto(f"{address}jobs/basic")
             until(page, "document.querySelector('header .live')?.innerText === 'live · ws'")
-            page.get_by_role("button", name="Cancel job").click()
-            page.get_by_placeholder("reason").fill("enough")
-            page.get_by_role("button", name="Cancel the job").click()
-            page.get_by_role("heading", level=1).get_by_text("cancelled").last.wait_for()
-            page.goto(f"{address}errors")
-            page.get_by_role("row").nth(1).wait_for()
-            page.keyboard.press("x")
-            page.get_by_text("resolved", exact=False).first.wait_for()
+            cancel_and_resolve(page, f"{address}errors")
             page.close()
     with pages_of(url) as site:
         assert [one["status"] for one in ask(site, "errors")] == ["resolved"]
