@@ -14,7 +14,7 @@ import structjob
 from structjob import InvalidArgument
 from structjob.lifecycle import core, job_core, shared, step_core
 from structjob.lifecycle.handle import core_of
-from structjob.queries import estimates, step_progress
+from structjob.queries import step_progress
 
 
 async def state_lines(tracker):
@@ -249,8 +249,6 @@ async def test_how_far_many_jobs_are_is_asked_at_once(any_tracker):
     }
     assert len(asked) == 2
     assert await step_progress.look(fetch, []) == {}
-    lasted = (await any_tracker.jobs.get(first.id)).duration_ms
-    assert await estimates.durations(fetch, "a") == [lasted]
 
 
 @pytest.mark.parametrize("of", ["job", "step"])

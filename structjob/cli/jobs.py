@@ -9,7 +9,6 @@ import click
 
 from structjob.cli import options
 from structjob.cli.database import execute, reading
-from structjob.cli.estimates import Estimates
 from structjob.cli.filtering import correlation_id, job_labels, where
 from structjob.cli.ids import resolve
 from structjob.cli.pager import paged
@@ -164,8 +163,8 @@ async def _list(
             compared = await reader.jobs.expectations(page.items) if slower else None
             put_lines(
                 await table(
+                    reader,
                     page,
-                    Estimates(reader),
                     screen,
                     utc=utc,
                     roots=filters.get("root_only", False),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from structjob.cli.estimates import Estimates
+from structjob.cli.estimates import estimates_of
 from structjob.cli.failures import what_failed
 from structjob.cli.screen import columns
 from structjob.cli.times import brief
@@ -35,8 +35,8 @@ _OPERATION = 32
 
 
 async def table(
+    reader: Reader,
     jobs: Sequence[JobRecord],
-    estimates: Estimates,
     screen: Console,
     *,
     utc: bool,
@@ -48,8 +48,8 @@ async def table(
     """Return the headings and *jobs* as lines of a table; running jobs with their estimates.
 
     Args:
+        reader: Reads the progress and the time left of running jobs.
         jobs: The jobs to show.
-        estimates: Returns the progress and the time left of running jobs.
         screen: The output.
         utc: Times in UTC.
         dated: Include the times at which the jobs started.
@@ -66,7 +66,7 @@ async def table(
         listed = [
             one for job in jobs for one in (job, *(below[job.id].picked if job.id in below else ()))
         ]
-    await estimates.look(listed, now)
+    estimates = await estimates_of(reader, listed)
     # A pipe gets the whole id; on a terminal, its end is enough to type.
     rows = []
     for job in listed:

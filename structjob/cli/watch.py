@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from structjob.cli.database import reading
-from structjob.cli.estimates import Estimates
 from structjob.cli.ids import resolve
 from structjob.cli.screen import console, put_json_line, put_lines
 from structjob.cli.tables import table
@@ -81,7 +80,6 @@ async def _draw(
     from rich.live import Live
     from rich.text import Text
 
-    estimates = Estimates(reader)
     if grouped:
         filters = {**filters, "root_only": True}
     with Live(console=screen, auto_refresh=False, vertical_overflow="crop") as live:
@@ -95,7 +93,7 @@ async def _draw(
                 below = await reader.jobs.families(jobs) if grouped else None
                 roots = filters.get("root_only", False)
                 lines = await table(
-                    jobs, estimates, screen, utc=utc, dated=False, roots=roots, below=below
+                    reader, jobs, screen, utc=utc, dated=False, roots=roots, below=below
                 )
             live.update(Text("\n").join([_head(jobs, utc=utc), *lines]), refresh=True)
             await asyncio.sleep(WATCH_EVERY)
@@ -116,7 +114,6 @@ def _head(jobs: list[JobRecord], *, utc: bool) -> Text:
 async def _report(
     reader: Reader, filters: Mapping[str, Any], screen: Console, *, as_json: bool, utc: bool
 ) -> None:
-    estimates = Estimates(reader)
     reported: dict[str, tuple[Any, ...]] = {}
     headed = False
     while True:
@@ -141,7 +138,7 @@ async def _report(
                 put_json_line(job)
         elif changed:
             heading, *lines = await table(
-                changed, estimates, screen, utc=utc, roots=filters.get("root_only", False)
+                reader, changed, screen, utc=utc, roots=filters.get("root_only", False)
             )
             put_lines(lines if headed else [heading, *lines], screen)
             headed = True

@@ -78,24 +78,6 @@ async def look(
     )
 
 
-async def durations(fetch: Fetch, operation: str) -> list[float]:
-    """Return the durations of the last `HISTORY` completed jobs of *operation*.
-
-    They are in milliseconds, in ascending order.
-    """
-    statement = (
-        select(jobs.c.duration_ms)
-        .where(
-            jobs.c.operation == operation,
-            jobs.c.status == "completed",
-            jobs.c.duration_ms.is_not(None),
-        )
-        .order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-        .limit(HISTORY)
-    )
-    return sorted(row["duration_ms"] for row in await fetch(statement))
-
-
 async def expectations(
     fetch: Fetch, some: Sequence[JobRecord], now: datetime
 ) -> dict[str, Expectation]:

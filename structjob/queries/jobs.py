@@ -244,14 +244,6 @@ class Jobs:
         await self._flush()
         return await step_progress.look(self._fetch, ids)
 
-    async def durations(self, operation: str) -> builtins.list[float]:
-        """Return the durations of the last 100 completed jobs of an operation.
-
-        They are in milliseconds, in ascending order.
-        """
-        await self._flush()
-        return await estimates.durations(self._fetch, operation)
-
     async def expectations(self, records: Sequence[JobRecord]) -> dict[str, Expectation]:
         """Return how long these jobs take, or took, compared with earlier ones, by the jobs' ids.
 
