@@ -118,7 +118,6 @@ _WHERE = {
         "QueryTimeout",
         "SchemaMismatch",
         "SessionNotFound",
-        "SessionNotFound",
         "SpoolError",
         "StoreUnavailable",
         "StructjobError",
