@@ -219,9 +219,10 @@ class Tracked:
         __tracebackhide__ = True
         found = [job for job in self.jobs if job.operation == operation]
         if len(found) != 1:
-            recorded = (
-                f"{len(found)} jobs {operation!r} were" if found else f"no job {operation!r} was"
-            )
+            from structjob.text.wording import count_of
+
+            number = count_of(len(found), "job")
+            recorded = f"{number} {operation!r} were" if found else f"no job {operation!r} was"
             raise AssertionError(f"{recorded} recorded, expected one\n\n{self.tree()}")
         return found[0]
 
