@@ -1308,3 +1308,37 @@ async def test_a_running_job_can_be_cancelled_with_a_reason(any_tracker):
 def test_the_options_of_a_job_are_typed_as_they_are():
     """Rules of the surface: what a type checker accepts as an option is one."""
     assert tuple(JobKeywords.__annotations__) == JobOptions.__struct_fields__
+
+
+async def test_the_events_of_a_step_say_what_it_is_and_how_it_went(db_url):
+    """R9, R20: its number and how many there are, its units if it has some, and a warning if it was
+    cancelled; what it refuses, it refuses by its state.
+    """
+    found = []
+    structjob.configure(console=False, sinks=[found.append], strict=True)
+    async with structjob.Tracker(db_url) as tracker:
+        async with tracker.job("nightly", total_steps=3) as job:
+            fresh = job.step("fresh")
+            assert not fresh.status
+            async with job.step("load", total=4) as load:
+                load.advance(2)
+            async with job.step("plain"):
+                pass
+            stopped = await job.step("stopped").start()
+            stopped.end("cancelled")
+            for step, state in ((fresh, "not begun"), (stopped, "cancelled")):
+                with pytest.raises(InvalidState, match=f"is {state}; advance needs it running"):
+                    step.advance()
+    (starts, ends) = (
+        {event.attrs["step"]: event for event in found if event.kind == kind}
+        for kind in ("step_start", "step_end")
+    )
+    numbered = {"step": "load", "step_number": 1, "total_steps": 3}
+    assert starts["load"].attrs == {**numbered, "total": 4}
+    assert starts["plain"].attrs == {"step": "plain", "step_number": 2, "total_steps": 3}
+    told = {**numbered, "status": "completed", "completed": 2}
+    assert told.items() <= ends["load"].attrs.items()
+    assert "completed" not in ends["plain"].attrs
+    assert {name: event.level for name, event in ends.items()} == {
+        "load": "info", "plain": "info", "stopped": "warning"
+    }  # fmt: skip

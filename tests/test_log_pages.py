@@ -190,6 +190,17 @@ async def test_a_histogram_of_many_lines(database, monkeypatch):
     assert sum(bar.total for bar in some.bars if bar.until <= some.counted_since) == 0
 
 
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_histogram_of_lines_at_one_time(database, monkeypatch):
+    """They are counted once each, though several looks divide them, at the start of an interval."""
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
+    await database.add(1, range(1, 3), ts=T0 - timedelta(seconds=5))
+    await database.add(1, range(3, 18), ts=T0)
+    await database.add(1, range(18, 20), ts=T0 + timedelta(seconds=5))
+    found = await database.logs.histogram(buckets=11)
+    assert [bar.total for bar in found.bars if bar.total] == [2, 15, 2]
+
+
 async def test_a_histogram_of_a_tree_of_jobs(database, monkeypatch):
     """A job's lines are counted with its children's, be they two or very many."""
     await database.job("a")

@@ -252,3 +252,16 @@ def test_what_is_reported_when_the_job_is_asked_to_stop_counts(tmp_path):
             step.update(advance=3)
         (record,) = tracker.run(tracker.jobs.steps(job.id))
     assert (record.status, record.completed) == ("cancelled", 3)
+
+
+async def test_progress_that_is_ignored_changes_nothing(db_url):
+    """R15: what was reported before stays, and so does what a report leaves out."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(db_url) as tracker:
+        async with tracker.job("j") as job, job.step("s", total=10) as step:
+            step.update(percent=40, completed=3)
+            for wrong in ({"percent": "much"}, {"completed": -1}, {"percent": None}):
+                step.update(**wrong)
+                assert (step.percent, step.completed) == (40, 3)
+            step.update(completed=4)
+            assert (step.percent, step.completed) == (40, 4)

@@ -223,6 +223,49 @@ async def test_what_is_kept_longer_now_is_not_deleted_after_all(
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_dead_letters_are_archived_once(tracker, database, directory, monkeypatch):
+    """What could not be stored is in a file before it is deleted, and in one only, also if a prune
+    stops between the two; what is kept longer now stays (R41).
+    """
+    for seq, year in ((1, 2020), (2, 2020), (3, 2999)):
+        await database.execute(
+            "INSERT INTO structjob_dead_letters (session_id, seq, reason, payload, ts) "
+            f"VALUES (1, {seq}, 'refused', 'line {seq}', '{year}-01-01 00:00:00')"
+        )
+    monthly = Retention(days=30, archive=directory)
+    with monkeypatch.context() as patch:
+        stopping(patch, 1, committed=False)
+        with pytest.raises(Stopped):
+            await tracker.prune(monthly)
+    assert (await rows_of(database))["dead_letters"] == 3
+    assert len(list(directory.glob("*.pending"))) == 1
+    assert (await tracker.prune(monthly)).dead_letters == 2
+    assert (await rows_of(database))["dead_letters"] == 1
+    letters = records(directory.iterdir(), "dead_letter")
+    assert [(one["seq"], one["reason"], one["payload"]) for one in letters] == [
+        (1, "refused", "line 1"), (2, "refused", "line 2")
+    ]  # fmt: skip
+    assert not list(directory.glob("*.pending"))
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_dead_letters_that_are_kept_now_are_not_deleted(
+    tracker, database, directory, monkeypatch
+):
+    """What another prune archived and did not delete stays if it is kept for ever now (R41)."""
+    await database.execute(
+        "INSERT INTO structjob_dead_letters (session_id, seq, reason, ts) "
+        "VALUES (1, 1, 'refused', '2020-01-01 00:00:00')"
+    )
+    with monkeypatch.context() as patch:
+        stopping(patch, 1, committed=False)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(days=30, archive=directory))
+    assert not await tracker.prune(Retention(levels={"debug": 30}, archive=directory))
+    assert (await rows_of(database))["dead_letters"] == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeypatch):
     """What cannot be written is not deleted, and no half file stays (R41)."""
     await fill(tracker, database)
