@@ -3,14 +3,17 @@ R3, R7–R10, R13, R14, R18, R25).
 """
 
 import asyncio
+import gc
 import re
 import warnings
+import weakref
 
 import pytest
 import structlog
 
 import structjob
 from structjob import InvalidArgument, InvalidState, JobNotFound, LogFilter
+from structjob.context.scope import current_scope
 from structjob.lifecycle import contexts
 from structjob.lifecycle.options import JobKeywords, JobOptions
 
@@ -1282,6 +1285,19 @@ async def test_other_wrong_arguments(tracker):
     with pytest.raises(JobNotFound, match="job not found: nope"):
         await tracker.jobs.find("nope")
     assert [job.status for job in await tracker.jobs.list()] == ["completed"]
+
+
+async def test_a_step_that_has_ended_is_freed_without_the_garbage_collector(tracker):
+    """Performance, B7: memory that only the collector frees makes each step dearer."""
+    async with tracker.job("many") as job:
+        gc.disable()
+        try:
+            async with job.step("one") as step:
+                parts = [weakref.ref(step), weakref.ref(current_scope())]
+            del step
+            assert [part() for part in parts] == [None, None]
+        finally:
+            gc.enable()
 
 
 async def test_a_running_job_can_be_cancelled_with_a_reason(any_tracker):

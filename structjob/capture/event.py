@@ -322,6 +322,8 @@ class Encoder:
 
     def words(self, text: str) -> bytes:
         """Return the readable text of one of our own events as JSON, redacted and shortened."""
+        if len(text) < _SHORT // 4:  # most of them recur: a step's name, and the time that it took
+            return self.messages.get(text) or self.message(text)
         text = text[: 2 * _WORDS]  # a secret at the end of the stored part is seen whole
         if self.redactor is not None:
             text = self.redactor.text(text)
@@ -433,9 +435,11 @@ def columns_json(scope: Scope | None, columns: dict[str, Any] | None) -> bytes:
         return scope.columns if scope is not None else b""
     if scope is None:
         return json_fields(columns)
-    if columns.keys().isdisjoint(scope.column_values):
-        if len(columns) == 1:  # the kind of one of our own events
-            return scope.columns + field_json(*next(iter(columns.items())))
+    if len(columns) == 1:  # the kind of one of our own events
+        for key, value in columns.items():
+            if key not in scope.column_values:
+                return scope.columns + field_json(key, value)
+    elif columns.keys().isdisjoint(scope.column_values):
         return scope.columns + json_fields(columns)
     # Columns from the log call take precedence over columns from the job.
     return json_fields({**scope.column_values, **columns})

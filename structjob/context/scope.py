@@ -207,6 +207,10 @@ class Scope:
         handle = self.step or self.job
         return handle is not None and handle.ended
 
+    def end_step(self) -> None:
+        """Refer to its step, which has ended, no longer."""
+        self.step = _ENDED
+
     def belongs_to(self, other: Scope) -> bool:
         """Whether it is the scope of the same job or step as *other*, or of a step of that job."""
         return (
@@ -271,6 +275,15 @@ class Scope:
         self._ids = self._shown = self.followers = None
 
 
+class _Ended:
+    """What a scope has in place of a step that has ended."""
+
+    id = ""
+    ended = True
+
+
+_ENDED = _Ended()
+
 _OF_JOB = ("job_id", "attempt", "step_id", "operation", "step", "provisional")
 """The columns of an event that name its job and step."""
 
@@ -311,9 +324,12 @@ on_reset(lambda: enter_scope(None), _isolate)
 def new_id() -> str:
     """Return a new UUIDv7: ids that sort by time keep the indexes compact."""
     # RFC 9562, section 5.7: 48 bits of Unix milliseconds, then version, variant and randomness.
-    random = int.from_bytes(os.urandom(10))
-    text = f"{time.time_ns() // 1_000_000:012x}7{random >> 68:03x}{random >> 4 & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000:016x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    ms, random = f"{time.time_ns() // 1_000_000:012x}", os.urandom(10).hex()
+    return f"{ms[:8]}-{ms[8:]}-7{random[:3]}-{_VARIANTS[random[3]]}{random[4:7]}-{random[7:19]}"
+
+
+_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit with the variant of a UUID and two random bits, by a random digit."""
 
 
 class Entry:

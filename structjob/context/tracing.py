@@ -36,6 +36,8 @@ class Traced(Protocol):
     def id(self) -> str: ...
 
 
+_NONE = Span()
+
 Begin = Callable[[Traced, Scope | None], Span | None]
 End = Callable[[Traced], object]
 
@@ -84,7 +86,7 @@ def end_span(handle: Traced) -> None:
 def span_of(scope: Scope | None) -> Span:
     """Return the span that new jobs and steps in *scope* inherit."""
     if scope is None:
-        return Span()
+        return _NONE
     return Span(scope.trace_id, scope.span_id, scope.trace_flags, scope.tracestate)
 
 

@@ -381,12 +381,13 @@ class JobCore(Core):
             scope.job, scope.step = self, step
             return scope
         span = span or self.span or span_of(self._parent)
+        recorder, claim = self.host.recorder, self.claim
         return Scope(
-            recorder=self.host.recorder,
+            recorder=recorder,
             job=self,
             step=step,
             job_id=self.id,
-            attempt=self.attempt or None,
+            attempt=claim.attempt or None,
             operation=self.operation,
             parent_job_id=self.parent_job_id,
             step_id=step.id if step is not None else None,
@@ -399,9 +400,9 @@ class JobCore(Core):
             tracestate=span.tracestate,
             category=self.category,
             project=self.project,
-            provisional=self.provisional,
+            provisional=claim.provisional,
             root_job_id=self.root_job_id,
-            database=self.host.recorder.session.database,
+            database=recorder.session.database,
         )
 
     def leave(

@@ -113,6 +113,12 @@ def _reset() -> None:
 on_reset(_reset, lambda: int)  # a test goes on with the time
 
 
+def time_text() -> str:
+    """Return `now` in the databases' form; see `database_time`."""
+    _, second, _, micros = stamp()
+    return (second + micros).decode()
+
+
 def database_time(ns: int) -> str:
     """Return *ns* (since the epoch) in the databases' form: ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC."""
     _, second, _, micros = stamp(ns)

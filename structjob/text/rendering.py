@@ -257,7 +257,13 @@ def words_of(
     operation = str(attrs.get("operation") or operation or "job")
     status = str(attrs.get("status", ""))
     lasted = f" in {attrs['duration_str']}" if "duration_str" in attrs else ""
-    match kind:
+    match kind:  # the most frequent ones first
+        case "step_start":
+            return "pending", name
+        case "step_end" if status == "retrying":
+            return status, f"{name} failed{lasted}, {retried(attrs)}"
+        case "step_end" if status:
+            return status, f"{name}{'' if status == 'completed' else f' {status}'}{lasted}"
         case "operation_created":
             return "pending", f"{operation} created"
         case "operation_start":
@@ -273,12 +279,6 @@ def words_of(
             return "cancelled", f"cancellation of {operation} requested"
         case "operation_crash_withdrawn":
             return "running", f"{operation} has not crashed"
-        case "step_start":
-            return "pending", name
-        case "step_end" if status == "retrying":
-            return status, f"{name} failed{lasted}, {retried(attrs)}"
-        case "step_end" if status:
-            return status, f"{name}{'' if status == 'completed' else f' {status}'}{lasted}"
         case "step_error":
             return "failed" if level == "error" else "retrying", f"{name}: {_error(attrs)}"
     return "", ""
