@@ -216,7 +216,7 @@ class StepCore(Core):
         if self.scope is not None and not self.abandoned:
             # What refers to it does so no longer. Otherwise only the garbage collector would free
             # it, much later, and each step would take memory that is in no cache.
-            self.handle = None  # type: ignore[assignment]  # the user has it, and nobody asks for it
+            self.handle = None  # type: ignore[assignment]  # nothing reads it after the end
             self.scope.end_step()
 
     def _record_error(self, exc: BaseException, fields: dict[str, Any]) -> None:

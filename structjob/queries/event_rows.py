@@ -8,10 +8,10 @@ three times as fast as converting each value and calling the record's constructo
 from __future__ import annotations
 
 from dataclasses import fields
-from operator import itemgetter
 from typing import Any
 
 import msgspec
+import sqlalchemy
 from sqlalchemy import ColumnElement, String, type_coerce
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -56,15 +56,19 @@ COLUMNS = tuple(_plain(name) for name in _NAMES)
 Line: Any = msgspec.defstruct("Line", [(name, object) for name in _NAMES], gc=False)
 """A row of `COLUMNS`, with the values as the driver returns them."""
 
-_values = itemgetter(*_NAMES)
+_OF_LINE = slice(len(_NAMES))
+_values_of: Any = sqlalchemy.Row.__getitem__
+"""Reads values by position from a mapping, too, as both have the same base. By name, it takes three
+times as long.
+"""
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(EventRecord).decode
 _validated = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 def line(row: Row) -> Any:
-    """Return a row of `COLUMNS` as a `Line`."""
-    return Line(*_values(row))
+    """Return a row that begins with `COLUMNS` as a `Line`."""
+    return Line(*_values_of(row, _OF_LINE))
 
 
 def encoded(found: Any) -> EncodedEvent:
@@ -85,8 +89,8 @@ def record(found: Any) -> EventRecord:
 
 
 def record_of(row: Row) -> EventRecord:
-    """Return a row of `COLUMNS` as a record."""
-    return record(Line(*_values(row)))
+    """Return a row that begins with `COLUMNS` as a record."""
+    return record(line(row))
 
 
 def _json(found: Any) -> bytes:
