@@ -223,7 +223,7 @@ class StepVocabulary(Handle["StepCore"]):
         """A logger whose events belong to this step, even if the running code belongs to another
         one.
 
-        The events have ``step_number``, and ``total_steps`` if it is known.
+        The events have ``step_number`` (the step's ``seq``), and ``total_steps`` if it is known.
         """
         return HandleLogger(self._core.own_scope, self._core.numbers)
 

@@ -36,7 +36,7 @@ from structjob.queries.job_watch import JobWatch
 from structjob.queries.overview import Overview, overview
 from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
 from structjob.queries.step_progress import StepProgress
-from structjob.queries.tree import family, grown
+from structjob.queries.tree import family, grown, in_order
 from structjob.statistics import Estimate, Expectation
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import begins, equals, equals_any, means, storable
@@ -283,9 +283,9 @@ class Jobs:
             for row in await self._fetch(of_jobs.order_by(attempts.c.job_id, attempts.c.attempt)):
                 tried.setdefault(row["job_id"], []).append(rows.attempt(row))
             of_attempts = select(steps).where(steps.c.job_id.in_(some))
-            for row in await self._fetch(of_attempts.order_by(steps.c.seq, steps.c.id)):
+            for row in await self._fetch(of_attempts):
                 taken.setdefault((row["job_id"], row["attempt"]), []).append(rows.step(row))
-        return tried, taken
+        return tried, {attempt: in_order(found) for attempt, found in taken.items()}
 
     async def by_external_id(self, external_job_id: str) -> JobRecord:
         """Return the newest job with this external id.
@@ -607,12 +607,7 @@ class Jobs:
             raise JobNotFound(id_)  # it was deleted just now
         ids = family(id_)
         latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
-        statement = (
-            select(steps)
-            .join(jobs, latest)
-            .join(ids, ids.c.id == jobs.c.id)
-            .order_by(steps.c.seq, steps.c.id)
-        )
+        statement = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id)
         return grown(id_, records, [rows.step(row) for row in await self._fetch(statement)])
 
     @overload
@@ -737,7 +732,7 @@ class Jobs:
         found = await self._fetch(
             select(steps).where(steps.c.job_id == job.id, number).order_by(steps.c.seq, steps.c.id)
         )
-        return [rows.step(row) for row in found]
+        return in_order(rows.step(row) for row in found)
 
     async def _get(self, job_id: str) -> JobRecord:
         _check_id(job_id)

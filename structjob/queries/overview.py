@@ -83,8 +83,7 @@ async def overview(
     job_counts = await _counted(fetch, below, jobs)
 
     if room is None and not failed:
-        wanted = select(steps).where(mine).order_by(steps.c.seq, steps.c.id)
-        shown = [rows.step(row) for row in await fetch(wanted)]
+        shown = [rows.step(row) for row in await fetch(select(steps).where(mine))]
     else:
         shown = [
             rows.step(row)
@@ -93,7 +92,6 @@ async def overview(
             )
         ]
         shown += await _above(fetch, shown)
-        shown.sort(key=lambda step: (step.seq, step.id))
 
     if not job_counts:
         return Overview(grown(job.id, [job], shown), step_counts, {}, ())
@@ -107,7 +105,7 @@ async def overview(
             .join(ids, ids.c.id == jobs.c.id)
             .where(jobs.c.id != job.id)
         )
-        theirs = [rows.step(row) for row in await fetch(others.order_by(steps.c.seq, steps.c.id))]
+        theirs = [rows.step(row) for row in await fetch(others)]
         return Overview(grown(job.id, records, [*shown, *theirs]), step_counts, job_counts, ())
     picked = [
         rows.job(row) for row in await _picked(fetch, below, jobs, job_counts, room, failed=failed)

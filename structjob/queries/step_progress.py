@@ -62,7 +62,7 @@ async def look(fetch: Fetch, ids: Sequence[str]) -> dict[str, StepProgress]:
     units = select(steps.c.job_id, steps.c.name, steps.c.completed, steps.c.total).select_from(mine)
     units = units.where(
         asked, steps.c.status == StepStatus.RUNNING.value, steps.c.total.is_not(None)
-    ).order_by(steps.c.seq)
+    ).order_by(steps.c.started_at, steps.c.seq)
     running = {
         row["job_id"]: (row["name"], row["completed"], row["total"]) for row in await fetch(units)
     }

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from heapq import merge
 
 from sqlalchemy import CTE, Integer, literal, select
 
 from structjob.models import JobRecord, JobTree, StepRecord
 from structjob.store.tables import jobs
+
+_LATEST = datetime.max.replace(tzinfo=UTC)
 
 
 def family(*job_ids: str, depth: int | None = None) -> CTE:
@@ -35,11 +39,23 @@ def family(*job_ids: str, depth: int | None = None) -> CTE:
     return select(found.c.id).distinct().cte("members")  # in a cycle a job has several levels
 
 
-def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
-    """Return the tree of the job *root* from the records of its family and their steps.
+def in_order(found: Iterable[StepRecord]) -> list[StepRecord]:
+    """Return the steps of an attempt in the order in which they started.
 
-    The steps of each job are in order.
+    Each process that works on the job counts its own steps, which is exact. Between processes the
+    times decide.
     """
+    counted: dict[int | None, list[StepRecord]] = defaultdict(list)
+    for step in found:
+        counted[step.session_id].append(step)
+    each = [sorted(steps, key=lambda step: (step.seq, step.id)) for steps in counted.values()]
+    if len(each) == 1:
+        return each[0]
+    return list(merge(*each, key=lambda step: (step.started_at or _LATEST, step.seq, step.id)))
+
+
+def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
+    """Return the tree of the job *root* from the records of its family and their steps."""
     # Build it from the leaves up without recursion, because a chain of children may exceed Python's
     # stack.
     steps_of: dict[str, list[StepRecord]] = defaultdict(list)
@@ -56,7 +72,7 @@ def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) 
     for record in reversed(order):
         trees[record.id] = JobTree(
             job=record,
-            steps=tuple(steps_of[record.id]),
+            steps=tuple(in_order(steps_of[record.id])),
             children=tuple(trees[child.id] for child in children_of[record.id]),
         )
     return trees[root]

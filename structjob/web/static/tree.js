@@ -33,7 +33,7 @@ export function withRows(tree, { jobs = [], steps = [] }, depth) {
         if (node.folded && !byId.has(one.id) && one.attempt === job.attempt) whole = false;
         if (current(one, byId.get(one.id))) byId.set(one.id, one);
       }
-      own = [...byId.values()].filter((one) => one.attempt === job.attempt).sort((a, b) => a.seq - b.seq);
+      own = inOrder([...byId.values()].filter((one) => one.attempt === job.attempt));
     }
     if (kids.length && (node.folded || level === depth)) { whole = false; return node; }
     const children = [...node.children, ...kids.map((one) => ({ job: one, steps: [], children: [], folded: 0 }))].map((one) => visit(one, level + 1));
@@ -42,6 +42,12 @@ export function withRows(tree, { jobs = [], steps = [] }, depth) {
   };
   const out = visit(tree, 0);
   return whole && jobs.every((one) => known.has(one.id)) && steps.every((one) => known.has(one.job_id)) ? out : null;
+}
+
+/** Steps in the order in which they started. Each process that works on the job counts its own; between processes the times decide. */
+function inOrder(steps) {
+  const time = (one) => (one.started_at ? Date.parse(one.started_at) : Infinity);
+  return steps.sort((a, b) => (a.session_id === b.session_id ? a.seq - b.seq : time(a) - time(b) || a.seq - b.seq));
 }
 
 /** The attempts of a job with rows that changed. */
