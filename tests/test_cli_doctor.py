@@ -570,15 +570,28 @@ def test_a_file_that_may_not_be_read(shell: Shell) -> None:
     """Another user's database is a finding, without a traceback (faults 50)."""
     path = shell.directory / "structjob.db"
     list(checkup_of(path))  # what it imports is loaded before another user cannot read it
-    path.chmod(0o600)
     for directory in (shell.directory, *shell.directory.parents[:-2]):
         directory.chmod(0o711)
-    os.seteuid(65534)
-    try:
-        found = {one.check: one for one in checkup_of(path)}
-    finally:
-        os.seteuid(0)
-    assert "cannot be read to look for damage" in found["damage"].found
+
+    def look() -> dict[str, Finding]:
+        os.seteuid(65534)
+        try:
+            return {one.check: one for one in checkup_of(path)}
+        finally:
+            os.seteuid(0)
+
+    path.chmod(0o600)
+    assert "cannot be read to look for damage" in look()["damage"].found
+    # One that may be read in a directory that may not be written to is no damaged one.
+    path.chmod(0o644)
+    found = look()
+    assert found["file"].verdict == "problem"
+    assert {found[check].verdict for check in ("damage", "database", "tables")} == {"ok"}
+    # A program that crashed left a log, without whose index SQLite cannot read.
+    shell.directory.joinpath("structjob.db-wal").write_bytes(b"left")
+    found = look()
+    assert found["damage"].verdict == "warning"
+    assert "This user may not write" in found["database"].found
 
 
 def test_a_file_on_a_read_only_file_system(shell: Shell, monkeypatch) -> None:
@@ -592,7 +605,7 @@ def test_a_file_on_a_read_only_file_system(shell: Shell, monkeypatch) -> None:
         **{name: getattr(found, name) for name in ("f_bavail", "f_frsize", "f_blocks", "f_bfree")},
     )
     monkeypatch.setattr(os, "statvfs", lambda _: read_only)
-    monkeypatch.setattr(os, "access", lambda _, mode: mode == os.R_OK)
+    monkeypatch.setattr(os, "access", lambda _, mode, **how: mode == os.R_OK)
     opened = []
     connect = sqlite3.connect
     for module in (sqlite3, sqlite3.dbapi2):

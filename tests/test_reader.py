@@ -122,6 +122,38 @@ async def test_a_database_on_a_read_only_file_system(tmp_path, monkeypatch):
             assert (await reader.jobs.list())[0].operation == "late"
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_user_who_may_only_read(tmp_path):
+    """A database of another user, in a directory in which this one can make no files, is read,
+    though SQLite needs a file beside it; what that user writes later is read, too (R47).
+    """
+    path = tmp_path / "jobs.db"
+    job_id = await filled(path, tmp_path)
+    path.chmod(0o644)
+    for directory in (tmp_path, *tmp_path.parents[:-2]):
+        directory.chmod(0o711)
+    async with structjob.Reader(path) as imported:
+        await imported.jobs.list()
+    os.seteuid(65534)
+    try:
+        async with structjob.Reader(path) as reader:
+            assert (await reader.jobs.get(job_id)).status == "failed"
+            for name in ("late", "later"):  # with a closed, and with an open program
+                os.seteuid(0)
+                tracker = await structjob.Tracker(path, spool=tmp_path / "spool").open()
+                async with tracker.job(name):
+                    pass
+                await tracker.flush()
+                if name == "late":
+                    await tracker.aclose()
+                os.seteuid(65534)
+                assert (await reader.jobs.list())[0].operation == name
+            os.seteuid(0)
+            await tracker.aclose()
+    finally:
+        os.seteuid(0)
+
+
 async def test_somebody_elses_file_is_left_as_it_is(tmp_path):
     """Neither tables nor a write-ahead log are put into a database of another program."""
     path = tmp_path / "other.db"

@@ -197,7 +197,7 @@ def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
         try:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         except sqlite3.OperationalError as exc:
-            if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_CANTOPEN:
+            if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise Unreadable(str(exc)) from exc
             return (
                 (None, False)

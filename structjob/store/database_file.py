@@ -122,15 +122,19 @@ class DatabaseFile:
 
 
 def is_unchanging(path: Path) -> bool:
-    """Return whether no program can change the database *path*: it is on a read-only file system
-    and has no write-ahead log, so no program of another host or container has it open either.
+    """Return whether no program changes the database *path* now, and this one cannot make files
+    beside it, because of its rights or a read-only file system. The database has no write-ahead
+    log, so no program has it open, on another host or in another container either.
 
-    SQLite reads such a file only as an immutable one, because it cannot create the log's index.
+    SQLite reads such a file only as an immutable one, because it cannot create the log's index. A
+    program with more rights may change it later: compare its `stamp`.
     """
+    real = os.path.realpath(path)
     try:
-        return bool(os.statvfs(path).f_flag & os.ST_RDONLY) and not any(
-            path.with_name(path.name + suffix).exists() for suffix in _LOGS
+        read_only = os.statvfs(real).f_flag & os.ST_RDONLY or not os.access(
+            os.path.dirname(real), os.W_OK, effective_ids=os.access in os.supports_effective_ids
         )
+        return bool(read_only) and not any(os.path.exists(real + suffix) for suffix in _LOGS)
     except OSError:
         return False
 

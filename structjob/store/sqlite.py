@@ -36,6 +36,7 @@ from structjob.store.database_file import (
     existing,
     has_temporary_directory,
     is_unchanging,
+    stamp,
 )
 from structjob.store.forking import within_sqlite
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, fold, on_conflict
@@ -150,7 +151,8 @@ class SQLiteStore:
         self._reading: Connection | None = None
         self._file: DatabaseFile | None = None
         self._reading_file: DatabaseFile | None = None
-        self._unchanging = False
+        self._read_as: object = None
+        """The stamp of the file when it was opened as one that does not change; otherwise None."""
         """Whether the reading connection takes the file for one that no program changes."""
         self._busy = threading.Lock()
         self._read = threading.Event()
@@ -249,8 +251,9 @@ class SQLiteStore:
         # that was deleted under a connection is not created again by the next connection.
         path = ":memory:" if self.path is None else f"{self.path.as_uri()}?mode=rw"
         if for_reading:
-            self._unchanging = self.path is not None and is_unchanging(self.path)
-            if self._unchanging:
+            self._read_as = None
+            if self.path is not None and is_unchanging(self.path):
+                self._read_as = stamp(self.path)
                 path += "&immutable=1"
         # Transactions are begun explicitly with `BEGIN IMMEDIATE`: a read that becomes a write
         # fails at once when another process writes.
@@ -272,7 +275,9 @@ class SQLiteStore:
                 # should be in memory.
                 connection.execute("PRAGMA temp_store=MEMORY")
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA cache_size=-32768")
+            # The operating system keeps the rest of the file in memory. A larger cache makes a
+            # process larger, and neither writing nor reading faster.
+            connection.execute("PRAGMA cache_size=-8192")
             # Pages that change often are copied back once, and the disk is synchronized less often.
             connection.execute("PRAGMA wal_autocheckpoint=4000")
         except sqlite3.DatabaseError:
@@ -452,8 +457,9 @@ class SQLiteStore:
 
     def _fetch(self, statement: Executable, query: _Query | None = None) -> Sequence[RowMapping]:
         self._check_file()
-        changes = self._unchanging and self.path is not None and not is_unchanging(self.path)
-        if self._reading is not None and (changes or self._reading_file is not self._file):
+        if self._reading is not None and (
+            self._has_changed() or self._reading_file is not self._file
+        ):
             if self.path is not None:
                 _close_connection(self._reading)
             self._reading = None
@@ -461,7 +467,14 @@ class SQLiteStore:
             self._reading, self._reading_file = self._connect_to_read(), self._file
         if query is not None:
             query.begin(self._reading)
-        return self._reading.execute(statement).mappings().all()
+        found = self._reading.execute(statement).mappings().all()
+        return self._fetch(statement, query) if self._has_changed() else found
+
+    def _has_changed(self) -> bool:
+        """Return whether a file that was opened as one that does not change has changed."""
+        if self._read_as is None or self.path is None:
+            return False
+        return not is_unchanging(self.path) or stamp(self.path) != self._read_as
 
     def _connect_to_read(self) -> Connection:
         if self.path is None and self._writing is not None:
@@ -574,6 +587,11 @@ class SQLiteStore:
         ):
             return StoreUnavailable(
                 f"the database {self.masked_url} refuses what it was given: {text}", refused=True
+            )
+        if getattr(exc, "sqlite_errorname", "").startswith("SQLITE_READONLY"):
+            text += (
+                f". This user may not write to {self.path}, or not make files beside it, which SQLite does even to read: run this as a user "
+                "who may, or change the owner"
             )
         gone = "no such table" in text and self.path is not None
         permanent = "no such table" in text or "readonly" in text
