@@ -11,7 +11,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
-from structjob.cli.database import execute, reading
+from structjob.cli.database import execute, reading, writing
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
@@ -60,12 +60,10 @@ def cancel(
 async def _cancel(
     given: str, db: Database, reason: str | None, by: str, *, force: bool, as_json: bool
 ) -> None:
-    from structjob.tracker import Tracker
-
     async with reading(db) as reader:
         job = await resolve(reader, given)
         try:
-            async with Tracker(db.url, service="structjob-cli") as tracker:
+            async with writing(db) as tracker:
                 await tracker.cancel(job.id, reason, by=by, force=force)
         except InvalidState as exc:
             raise Failure(

@@ -25,6 +25,7 @@ from structjob.text.amounts import in_bytes
 if TYPE_CHECKING:
     from structjob.reader import Reader as Reads
     from structjob.spool.places import Places
+    from structjob.tracker import Tracker
     from structjob.urls.url import URL
 
 T = TypeVar("T")
@@ -214,6 +215,7 @@ class Reader:
         self._database = database
         self._places = places_of(database)
         self._looked = 0.0
+        self._said: set[str] = set()
 
     async def deliver(self) -> list[int]:
         """Deliver the spools of dead processes, and mark their jobs as crashed.
@@ -222,7 +224,9 @@ class Reader:
             The affected sessions; usually empty.
         """
         self._looked = time.monotonic()
-        return [] if self._places is None else await deliver_from(self._database, self._places)
+        if self._places is None:
+            return []
+        return await deliver_from(self._database, self._places, said=self._said)
 
     async def deliver_now_and_then(self) -> list[int]:
         """Call `deliver`, but at most every `LOOK_EVERY` seconds."""
@@ -230,7 +234,11 @@ class Reader:
 
 
 async def deliver_from(
-    database: Database, places: Places, *, spool: bool | Path = True
+    database: Database,
+    places: Places,
+    *,
+    spool: bool | Path = True,
+    said: set[str] | None = None,
 ) -> list[int]:
     """Deliver the spools of dead processes to *database*, and mark their jobs as crashed.
 
@@ -238,6 +246,7 @@ async def deliver_from(
         database: The target.
         places: Directories that may contain the spools of its sessions.
         spool: The tracker's *spool* option.
+        said: The warnings that were printed before, which are not repeated.
 
     Returns:
         The affected sessions.
@@ -261,18 +270,19 @@ async def deliver_from(
         say(
             f"delivering {in_bytes(size)} of lines that a program did not deliver before it ended …"
         )
-    from structjob.tracker import Tracker
 
     def not_delivered(exc: StructjobError) -> list[int]:
         # A full disk, or a user that may only read: reading must still work, because it is needed
         # now to find the cause.
         where = ", ".join(sorted({str(directory.parent) for directory in directories}))
-        say(
-            f"structjob: warning: lines of programs that have ended wait in {where} and cannot be stored now: {exc}; only what is stored is shown"
-        )
+        text = f"structjob: warning: lines of programs that have ended wait in {where} and cannot be stored now: {exc}; only what is stored is shown"
+        if said is None or text not in said:
+            say(text)
+        if said is not None:
+            said.add(text)
         return []
 
-    tracker = Tracker(database.url, service="structjob-cli", spool=spool)
+    tracker = writing(database, spool=spool)
     try:
         await tracker.open()
     except (SpoolError, StoreUnavailable, InvalidURL) as exc:
@@ -291,6 +301,17 @@ async def deliver_from(
     finally:
         await tracker.aclose()
     return [one.session.session_id for one in left]
+
+
+def writing(database: Database, *, spool: bool | Path = True) -> Tracker:
+    """Return a tracker with which a command changes *database*.
+
+    It does not open if the database refuses what a command needs, such as the right to write:
+    nothing then waits in a spool.
+    """
+    from structjob.tracker import Tracker
+
+    return Tracker(database.url, service="structjob-cli", spool=spool, strict=True)
 
 
 def places_of(database: Database) -> Places | None:

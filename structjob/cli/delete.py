@@ -9,7 +9,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import job_ids
-from structjob.cli.database import execute, reading
+from structjob.cli.database import execute, reading, writing
 from structjob.cli.ids import resolve
 from structjob.cli.prune import deleted
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say
@@ -43,8 +43,6 @@ def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
 
 
 async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None:
-    from structjob.tracker import Tracker
-
     async with reading(db) as reader:
         job = await resolve(reader, given)
         if not yes:
@@ -55,7 +53,7 @@ async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None
                 err=True,
             )
         try:
-            async with Tracker(db.url, service="structjob-cli") as tracker:
+            async with writing(db) as tracker:
                 found = await tracker.jobs.delete(job)
         except InvalidState as exc:
             raise Failure(

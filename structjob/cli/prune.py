@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.database import execute, reading
+from structjob.cli.database import execute, reading, writing
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
 from structjob.cli.times import age as read_age
 from structjob.cli.times import full
@@ -144,8 +144,6 @@ def prune(
 async def _prune(
     db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
 ) -> PruneResult:
-    from structjob.tracker import Tracker
-
     async with reading(db) as reader:
         if dry_run or not yes:
             found = await reader.preview_prune(retention)
@@ -155,7 +153,7 @@ async def _prune(
                 f"This deletes {deleted(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
             )
             click.confirm(question, abort=True, err=True)
-        async with Tracker(db.url, service="structjob-cli") as tracker:
+        async with writing(db) as tracker:
             try:
                 return await tracker.prune(retention, patience=_PRUNE_TIMEOUT)
             except OSError as exc:

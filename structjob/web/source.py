@@ -100,7 +100,7 @@ class Source:
             yield self._tracker
             return
         async with Tracker(
-            self._url, service="structjob-web", spool=False, handle_signals=False
+            self._url, service="structjob-web", spool=False, handle_signals=False, strict=True
         ) as tracker:
             yield tracker
 
