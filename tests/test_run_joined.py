@@ -205,6 +205,143 @@ with structjob.Tracker():
     assert logged == ["café", "failed", "own handler"]
 
 
+def once(shell: Shell, done: Any, *, events: tuple[str, ...], output: tuple[str, ...] = ()) -> None:
+    """Check that each text is shown once and recorded once: as an event, or as output."""
+    shown = (done.stdout + done.stderr).decode()
+    assert done.returncode == 0, shown
+    assert "structjob-" not in shown
+    found = shell.json("logs", "outer")
+    for text in (*events, *output):
+        (event,) = [event for event in found if text in event["message"]]
+        assert (event["kind"] == "output") == (text in output), event
+        assert shown.count(text) == 1
+    assert shell.json("verify")["ok"]
+
+
+def test_a_run_within_a_run(shell: Shell) -> None:
+    """Faults 46, same kind: a line belongs to the inner job only, and the bytes stay the same."""
+    output = b"of the inner\n" + bytes(range(256)) * 600
+    (shell.directory / "output").write_bytes(output)
+    inner = (sys.executable, "-m", "structjob", "run", "--name", "inner", "--")
+    program = "cat output; printf 'no newline' >&2; exit 3"
+    done = shell.run("run", "--name", "outer", "--", *inner, "sh", "-c", program)
+    assert (done.returncode, done.stderr, done.stdout) == (3, b"no newline", output)
+    found = {job["operation"]: job for job in shell.json("jobs")}
+    assert found["inner"]["parent_job_id"] == found["outer"]["id"]
+    for text in ("of the inner", "no newline"):
+        (line,) = shell.json("logs", "--grep", text, "--kind", "output")
+        assert line["job_id"] == found["inner"]["id"]
+    of_outer, of_inner = found["outer"]["result"], found["inner"]["result"]
+    assert of_outer["stdout_lines"] == of_inner["stdout_lines"]
+    assert "no newline" in found["outer"]["error"]["message"]
+    assert shell.json("verify")["ok"]
+
+
+def test_a_run_within_a_run_with_another_database(shell: Shell) -> None:
+    """Faults 46, bad day: each database has the line."""
+    inner = (sys.executable, "-m", "structjob", "--db", "sqlite:///other.db", "run", "--")
+    shell.ok("run", "--name", "outer", "--", *inner, "echo", "of the inner")
+    for db in ((), ("--db", "sqlite:///other.db")):
+        (line,) = shell.json(*db, "logs", "--grep", "of the inner")
+        assert line["kind"] == "output"
+
+
+@pytest.mark.parametrize("fd", [False, True])
+def test_captured_output_that_is_printed_too(shell: Shell, fd: bool) -> None:
+    """Faults 46, same kind: `capture_output` records it, so the command does not; a child process
+    is captured with *fd* only.
+    """
+    (shell.directory / "program.py").write_text(f"""
+import os, sys, structjob, structlog
+structjob.configure(console="json")
+log = structlog.get_logger()
+print("before", flush=True)
+with structjob.Tracker():
+    with structjob.capture_output(fd={fd}):
+        print("one", "and", "two")
+        sys.stdout.write("a prompt: ")
+        print("answered")
+        sys.stdout.buffer.write(b"in bytes\\n")
+        sys.stdout.flush()
+        print("an error", file=sys.stderr)
+        log.info("logged within")
+        os.system("echo of a child")
+    print("after", flush=True)
+""")
+    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+    shown = ("before", "one and two", "a prompt: answered", "in bytes", "an error", "after")
+    once(shell, done, events=("logged within",), output=(*shown, "of a child"))
+
+
+@pytest.mark.parametrize("factory", ["PrintLogger", "WriteLogger", "BytesLogger"])
+def test_loggers_of_structlog_itself(shell: Shell, factory: str) -> None:
+    """Faults 46, same kind: `install` records the events, and the set-up as it was shows them."""
+    last = ".encode()" if factory == "BytesLogger" else ""
+    (shell.directory / "program.py").write_text(f"""
+import logging, structlog, structjob
+structlog.configure(
+    processors=[
+        structlog.processors.format_exc_info,
+        structlog.processors.JSONRenderer(lambda event, **_: repr(event){last}),
+    ],
+    logger_factory=structlog.{factory}Factory(),
+)
+structjob.install()
+log = structlog.get_logger()
+with structjob.Tracker(level="info"):
+    log.info("logged")
+    log.debug("only shown")
+    logging.getLogger("app").warning("of logging")
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        log.exception("failed")
+""")
+    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+    once(shell, done, events=("logged", "failed", "of logging"), output=("only shown",))
+    kinds = [event["kind"] for event in shell.json("logs", "outer")]
+    assert kinds.count("output") == 1  # no line of the traceback
+
+
+def test_what_python_prints_of_uncaught_errors(shell: Shell) -> None:
+    """Faults 46, same kind: `capture_uncaught` records the error, and Python prints it."""
+    (shell.directory / "program.py").write_text("""
+import threading, warnings, structjob
+structjob.configure(console=False, uncaught=True)
+def failing():
+    raise ValueError("in a thread")
+with structjob.Tracker():
+    warnings.warn("deprecated")
+    thread = threading.Thread(target=failing)
+    thread.start(), thread.join()
+    print("printed")
+""")
+    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(b"ValueError: in a thread") == 1
+    assert done.stderr.count(b"UserWarning: deprecated") == 1
+    output = [event["message"] for event in shell.json("logs", "outer", "--kind", "output")]
+    assert output == ["printed"]
+    # a thread is in no job
+    assert len(shell.json("logs", "--kind", "uncaught")) == 2
+
+
+def test_the_lines_of_run_process(shell: Shell) -> None:
+    """Faults 46, same kind: with *echo* they are recorded once, and shown."""
+    (shell.directory / "program.py").write_text("""
+import asyncio, structjob
+async def main():
+    async with structjob.Tracker() as tracker, tracker.job("below") as job:
+        await job.run_process(["sh", "-c", "echo one; echo two >&2"], echo=True)
+structjob.configure(console=False)
+asyncio.run(main())
+""")
+    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+    assert (done.stdout, done.stderr) == (b"one\n", b"two\n")
+    output = [event["message"] for event in shell.json("logs", "outer", "--kind", "output")]
+    assert sorted(output) == ["one", "two"]
+
+
 # -- workers of a pool
 # --------------------------------------------------------------------------
 
@@ -228,6 +365,8 @@ if __name__ == "__main__":
         )
         with job.step("all"), structjob.ContextExecutor(pool) as executor:
             list(executor.map(work, range(3)))
+        with job.step("last"):
+            pass
 """)
     shell = Shell(tmp_path)
     done = shell.run_in(sys.executable, "pool.py")
@@ -235,6 +374,10 @@ if __name__ == "__main__":
     with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
         (job,) = tracker.run(tracker.jobs.list())
         steps = tracker.run(tracker.jobs.steps(job.id))
+        # Each process counts its own steps; all are listed as they started.
+        assert [step.name for step in steps] == ["all", "part", "part", "part", "last"]
+        assert [step.seq for step in steps] == [1, 1, 2, 3, 2]
+        assert list(tracker.run(tracker.jobs.tree(job.id)).steps) == steps
         (whole,) = [step for step in steps if step.name == "all"]
         parts = [step for step in steps if step.name == "part"]
         assert [(part.status, part.parent_step_id) for part in parts] == [
@@ -313,21 +456,22 @@ async def test_the_job_of_another_process_gets_steps_and_nothing_else(db_url: st
 def test_marks_are_removed_wherever_the_output_is_cut(size: int) -> None:
     """Faults 46: reads end anywhere, also within a mark; other escape sequences stay."""
     mark = new_mark()
+    end = mark.replace(b"\x1b\\", b".\x1b\\")
     text = (
         b"plain\n%(m)sone\n\x1b[31mred\x1b[0m\nhalf %(m)stwo %(m)sagain\n"
-        b"%(m)s\nlast\x1b_structjob-other\x1b\\ \xff\n%(m)send"
-    ) % {b"m": mark}
+        b"%(m)s\nlast\x1b_structjob-other\x1b\\ \xff\n%(m)sno %(e)soutput\n%(m)sline%(e)s %(m)send"
+    ) % {b"m": mark, b"e": end}
     output = MarkedOutput(mark)
     shown, plain = b"", b""
     for at in range(0, len(text) + size, size):
         one, other = output.split(text[at : at + size])
         shown, plain = shown + one, plain + other
     one, other = output.split(b"")
-    assert shown + one == text.replace(mark, b"")
-    expected = b"plain\n\x1b[31mred\x1b[0m\nhalf last\x1b_structjob-other\x1b\\ \xff\n"
+    assert shown + one == text.replace(mark, b"").replace(end, b"")
+    expected = b"plain\n\x1b[31mred\x1b[0m\nhalf last\x1b_structjob-other\x1b\\ \xff\noutput\n "
     assert plain + other == expected
-    assert (output.lines, output.last) == (3, b"two again")
-    assert output.mark == mark
+    assert (output.lines, output.last) == (4, b"lineend")
+    assert output.marks == (mark, end)
 
 
 def test_the_end_of_the_output_is_not_held_back() -> None:
@@ -342,7 +486,7 @@ def test_what_cannot_be_a_mark_is_not_held_back() -> None:
     output = MarkedOutput(new_mark())
     assert output.split(b"\x1b[1mname? \x1b[0m") == (b"\x1b[1mname? \x1b[0m",) * 2
     assert output.split(b"x") == (b"x", b"x")
-    assert output.mark is None
+    assert output.marks == ()
 
 
 @pytest.mark.parametrize(
@@ -364,6 +508,9 @@ def test_only_what_goes_to_the_pipe_of_the_command_is_marked(tmp_path: Path) -> 
             assert marks.on(b"a\nb\n", ours) == mark + b"a\n" + mark + b"b\n"
             assert marks.on(b"a\n", other) == b"a\n"
             assert marks.on(b"a\n", object()) == b"a\n"
+            end = mark.replace(b"\x1b\\", b".\x1b\\")
+            assert marks.on(b"\na", ours.fileno()) == mark + b"\n" + mark + b"a" + end
+            assert marks.on(b"", ours) == b""
         assert marks.on(b"a\n", ours) == b"a\n"
         for recorded_in in (None, "sqlite:y"):
             with marks.showing(recorded_in):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from structjob.capture.event import (
@@ -22,7 +23,8 @@ from structjob.diagnostics import faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink
-from structjob.spool.routing import dispatch, dispatch_all, records
+from structjob.sinks.marks import MARKS
+from structjob.spool.routing import dispatch, dispatch_all, recorded_in, records
 from structjob.text.rendering import words_of
 
 _ERROR = LEVELS["error"]
@@ -93,6 +95,14 @@ def emit_lines(
             fan_out.show_lines(ns, BY_NAME[level], messages, attrs, attrs_json, scope, columns)
     except Exception as exc:  # noqa: BLE001 -- see `emit`
         faults.add("logging an event", exc)
+
+
+def showing(scope: Scope | None, level: str) -> AbstractContextManager[None]:
+    """Return a block in which this thread shows what is already recorded as an event of *scope*.
+
+    See `structjob.sinks.marks`.
+    """
+    return nullcontext() if MARKS is None else MARKS.showing(recorded_in(scope, LEVELS[level]))
 
 
 def without_secrets(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -21,8 +22,11 @@ from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.levels import LEVELS
 from structjob.sinks.console import stand_ins
+from structjob.sinks.marks import MARKS
+from structjob.spool.routing import recorded_in
 from structjob.values.encoding import encode_text
 
+_PRINTERS = (structlog.PrintLogger, structlog.WriteLogger, structlog.BytesLogger)
 _thread = threading.local()
 
 
@@ -134,6 +138,8 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
             del given["exception"]
             given["exc_info"] = noted
         emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
+        if MARKS is not None:
+            _thread.recorded_in = recorded_in(scope, level.number)
         if scope is not None:
             for key, value in (scope.ids | (scope.bound or {})).items():
                 event_dict.setdefault(key, value)
@@ -189,6 +195,25 @@ def note_template(logger: WrappedLogger, method_name: str, event_dict: EventDict
     """
     _thread.template = event_dict.get("event") if event_dict.get("positional_args") else None
     return event_dict
+
+
+def mark_recorded(logger: WrappedLogger, method_name: str, event: Any) -> Any:
+    """The last processor below ``structjob run``: it marks the line of an event that is recorded,
+    for structlog's own loggers; see `structjob.sinks.marks`.
+    """
+    noted, _thread.recorded_in = getattr(_thread, "recorded_in", None), None
+    if MARKS is None or noted is None or not isinstance(logger, _PRINTERS):
+        return event
+    stream = getattr(logger, "_file", None)
+    if stream is sys.__stdout__ and isinstance(logger, structlog.PrintLogger):
+        stream = sys.stdout  # as it does
+    with MARKS.showing(noted):
+        # the logger ends the line
+        if isinstance(event, str):
+            return MARKS.on_text(event + "\n", stream).removesuffix("\n")
+        if isinstance(event, bytes):
+            return MARKS.on(event + b"\n", stream).removesuffix(b"\n")
+    return event
 
 
 def is_recording(processors: Iterable[Any]) -> bool:

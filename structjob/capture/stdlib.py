@@ -131,7 +131,7 @@ class _Joined:
             )
             try:
                 if handled and MARKS is not None and record.levelno >= least:
-                    with MARKS.showing(_recorded_in(logger, record, alone)):
+                    with MARKS.showing(_recorded_in(logger, record, alone)), MARKS.on_stderr():
                         _mark_streams(logger, MARKS)
                         call_handlers(logger, record)
                 elif handled:

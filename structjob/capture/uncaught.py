@@ -20,11 +20,13 @@ from typing import Any, TextIO
 from structjob.capture.emit import emit, show
 from structjob.context.scope import SCOPE, Scope, current_scope
 from structjob.diagnostics import faults
+from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.machine.loops import running_loop
 from structjob.process import on_reset
+from structjob.sinks.marks import MARKS
 from structjob.spool.fault_log import FAULT_LOG
-from structjob.spool.routing import waits_for_tracker
+from structjob.spool.routing import recorded_in, waits_for_tracker
 
 KIND = "uncaught"
 
@@ -98,6 +100,7 @@ def _record(
         return False
     _here.within = True
     scope = current_scope() if scope is _CURRENT else scope
+    _here.recorded_in = recorded_in(scope, LEVELS[level])
     try:
         if waits_for_tracker():
             emit(scope, level, message, attrs, kind=KIND, logger=logger)
@@ -125,7 +128,11 @@ def _install(owner: Any, name: str, note: Callable[..., bool]) -> Callable[[], N
     def hook(*args: Any, **keywords: Any) -> None:
         _here.shown = note(*args, **keywords) and only_shows
         try:
-            former(*args, **keywords)
+            if MARKS is None or not _here.shown:
+                former(*args, **keywords)
+                return
+            with MARKS.showing(_here.recorded_in), MARKS.on_stderr():
+                former(*args, **keywords)
         finally:
             _here.shown = False
 

@@ -13,12 +13,13 @@ import os
 import sys
 import tempfile
 import threading
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from structjob.capture.emit import emit_lines, without_secrets
+from structjob.capture.emit import emit_lines, showing, without_secrets
 from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import faults
@@ -28,6 +29,7 @@ from structjob.machine.frames import frame_at
 from structjob.machine.loops import running_loop
 from structjob.process import on_reset
 from structjob.sinks.console import stand_ins
+from structjob.sinks.marks import MARKS
 from structjob.text.lines import LineSplitter
 
 _capturing: ContextVar[CapturedOutput | None] = ContextVar("structjob_output", default=None)
@@ -39,6 +41,8 @@ _descriptors: list[_Descriptor] = []
 _LOOK = 0.25
 """Seconds between two checks for output written to a descriptor."""
 _CHUNK = 1024 * 1024
+_LEVEL = "info"
+"""The level of captured lines."""
 _NUMBERS = {"stdout": 1, "stderr": 2}
 _LOGGING = ("structlog._output", "logging")
 """Modules whose output is already recorded as events."""
@@ -60,7 +64,8 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
     def __init__(
         self, scope: Scope | None, *, stdout: bool, stderr: bool, echo: bool, fd: bool
     ) -> None:
-        self._scope = scope
+        self.scope = scope
+        """The scope of what is printed without a current job."""
         self._wanted = tuple(
             name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted
         )
@@ -80,7 +85,7 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
             raise InvalidState(
                 "the output is captured already; call capture_output() for each block"
             )
-        self._scope = self._scope or current_scope()
+        self.scope = self.scope or current_scope()
         if self._fd:
             self._open_descriptors = _take_descriptors(self, self._wanted)
             self.streams = tuple(name for name in self._wanted if not _leads_to_descriptor(name))
@@ -125,8 +130,8 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
         former = _capturing.get()
         _capturing.set(None)  # a sink may print
         try:
-            scope = current_scope() or self._scope
-            emit_lines(scope, "info", lines, attrs, stream=stream, printed=self.echo)
+            scope = current_scope() or self.scope
+            emit_lines(scope, _LEVEL, lines, attrs, stream=stream, printed=self.echo)
         finally:
             _capturing.set(former)
 
@@ -192,12 +197,17 @@ class Proxy:
             faults.add("capturing output", exc)
         if not capture.echo:
             return len(given)
-        # A block around this one that captures the descriptor would record the text again.
-        for descriptor in _descriptors:
-            if descriptor.takes(self.name):
-                descriptor.show(text)
-                return len(given)
-        return self._through(given)
+        with _showing(capture):
+            # A block around this one that captures the descriptor would record the text again.
+            for descriptor in _descriptors:
+                if descriptor.takes(self.name):
+                    descriptor.show(text)
+                    return len(given)
+            if MARKS is None:
+                return self._through(given)
+            marks = MARKS.on if isinstance(given, bytes) else MARKS.on_text
+            self._through(marks(given, self.stream))
+            return len(given)
 
     def _through(self, text: Any) -> int:
         if self.stream is None:
@@ -250,6 +260,11 @@ class Uncaptured:
             stand_in.write(line)
             if stand_in is self._stream:
                 self._stream.flush()
+
+
+def _showing(capture: CapturedOutput) -> AbstractContextManager[None]:
+    """Return a block in which this thread shows what *capture* records."""
+    return showing(current_scope() or capture.scope, _LEVEL)
 
 
 def _is_logged() -> bool:
@@ -387,6 +402,8 @@ class _Descriptor:
         self._pass_on(line.encode("utf-8", "backslashreplace"))
 
     def _pass_on(self, text: bytes) -> None:
+        if MARKS is not None:
+            text = MARKS.on(text, self._saved)
         with contextlib.suppress(OSError):
             while text:
                 text = text[os.write(self._saved, text) :]
@@ -416,7 +433,8 @@ class _Descriptor:
                 at += len(chunk)
                 self._capture.feed(self._name, chunk)
                 if self._capture.echo:
-                    self._pass_on(chunk)
+                    with _showing(self._capture):
+                        self._pass_on(chunk)
         finally:
             os.close(file)
 

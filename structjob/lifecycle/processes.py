@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from structjob.capture.emit import emit_lines, without_secrets
+from structjob.capture.emit import emit_lines, showing, without_secrets
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
 from structjob.context.scope import Scope, current_scope
@@ -30,6 +30,7 @@ from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
 from structjob.lifecycle.arguments import redacted
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK, PeakMemory
+from structjob.sinks.marks import MARKS
 from structjob.text.lines import LineSplitter, Record, last_words
 from structjob.text.programs import operation_of
 
@@ -281,8 +282,12 @@ class Output:
         self._tail.extend(lines)
         emit_lines(self._scope, self._levels[stream], lines, attrs, stream=stream)
         if self._echo:
-            with contextlib.suppress(Exception):  # the stream is closed or full
-                print("\n".join(lines), file=getattr(sys, stream), flush=True)
+            level = self._levels[stream]
+            # the stream may be closed or full
+            with contextlib.suppress(Exception), showing(self._scope, level):
+                text, target = "\n".join(lines) + "\n", getattr(sys, stream)
+                target.write(text if MARKS is None else MARKS.on_text(text, target))
+                target.flush()
 
     def tail(self) -> tuple[str, ...]:
         """Return the last lines, without secrets."""

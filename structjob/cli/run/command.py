@@ -346,7 +346,7 @@ async def _supervise(
 ) -> None:
     import asyncio
 
-    from structjob.capture.emit import emit, emit_lines, without_secrets
+    from structjob.capture.emit import emit, emit_lines, showing, without_secrets
     from structjob.cli.run.process import Child, Heard
     from structjob.context.propagation import to_environment
     from structjob.context.scope import current_scope
@@ -377,24 +377,26 @@ async def _supervise(
 
         return splitter, heard
 
+    # After a failure, a user looks at stderr first.
+    levels = {"stdout": "info", "stderr": "warning"}
     last = ""
 
     def _record(stream: str, lines: list[str], attrs: dict[str, int]) -> None:
         nonlocal last
         if stream == "stderr":
             last = last_words(lines) or last
-        # After a failure, a user looks at stderr first.
-        emit_lines(scope, "warning" if stream == "stderr" else "info", lines, attrs, stream=stream)
+        emit_lines(scope, levels[stream], lines, attrs, stream=stream)
 
     splitters: dict[str, LineSplitter] = {}
     listeners: dict[str, Heard] = {}
-    for stream in ("stdout", "stderr"):
+    for stream in levels:
         splitters[stream], listeners[stream] = listener(stream)
+    shown = {stream: partial(showing, scope, level) for stream, level in levels.items()}
     environment = {**to_environment(scope), "STRUCTJOB_DATABASE_URL": db.text}
     if "PYTHONUNBUFFERED" not in os.environ:
         environment["PYTHONUNBUFFERED"] = "1"
     try:
-        child = Child(program, environment, listeners, stdout=stdout)
+        child = Child(program, environment, listeners, shown, stdout=stdout)
     except OSError as exc:
         if not program.tried:
             raise

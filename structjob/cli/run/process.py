@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from signal import Signals
 
@@ -23,7 +23,7 @@ from structjob.cli.run.foreground import Foreground
 from structjob.cli.run.inherited import replace_with_null
 from structjob.cli.run.program import Program
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK
-from structjob.sinks.marks import MarkedOutput, new_mark, to_environment
+from structjob.sinks.marks import MARKS, MarkedOutput, new_mark, to_environment
 
 CHUNK = 64 * 1024
 GRACE = 0.2
@@ -70,12 +70,16 @@ _DRAIN_IN_PYTHON = (
     "import os\nwhile chunk := os.read(0, 65536):\n while chunk: chunk = chunk[os.write(1, chunk):]"
 )
 _DRAIN_WITHOUT_MARKS = (
-    "import os, sys\nmark = bytes.fromhex(sys.argv[1])\n"
-    "for line in open(0, 'rb'):\n line = line.replace(mark, b'')\n while line: line = line[os.write(1, line):]"
+    "import os, sys\n"
+    "for line in open(0, 'rb'):\n"
+    " for mark in sys.argv[1:]: line = line.replace(bytes.fromhex(mark), b'')\n"
+    " while line: line = line[os.write(1, line):]"
 )
 
 Heard = Callable[[bytes], None]
 """Receives what was read from a stream; ``b""`` at its end. Called in the stream's own thread."""
+
+Showing = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +135,8 @@ class Child:
         program: The forked program, which has not been run yet.
         environment: Variables that are added to its environment.
         heard: For ``stdout`` and ``stderr``, the function that receives the output.
+        showing: For ``stdout`` and ``stderr``, a function that returns a block in which a thread
+            shows what was recorded of it.
         stdout: The descriptor that its stdout is copied to.
 
     Attributes:
@@ -145,6 +151,7 @@ class Child:
         program: Program,
         environment: Mapping[str, str],
         heard: Mapping[str, Heard],
+        showing: Mapping[str, Showing],
         *,
         stdout: int = 1,
     ) -> None:
@@ -159,7 +166,7 @@ class Child:
         self._unread = False
         self._fault: BaseException | None = None
         self._unwritten: dict[str, str] = {}
-        self._heard = heard
+        self._heard, self._showing = heard, showing
         self._handled: list[int] = []
         self._stop, self._stopped = os.pipe()
         mark = new_mark()
@@ -213,7 +220,7 @@ class Child:
         os.close(self._stop)
         for stream in self._streams:
             if stream.left:
-                _drain(stream.pipe, stream.target, stream.marked.mark)
+                _drain(stream.pipe, stream.target, stream.marked.marks)
             os.close(stream.pipe)
         ended = self._outcome(status, usage, seconds)
         self._foreground.close()
@@ -368,7 +375,7 @@ class Child:
                 # died.
                 if plain:
                     heard = self._hear(heard, plain)
-                if shown and not self._show(stream, shown):
+                if shown and not self._show(stream, self._marked(stream, shown)):
                     # Close the program's pipe, so that it sees what it would see without us.
                     self._unread = True
                     break
@@ -383,6 +390,13 @@ class Child:
                 os.dup2(self._stop, stream.pipe, inheritable=False)
             with contextlib.suppress(RuntimeError):  # the loop is closed, so no one waits
                 self._loop.call_soon_threadsafe(_complete, stream.done)
+
+    def _marked(self, stream: _Stream, chunk: bytes) -> bytes:
+        """Return *chunk* with marks, for another ``structjob run`` that reads our output."""
+        if MARKS is None or self._fault is not None:
+            return chunk
+        with self._showing[stream.name]():
+            return MARKS.on(chunk, stream.target)
 
     def _show(self, stream: _Stream, chunk: bytes) -> bool:
         """Copy *chunk* to the target of *stream*; return whether it still has a reader."""
@@ -434,7 +448,7 @@ def _named(number: int) -> Signals | None:
     return Signals(number) if number in {*Signals} else None
 
 
-def _drain(pipe: int, target: int, mark: bytes | None) -> None:
+def _drain(pipe: int, target: int, marks: Sequence[bytes]) -> None:
     """Start a process that copies from *pipe* to *target* until the last writer closes the pipe.
 
     Otherwise a process that the program left behind would die of SIGPIPE. The copier holds only
@@ -443,12 +457,12 @@ def _drain(pipe: int, target: int, mark: bytes | None) -> None:
     Args:
         pipe: The descriptor to read.
         target: The descriptor to write to.
-        mark: What to remove from each line; None if the program has used no marks.
+        marks: What to remove from each line; empty if the program has used no marks.
     """
     # No Popen object is kept, because the copier is never waited for.
     python = [sys.executable, "-I", "-S", "-c"]
-    if mark is not None:
-        copier = [*python, _DRAIN_WITHOUT_MARKS, mark.hex()]
+    if marks:
+        copier = [*python, _DRAIN_WITHOUT_MARKS, *(mark.hex() for mark in marks)]
     else:
         copier = next(
             ([path] for path in _DRAIN if os.access(path, os.X_OK)), [*python, _DRAIN_IN_PYTHON]
