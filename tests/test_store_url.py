@@ -269,6 +269,21 @@ def test_a_password_with_an_at_sign_is_masked_whole_and_the_mistake_is_named(spe
     assert "ss@" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("postgresql://ada:hunter2@h:54x2/d", "because its port is not a number"),
+        ('"sqlite:////srv/jobs.db"', "because it begins with a quotation mark"),
+        ("'postgresql://ada:hunter2@h/d'", "because it begins with a quotation mark"),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_said(url, fault):
+    """A port that is no number; quotation marks, which Docker's ``--env-file`` keeps (R49)."""
+    with pytest.raises(InvalidURL, match=f"is not a database URL, {fault}") as caught:
+        parse(url)
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
     """`--db postgresql:/…` is a slip, not the path of a file to be made; its password stays hidden
     (R33, R49).

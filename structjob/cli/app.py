@@ -187,7 +187,15 @@ Examples:
   structjob jobs --status failed       jobs that failed
   structjob logs 019a3f7c -f           follow one job
 
-The database is --db, else $STRUCTJOB_DATABASE_URL, else $DATABASE_URL, else ./structjob.db.""",
+The database is --db, else $STRUCTJOB_DATABASE_URL, else $DATABASE_URL, else ./structjob.db.
+
+\b
+Exit codes, unless the help of a command names others:
+  0    done
+  1    not done, for example because the database does not answer
+  2    wrong usage, such as an unknown option or an invalid URL
+  3    there is no such job, line, error or token
+  130  ended by Ctrl-C; 141 by the reader of the output, 143 by SIGTERM""",
 )
 @click.version_option(package_name="structjob", message="structjob %(version)s")
 @database
@@ -202,7 +210,7 @@ wrapping(cli)
 def main(args: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with its code.
 
-    The codes are 0 (ok), 1 (failure), 2 (usage), 3 (not found), and 130 and 143 (signals).
+    The help of `cli` lists the codes.
     """
     # Garbage collection during the imports and at the end took a third of a short command's time.
     gc.set_threshold(100_000)

@@ -359,6 +359,10 @@ def require(database: Database) -> None:
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )
+        if not path.parent.is_dir():
+            raise Failure(
+                f"{missing}, and no directory {path.parent}", hint="name another database with --db"
+            )
         raise Failure(missing, hint=_another(database))
 
 

@@ -199,7 +199,13 @@ def _where(operation: str | None, step: str | None) -> str:
     return " › ".join(part for part in (operation, step) if part) or "(no job)"
 
 
-@errors.command()
+@errors.command(
+    epilog="""\b
+Examples:
+  structjob errors show 3fa2           the beginning of its id is enough
+
+`structjob logs --fingerprint ID` shows each line that reports it."""
+)
 @click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @options.utc
 @options.json_output

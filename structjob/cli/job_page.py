@@ -369,12 +369,11 @@ class JobPage:
             and former.completed_at is not None
             and attempt.started_at is not None
         ):
-            row.append(
-                (
-                    f"  {lasting(max(0.0, (attempt.started_at - former.completed_at).total_seconds()))} later",
-                    "dim",
-                )
+            pause = (attempt.started_at - former.completed_at).total_seconds()
+            when = (
+                f"{lasting(pause)} later" if pause >= 0 else f"while attempt {former.attempt} ran"
             )
+            row.append((f"  {when}", "dim"))
         yield row
         if attempt.error is not None:
             yield _failure("", attempt.error, attempt.status.value)

@@ -50,7 +50,12 @@ def token() -> None:
     """Create, list and revoke tokens for structjob serve."""
 
 
-@token.command()
+@token.command(
+    epilog="""\b
+Examples:
+  structjob token create                       a token that may read, for ever
+  structjob token create --scope write --expires 90d"""
+)
 @click.option("--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="Rights of the token; write includes read.")  # fmt: skip
 @click.option("--expires", metavar="AGE", callback=age, help="Lifetime of the token, such as 90d.  [default: unlimited]")  # fmt: skip
 @_file
@@ -89,7 +94,13 @@ def list_(token_file: str | None) -> None:
         say(f"next:  {command_line('token', 'create', '--scope', 'read')}")
 
 
-@token.command()
+@token.command(
+    epilog="""\b
+Examples:
+  structjob token revoke 1f9a03c2
+
+ID is the one that `structjob token list` shows."""
+)
 @click.argument("id_", metavar="ID")
 @_file
 def revoke(id_: str, token_file: str | None) -> None:

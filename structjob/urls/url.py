@@ -74,9 +74,9 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
         raise InvalidURL(
             f"the URL of the database {parsed.database!r} is not UTF-8: rename it"
         ) from None
-    except (ArgumentError, ValueError):
+    except (ArgumentError, ValueError) as exc:
         raise InvalidURL(
-            f"{masked(url)!r} is not a database URL: write for example {_EXAMPLES}"
+            f"{masked(url)!r} is not a database URL{_fault_in(url, exc)}: write for example {_EXAMPLES}"
         ) from None
     scheme = parsed.drivername.partition("+")[0]
     if scheme not in _DRIVERS:
@@ -94,6 +94,13 @@ def parse(url: str | os.PathLike[str] | URL | None = None) -> URL:
             f"the password in {masked(parsed)} holds an @, where its host seems to begin: write %40 in its place"
         )
     return parsed.set(drivername=_DRIVERS[scheme])
+
+
+def _fault_in(url: object, exc: Exception) -> str:
+    """Return what is wrong with a URL that SQLAlchemy cannot parse, if that is known."""
+    if isinstance(url, str) and url.strip()[:1] in ("'", '"'):
+        return ", because it begins with a quotation mark (Docker's --env-file keeps them)"
+    return ", because its port is not a number" if type(exc) is ValueError else ""
 
 
 _SEVERAL_HOSTS = re.compile(
