@@ -727,6 +727,18 @@ def test_a_program_that_ends_well_when_it_is_asked_to(shell: Shell) -> None:
     assert job_of(shell)["status"] == "completed"
 
 
+def test_sigterm_ends_it_though_nobody_reads_its_output(shell: Shell) -> None:
+    """faults 53: the reader of the output lives, and does not read any more. Who sent SIGTERM waits
+    for the end and sends SIGKILL next, as systemd and Docker do: the job would be a crashed one.
+    """
+    process = shell.start("run", "--", "yes")
+    wait_for(process, b"y\n")
+    process.terminate()
+    assert process.wait(60) == -signal.SIGTERM
+    assert job_of(shell)["status"] == "cancelled"
+    assert shell.json("verify")["ok"]
+
+
 def test_user_signals_are_passed_on_and_end_nothing(shell: Shell) -> None:
     """SIGUSR1 is the program's affair (R48)."""
     process = shell.start(

@@ -347,7 +347,7 @@ async def _supervise(
     import asyncio
 
     from structjob.capture.emit import emit, emit_lines, showing, without_secrets
-    from structjob.cli.run.process import Child, Heard
+    from structjob.cli.run.process import STUCK, Child, Heard
     from structjob.context.propagation import to_environment
     from structjob.context.scope import current_scope
     from structjob.exceptions import StructjobError
@@ -427,6 +427,14 @@ async def _supervise(
             scope,
             "warning",
             f"a process that the program left behind still has its {streams}; its further output is not recorded",
+            {},
+        )
+    if ended.stuck:
+        streams = " and ".join(ended.stuck)
+        emit(
+            scope,
+            "warning",
+            f"the reader of {streams} does not read: after SIGTERM and {STUCK:g} s, the rest was neither passed on nor recorded",
             {},
         )
     if ended.unrecorded:

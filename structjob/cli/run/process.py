@@ -37,6 +37,11 @@ RELEASE = 1.0
 Its reader waits for that.
 """
 
+STUCK = 5.0
+"""Seconds after SIGTERM and the program's end in which its output is still copied, if the reader of
+ours does not read. The process that sent SIGTERM waits for the end, and sends SIGKILL next.
+"""
+
 STOP_GRACE = 3.0
 """Seconds within which a program ends after SIGINT, SIGHUP or SIGQUIT. One that runs for longer has
 handled the signal.
@@ -94,6 +99,8 @@ class Ended:
             program ran for long after it.
         unread: Whether the reader of our output stopped reading.
         left: The streams that are still held open by processes which the program left behind.
+        stuck: The streams whose rest was neither recorded nor copied, because the reader of our
+            output does not read.
         unrecorded: Why some of its output was not recorded, if so.
         unwritten: For each stream whose target refused a part of it, the reason.
         seconds: How long it ran.
@@ -107,6 +114,7 @@ class Ended:
     asked: Signals | None
     unread: bool
     left: tuple[str, ...]
+    stuck: tuple[str, ...]
     unrecorded: str
     unwritten: Mapping[str, str]
     seconds: float
@@ -216,12 +224,16 @@ class Child:
             async with asyncio.timeout(GRACE):
                 await asyncio.shield(reading)
         os.close(self._stopped)  # the readers still read what is in the pipes now
-        await reading
-        os.close(self._stop)
-        for stream in self._streams:
-            if stream.left:
-                _drain(stream.pipe, stream.target, stream.marked.marks)
-            os.close(stream.pipe)
+        terminated = self._requested or signal.SIGTERM in self._passed_on
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STUCK if terminated else None):
+                await asyncio.shield(reading)
+        if not self._stuck():  # its thread uses the descriptors until this process ends
+            os.close(self._stop)
+            for stream in self._streams:
+                if stream.left:
+                    _drain(stream.pipe, stream.target, stream.marked.marks)
+                os.close(stream.pipe)
         ended = self._outcome(status, usage, seconds)
         self._foreground.close()
         return ended
@@ -240,6 +252,9 @@ class Child:
     def close(self) -> None:
         """Remove the signal handlers."""
         self._release()
+
+    def _stuck(self) -> tuple[str, ...]:
+        return tuple(stream.name for stream in self._streams if not stream.done.done())
 
     def _look(self, pause: float) -> None:
         """Read the peak memory of the program so far, again and again."""
@@ -271,6 +286,7 @@ class Child:
             left=()
             if self._unread
             else tuple(stream.name for stream in self._streams if stream.left),
+            stuck=self._stuck(),
             unrecorded=f"{type(self._fault).__name__}: {self._fault}"
             if self._fault is not None
             else "",
