@@ -283,8 +283,8 @@ class StepRecord:
         id: The step's id.
         job_id: The id of the step's job.
         attempt: The number of the attempt.
-        seq: The position among the steps that its process began in this attempt, from 1. If several
-            processes work on the job, each counts its own steps.
+        seq: The position among the steps of the attempt, from 1. If several processes work on the
+            job, each counts its own steps, and so does each task of a process pool.
         name: The name of the step's work.
         status: The step's status.
         parent_step_id: The id of the enclosing step, if there is one.

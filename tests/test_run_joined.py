@@ -356,6 +356,8 @@ import structlog, structjob
 def work(number):
     with structjob.step("part"):
         structlog.get_logger().info("worked", number=number)
+    with structjob.step("rest"):
+        pass
 
 if __name__ == "__main__":
     structjob.configure(console=False)
@@ -374,9 +376,9 @@ if __name__ == "__main__":
     with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
         (job,) = tracker.run(tracker.jobs.list())
         steps = tracker.run(tracker.jobs.steps(job.id))
-        # Each process counts its own steps; all are listed as they started.
-        assert [step.name for step in steps] == ["all", "part", "part", "part", "last"]
-        assert [step.seq for step in steps] == [1, 1, 2, 3, 2]
+        # Each task counts its own steps; all are listed as they started.
+        assert [step.name for step in steps] == ["all", *["part", "rest"] * 3, "last"]
+        assert [step.seq for step in steps] == [1, *[1, 2] * 3, 2]
         assert list(tracker.run(tracker.jobs.tree(job.id)).steps) == steps
         (whole,) = [step for step in steps if step.name == "all"]
         parts = [step for step in steps if step.name == "part"]

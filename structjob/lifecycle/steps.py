@@ -48,7 +48,8 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
     Attributes:
         id: A UUIDv7.
         name: The name of the step's work.
-        seq: Its position among the steps that this process has begun in the job's attempt, from 1.
+        seq: Its position among the steps that this process has begun in the job's attempt, from 1;
+            in a worker of a process pool, that this task has begun.
         status: A `StepStatus`; ``None`` before the start.
         completed: Number of units done.
         total: Number of units to process, if it is known.

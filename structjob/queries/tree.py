@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from heapq import merge
 
 from sqlalchemy import CTE, Integer, literal, select
 
@@ -42,16 +41,15 @@ def family(*job_ids: str, depth: int | None = None) -> CTE:
 def in_order(found: Iterable[StepRecord]) -> list[StepRecord]:
     """Return the steps of an attempt in the order in which they started.
 
-    Each process that works on the job counts its own steps, which is exact. Between processes the
-    times decide.
+    Their numbers tell it exactly. But each process that works on the job counts its own steps, and
+    so does each task of a process pool; then the times decide.
     """
-    counted: dict[int | None, list[StepRecord]] = defaultdict(list)
-    for step in found:
-        counted[step.session_id].append(step)
-    each = [sorted(steps, key=lambda step: (step.seq, step.id)) for steps in counted.values()]
-    if len(each) == 1:
-        return each[0]
-    return list(merge(*each, key=lambda step: (step.started_at or _LATEST, step.seq, step.id)))
+    steps = sorted(found, key=lambda step: (step.seq, step.id))
+    if len({step.session_id for step in steps}) < 2 and len({step.seq for step in steps}) == len(
+        steps
+    ):
+        return steps
+    return sorted(steps, key=lambda step: step.started_at or _LATEST)
 
 
 def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:

@@ -44,10 +44,11 @@ export function withRows(tree, { jobs = [], steps = [] }, depth) {
   return whole && jobs.every((one) => known.has(one.id)) && steps.every((one) => known.has(one.job_id)) ? out : null;
 }
 
-/** Steps in the order in which they started. Each process that works on the job counts its own; between processes the times decide. */
+/** Steps in the order in which they started, by their numbers. If several processes or tasks of a pool count their own steps, the times decide. */
 function inOrder(steps) {
   const time = (one) => (one.started_at ? Date.parse(one.started_at) : Infinity);
-  return steps.sort((a, b) => (a.session_id === b.session_id ? a.seq - b.seq : time(a) - time(b) || a.seq - b.seq));
+  const counted = new Set(steps.map((one) => one.session_id)).size < 2 && new Set(steps.map((one) => one.seq)).size === steps.length;
+  return steps.sort((a, b) => (counted ? 0 : time(a) - time(b)) || a.seq - b.seq);
 }
 
 /** The attempts of a job with rows that changed. */
