@@ -6,6 +6,7 @@ import logging
 import types
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import select
 
 import structjob
@@ -13,6 +14,7 @@ from structjob import InvalidArgument
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.rows import JobRow, StepRow
 from structjob.lifecycle.step_core import StepCore
 from structjob.store import tables
 
@@ -84,6 +86,13 @@ async def test_what_json_does_not_know_ends_no_work(db_url):
         assert [record.status for record in await tracker.jobs.steps(job.id)] == ["completed"]
 
 
+@pytest.mark.parametrize(("row", "table"), [(JobRow, tables.jobs), (StepRow, tables.steps)])
+def test_a_recorded_row_has_the_columns_of_its_table(row, table):
+    """R2, R3: a change of state records each column; the delivery adds its session and number."""
+    recorded = {*row.__struct_fields__} - {"provisional"} | {"session_id", "state_seq"}
+    assert recorded == {column.name for column in table.columns}
+
+
 BAD = {
     "owner": "x" * 300,
     "project": ["p"],
@@ -105,7 +114,8 @@ async def test_a_record_that_a_database_refuses_is_stored_without_what_does_not_
     """
     row = JobCore._row
     async with any_tracker.job("a", owner="ada", metadata={"n": 1}) as job, job.step("s"):
-        monkeypatch.setattr(JobCore, "_row", lambda self: {**row(self), name: BAD[name]})
+        bad = {name: BAD[name]}
+        monkeypatch.setattr(JobCore, "_row", lambda self: replace(row(self), **bad))
     record = await any_tracker.jobs.get(job.id)
     assert (record.status, record.metadata) == ("completed", {"n": 1})
     assert [step.status for step in await any_tracker.jobs.steps(job.id)] == ["completed"]

@@ -23,7 +23,8 @@ from structjob.capture.fanout import FanOut
 from structjob.capture.setup import SETUP
 from structjob.context.errors import describe
 from structjob.exceptions import ImportRefused
-from structjob.lifecycle.outcome import error_columns
+from structjob.lifecycle.outcome import add_error
+from structjob.lifecycle.rows import ErrorColumns
 from structjob.statistics import StatsFilter
 from structjob.text.escaping import escape, escape_json
 from structjob.values import bounds, credentials
@@ -366,6 +367,7 @@ def test_a_long_text_is_cut_before_it_is_looked_through(message, attrs):
 def test_the_error_of_a_step_is_cut_before_it_is_looked_through(monkeypatch):
     redactor = _Measuring()
     monkeypatch.setattr(type(SETUP), "redactor", redactor)
-    columns = error_columns(describe(ValueError(_LONG)))
+    row = ErrorColumns()
+    add_error(row, describe(ValueError(_LONG)))
     assert 0 < redactor.longest <= _LOOKED_THROUGH
-    assert columns["error_message"].endswith(" of 1,300,000 kept]")
+    assert row.error_message.endswith(" of 1,300,000 kept]")

@@ -25,15 +25,15 @@ _SHOWN = 100
 """Maximum characters of an invalid value that a message shows."""
 
 
-def check_text(what: str, value: str | None, limit: int) -> str | None:
+def check_text(what: str, value: Any, limit: int) -> str | None:
     if value is None:
         return None
-    if callable(value) and hasattr(value, "__name__"):
-        raise InvalidArgument(
-            f"{what} must be text, not the function {value.__name__!r}; a decorator takes it in "
-            f'parentheses: ("{value.__name__}")'
-        )
     if not isinstance(value, str):
+        if callable(value) and hasattr(value, "__name__"):
+            raise InvalidArgument(
+                f"{what} must be text, not the function {value.__name__!r}; a decorator takes it in "
+                f'parentheses: ("{value.__name__}")'
+            )
         raise InvalidArgument(f"{what} must be text, not {type(value).__name__}: {value!r}")
     if not value:
         raise InvalidArgument(f"{what} must not be empty; leave it out instead")
@@ -66,7 +66,7 @@ def required_text(what: str, limit: int) -> Callable[[Any], str]:
 def check_mapping(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
     if value is None:
         return {}
-    if not isinstance(value, Mapping):
+    if type(value) is not dict and not isinstance(value, Mapping):
         raise InvalidArgument(f"{what} must be a mapping, not {type(value).__name__}")
     try:
         return dict(value)

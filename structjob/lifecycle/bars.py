@@ -80,7 +80,7 @@ class Bar:
 
 def bars_of(jobs: set[JobCore]) -> Iterator[Bar]:
     """Yield the bars of the running *jobs*, the oldest first, each above the bars of its steps."""
-    for job in sorted(jobs.copy(), key=lambda job: job.shared.created_ns):
+    for job in sorted(jobs.copy(), key=lambda job: job.shared.created):
         shown = job.percent is not None
         above = (label(job.operation, job.description),)
         if shown:

@@ -247,8 +247,8 @@ class Core:
             )
         )
 
-    def _row(self) -> dict[str, Any]:
-        """Return the columns of the row."""
+    def _row(self) -> msgspec.Struct:
+        """Return its row."""
         raise NotImplementedError
 
     def named(self) -> str:
@@ -264,8 +264,8 @@ def _ignore(what: str, message: str, *details: Any) -> None:
     pass
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
+def _plain(row: msgspec.Struct) -> dict[str, Any]:
     return {
         name: value if type(value) is msgspec.Raw else normalise(value)
-        for name, value in row.items()
+        for name, value in msgspec.structs.asdict(row).items()
     }

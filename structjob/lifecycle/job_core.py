@@ -10,6 +10,8 @@ from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from structjob.capture.processors import check_overlooked
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier, annotate, describe, is_noted
@@ -33,10 +35,11 @@ from structjob.lifecycle.claim import Answer, Claim, decoded, named, refused
 from structjob.lifecycle.core import PROGRESS_EVENT_EVERY, Core
 from structjob.lifecycle.hooks import HOOKS
 from structjob.lifecycle.options import JobOptions
-from structjob.lifecycle.outcome import error_columns, followed, last_event, outcome
+from structjob.lifecycle.outcome import add_error, followed, last_event, outcome
+from structjob.lifecycle.rows import JobRow
 from structjob.lifecycle.run import Run
 from structjob.lifecycle.shared import Shared
-from structjob.machine.clock import database_time, now
+from structjob.machine.clock import time_text
 from structjob.models import ErrorInfo, JobStatus, being_cancelled
 
 if TYPE_CHECKING:
@@ -52,7 +55,7 @@ _check_operation = required_text("operation", 255)
 
 
 def _check_category(value: str | None) -> str:
-    return redacted(check_text("category", value, 64)) or "system"
+    return "system" if value is None else str(redacted(check_text("category", value, 64)))
 
 
 def check_current_step(value: str | None) -> str | None:
@@ -221,7 +224,7 @@ class JobCore(Core):
         idempotency key.
         """
         if self.idempotency_key is not None:
-            holder = await self.claim.reserve(self.host, self._row() | self._unrecorded())
+            holder = await self.claim.reserve(self.host, self._unrecorded())
             if holder is not None:
                 self._answered((holder, 0))
                 return
@@ -232,8 +235,9 @@ class JobCore(Core):
         await self._committed(number)
 
     def _unrecorded(self) -> dict[str, Any]:
-        """Return the columns of a row that is stored before any record of the job."""
-        return {"session_id": self.host.recorder.session.session_id, "state_seq": 0}
+        """Return the row that is stored before any record of the job."""
+        session_id = self.host.recorder.session.session_id
+        return {**msgspec.structs.asdict(self._row()), "session_id": session_id, "state_seq": 0}
 
     async def _committed(self, number: int) -> None:
         """Wait until the record is committed, so that other processes can find the job."""
@@ -297,8 +301,8 @@ class JobCore(Core):
 
         Return whether another start owns the job.
         """
-        self.status, self.run.started = JobStatus.RUNNING, database_time(now())
-        row = self._row() | self._unrecorded() | {"attempt": 1}
+        self.status, self.run.started = JobStatus.RUNNING, time_text()
+        row = self._unrecorded() | {"attempt": 1}
         self.status, self.run.started = JobStatus.PENDING, None
         pending = self.scope is not None
         self._answered(await self.claim.ask(self, row, pending=pending, late=self._answered_late))
@@ -334,9 +338,8 @@ class JobCore(Core):
             return 0
         self.status = JobStatus.RUNNING
         session_id = self.host.recorder.session.session_id
-        self.run.begin(session_id, self.provisional or database_time(now()))
-        self.began = self.shared.reported_at = time.monotonic()
-        self.recorded_at = time.monotonic()
+        self.run.begin(session_id, self.provisional or time_text())
+        self.began = self.shared.reported_at = self.recorded_at = time.monotonic()
         self.span = begin_span(self.handle, self._parent)
         self.scope = self.scope_of()
         self.host.live.add(self)
@@ -359,10 +362,7 @@ class JobCore(Core):
             former.root_job_id,
         )
         self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
-        self.shared.created_ns, self.shared.created = (
-            former.shared.created_ns,
-            former.shared.created,
-        )
+        self.shared.created = former.shared.created
 
     def scope_of(self, step: StepCore | None = None, span: Span | None = None) -> Scope:
         """Return the scope of the job, or of one of its steps.
@@ -582,53 +582,51 @@ class JobCore(Core):
     # --------------------------------------------------------------------------
 
     def _described(self) -> dict[str, Any]:
-        given: dict[str, Any] = {
-            name: getattr(self, name)
-            for name in ("job_type", "owner", "external_job_id", "context_id")
-        }
+        described = zip(_DESCRIBING, _describing_of(self), strict=True)
+        given = {name: value for name, value in described if value is not None}
         if self.attempt > 1 and self.provisional is None:
             given["attempt"] = self.attempt
-        return {key: value for key, value in given.items() if value is not None}
+        return given
 
-    def _row(self) -> dict[str, Any]:
-        row = dict(zip(_COLUMNS, _values_of(self), strict=True))
-        row["metadata"] = self._encoded("metadata", self.metadata or None)
-        row["result"] = self._encoded("result", self.result)
-        row |= error_columns(self.error)
-        if self.provisional is not None:
-            row["provisional"] = self.provisional
+    def _row(self) -> JobRow:
+        shared, run, claim = self.shared, self.run, self.claim
+        row = JobRow(
+            id=self.id,
+            parent_job_id=self.parent_job_id,
+            root_job_id=self.root_job_id,
+            job_type=self.job_type,
+            operation=self.operation,
+            description=self.description,
+            status=self.status,
+            percent_complete=self.percent,
+            current_step=shared.current,
+            owner=self.owner,
+            project=self.project,
+            category=self.category,
+            correlation_id=self.correlation_id,
+            external_job_id=self.external_job_id,
+            context_id=self.context_id,
+            idempotency_key=self.idempotency_key,
+            attempt=claim.attempt,
+            created_at=shared.created,
+            started_at=run.started,
+            completed_at=run.ended,
+            cancelled_at=run.cancelled,
+            duration_ms=run.duration_ms,
+            cpu_ms=run.cpu_ms,
+            max_rss_kb=run.max_rss_kb,
+            metadata=self._encoded("metadata", self.metadata or None),
+            result=self._encoded("result", self.result),
+            provisional=claim.provisional,
+        )
+        add_error(row, self.error)
         return row
 
 
-_COLUMNS = {
-    "id": "id",
-    "parent_job_id": "parent_job_id",
-    "root_job_id": "root_job_id",
-    "job_type": "job_type",
-    "operation": "operation",
-    "description": "description",
-    "status": "status.value",
-    "percent_complete": "percent",
-    "current_step": "shared.current",
-    "owner": "owner",
-    "project": "project",
-    "category": "category",
-    "correlation_id": "correlation_id",
-    "external_job_id": "external_job_id",
-    "context_id": "context_id",
-    "idempotency_key": "idempotency_key",
-    "attempt": "claim.attempt",
-    "created_at": "shared.created",
-    "started_at": "run.started",
-    "completed_at": "run.ended",
-    "cancelled_at": "run.cancelled",
-    "duration_ms": "run.duration_ms",
-    "cpu_ms": "run.cpu_ms",
-    "max_rss_kb": "run.max_rss_kb",
-}
-"""The columns of a job's row whose values are stored as they are, and where a job has them."""
+_DESCRIBING = ("job_type", "owner", "external_job_id", "context_id")
+"""What the first event of a job says about it, besides its operation."""
 
-_values_of = attrgetter(*_COLUMNS.values())
+_describing_of = attrgetter(*_DESCRIBING)
 
 
 def check_arguments(operation: str, options: JobOptions) -> None:

@@ -147,7 +147,7 @@ class Job(Cancellable):
     ) -> None:
         late = await self._core.cancellation.overdue(exc)
         exc = late or exc
-        self._core.leave("completed" if exc is None else outcome(exc), exc)
+        self._core.leave(outcome(exc), exc)
         if late is not None:
             raise late
 
@@ -165,7 +165,7 @@ class Job(Cancellable):
         exc: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._core.leave("completed" if exc is None else outcome(exc), exc)
+        self._core.leave(outcome(exc), exc)
 
     def end(
         self,

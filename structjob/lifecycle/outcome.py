@@ -10,6 +10,7 @@ from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.context.errors import error_fields, exception_attrs, exits_cleanly, is_recorded
 from structjob.exceptions import Cancelled, InvalidArgument, JobCancelled, Terminated
 from structjob.lifecycle.arguments import redacted
+from structjob.lifecycle.rows import ErrorColumns
 from structjob.models import ErrorInfo
 from structjob.text.appearance import lasting
 from structjob.values.encoding import normalise, redacted_text
@@ -27,8 +28,10 @@ _CANCELLATIONS = (
 )
 
 
-def outcome(exc: BaseException) -> str:
-    """Return the status of a job or step that *exc* leaves."""
+def outcome(exc: BaseException | None) -> str:
+    """Return the status of a job or step that *exc* leaves, or that ends without an exception."""
+    if exc is None:
+        return "completed"
     # not `isinstance`, because it reads an attribute of the exception, which may raise
     kind = type(exc)
     if issubclass(kind, _CANCELLATIONS):
@@ -53,7 +56,7 @@ def ending(
             f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
         )
     if status is None:
-        return "completed" if error is None else outcome(error)
+        return outcome(error)
     if status not in choices:
         raise InvalidArgument(
             f"{what} ends {', '.join(choices[:-1])} or {choices[-1]}, not {status!r}"
@@ -72,18 +75,15 @@ def duration_fields(seconds: float) -> dict[str, Any]:
     }
 
 
-def error_columns(error: ErrorInfo | None) -> dict[str, Any]:
+def add_error(row: ErrorColumns, error: ErrorInfo | None) -> None:
+    """Put *error*, if there is one, into the *row* of the job or step that it ended."""
     if type(error) is not ErrorInfo:
-        return {"error_type": None, "error_message": None, "error_traceback": None}
-    message, trace = (
+        return
+    row.error_type = normalise(redacted(error.type))[:200]
+    row.error_message, row.error_traceback = (
         None if text is None else redacted_text(text, redacted)
         for text in (error.message, error.traceback)
     )
-    return {
-        "error_type": normalise(redacted(error.type))[:200],
-        "error_message": message,
-        "error_traceback": trace,
-    }
 
 
 def last_event(

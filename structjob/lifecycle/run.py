@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 
 from structjob.lifecycle.arguments import check_units
-from structjob.machine.clock import database_time, now
+from structjob.machine.clock import time_text
 from structjob.machine.memory import own_peak
 
 _MOST_KB = 1 << 62
@@ -48,7 +47,7 @@ class Run:
 
     def end(self, seconds: float, *, cancelled: bool) -> None:
         """Record that the job ends now, after *seconds*."""
-        self.ended = database_time(now())
+        self.ended = time_text()
         if cancelled:
             self.cancelled = self.ended
         self.duration_ms = round(seconds * 1000, 3)
@@ -71,5 +70,4 @@ class Run:
         if self._cpu is None or self.cpu_ms is not None or self.max_rss_kb is not None:
             return
         self.cpu_ms = round((time.process_time() - self._cpu) * 1000, 3)
-        with suppress(ImportError):
-            self.max_rss_kb = own_peak()
+        self.max_rss_kb = own_peak()

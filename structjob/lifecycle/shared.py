@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from structjob.capture.emit import emit
-from structjob.machine.clock import database_time, now
+from structjob.machine.clock import time_text
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
@@ -19,8 +19,7 @@ class Shared:
     """The counts of a job's steps, and what is known for all of them together.
 
     Attributes:
-        created_ns: When the job was created, in nanoseconds since 1970.
-        created: The same as the text of its column.
+        created: When the job was created, as the text of its column.
         begun: Number of steps begun.
         numbers: The numbers of the next steps.
         open: The running steps by id, in the order of their starts.
@@ -34,13 +33,12 @@ class Shared:
     """
 
     __slots__ = (
-        "begun", "completed", "created", "created_ns", "current", "cut_reported", "failed", "numbers", "open", "reported_at", "retried",
+        "begun", "completed", "created", "current", "cut_reported", "failed", "numbers", "open", "reported_at", "retried",
         "unreported",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.created_ns = now()
-        self.created = database_time(self.created_ns)
+        self.created = time_text()
         self.begun = 0
         self.numbers = itertools.count(1)
         self.open: dict[str, StepCore] = {}

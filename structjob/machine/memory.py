@@ -10,6 +10,9 @@ import contextlib
 import sys
 from typing import Any
 
+if sys.platform != "win32":
+    import resource
+
 FIRST_LOOK, LAST_LOOK = 0.01, 1.0
 """Seconds until the first look at a running child, and the longest pause between two looks.
 
@@ -46,17 +49,15 @@ class PeakMemory:
         """
         peak = kilobytes(getattr(usage, "ru_maxrss", 0))
         # This process's peak is read now: it may have grown until the fork.
-        return peak if peak > own_peak() else self._seen or None
+        return peak if peak > (own_peak() or 0) else self._seen or None
 
 
-def own_peak() -> int:
-    """Return the peak memory of this process, in kilobytes.
-
-    Raises:
-        ImportError: on a system without such figures.
+def own_peak() -> int | None:
+    """Return the peak memory of this process, in kilobytes; None on Windows, which does
+    not tell it.
     """
-    import resource
-
+    if sys.platform == "win32":
+        return None
     return kilobytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

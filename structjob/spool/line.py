@@ -11,7 +11,7 @@ change of state::
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 from zlib import crc32
 
@@ -136,15 +136,20 @@ def event_bodies(
     return [before + message + after for message in messages]
 
 
-def state_body(kind: str, row: Mapping[str, Any]) -> bytes:
+Row = msgspec.Struct | dict[str, Any]
+"""The columns of a changed row: a dict, or a structure that leaves out what is null."""
+
+
+def state_body(kind: str, row: Row) -> bytes:
     """Return the line of a change of state up to its number.
 
     Args:
         kind: The table: ``job``, ``step`` or ``gap``.
-        row: Column → value. Most columns of most rows are null, so these are left out.
+        row: The row. Most columns of most rows are null, so these are left out.
     """
-    given = {name: value for name, value in row.items() if value is not None}
-    return b'{"kind":"%b","row":%b' % (kind.encode(), _encode(given))
+    if isinstance(row, dict):
+        row = {name: value for name, value in row.items() if value is not None}
+    return _join((b'{"kind":"', kind.encode(), b'","row":', _encode(row)))
 
 
 def seal_event(body: bytes, number: int) -> bytes:

@@ -12,13 +12,15 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from itertools import count, islice
 from pathlib import Path
 from threading import get_ident
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from zlib import crc32
+
+import msgspec
 
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import SpoolError
@@ -26,7 +28,7 @@ from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
 from structjob.spool.fault_log import FAULT_LOG
 from structjob.spool.kept import KeptEvents
-from structjob.spool.line import NUMBER, SEAL, marked_late, seal_event, seal_state, state_body
+from structjob.spool.line import NUMBER, SEAL, Row, marked_late, seal_event, seal_state, state_body
 from structjob.spool.places import Places
 from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
@@ -358,7 +360,7 @@ class Recorder:
         )
         return self.numbers.given if uncertain else 0
 
-    def put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+    def put_state(self, kind: str, describe: Callable[[], Row]) -> int:
         """Record the current state of the row that *describe* returns (columns of the table of
         *kind*).
 
@@ -371,16 +373,17 @@ class Recorder:
                 self._warn_forked()
                 return 0
             row = describe()
+            columns = row if isinstance(row, dict) else msgspec.structs.asdict(row)
             self.warn(
                 "closed",
                 "a change of state came after the tracker was closed, and is not recorded: %s %s",
                 kind,
-                row.get("id") or row.get("job_id"),
+                columns.get("id") or columns.get("job_id"),
             )
             return 0
         return self._put_state(kind, describe)
 
-    def _put_state(self, kind: str, describe: Callable[[], Mapping[str, Any]]) -> int:
+    def _put_state(self, kind: str, describe: Callable[[], Row]) -> int:
         # Take the number first. If the row were created before it, another thread could record the
         # end in between, with a smaller number, and the older row would then replace the end.
         number = self.state_numbers.next()
