@@ -301,6 +301,54 @@ async def test_background_tasks_belong_to_the_job(tracker):
     assert await events_of(tracker, response) == ["in the background"]
 
 
+def plain_request(app):
+    """A task that asks a plain ASGI application, and the messages that it sends."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": None}
+    return asyncio.create_task(app(scope, None, send)), sent
+
+
+async def answer(scope, receive, send):
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+async def test_a_request_asked_to_stop_after_its_response_is_cancelled(tracker):
+    """R48: a cancellation that comes after the last `await` ends the request, as it ends the block
+    of any job, and does not reach the code after it.
+    """
+
+    async def stops(scope, receive, send):
+        await answer(scope, receive, send)
+        structjob.current_job().cancel("enough")
+
+    task, sent = plain_request(asgi.JobMiddleware(stops, tracker))
+    with pytest.raises(asyncio.CancelledError, match="enough"):
+        await task
+    [job] = await tracker.jobs.list()
+    assert (job.status, job.error.message, job.result["status"]) == ("cancelled", "enough", 200)
+    assert sent[1]["body"] == b"done"
+
+
+async def test_a_fault_at_the_end_of_a_request_costs_neither_response_nor_end(tracker, monkeypatch):
+    """R48: the application's response stays unchanged, and the job ends as its block does."""
+
+    def broken(*_, **__):
+        raise RuntimeError("a fault of the library")
+
+    structjob.configure(console=False)  # not strict
+    monkeypatch.setattr(asgi, "ending_of", broken)
+    task, sent = plain_request(asgi.JobMiddleware(answer, tracker))
+    await task
+    [job] = await tracker.jobs.list()
+    assert (job.status, sent[1]["body"]) == ("completed", b"done")
+    assert structjob.current_job() is None
+
+
 @pytest.mark.parametrize("way", ["stream", "polled", "hanging upload"])
 async def test_a_client_that_leaves(tracker, way):
     """Acceptance test 9. R48: a client gone before the response is complete makes the job

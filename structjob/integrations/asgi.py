@@ -20,7 +20,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypedDict, Unpack
 
 from structjob.context.errors import correlate_exception
-from structjob.context.logged import logged, watch
+from structjob.context.logged import watch
 from structjob.context.propagation import RemoteContext
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
@@ -33,13 +33,11 @@ from structjob.integrations.requests import (
     ResponseError,
     Rules,
     Trust,
-    client_left,
     correlated,
-    error_of,
+    ending_of,
     id_headers,
     job_of,
     operation_of,
-    summary_of,
 )
 from structjob.integrations.routes import (
     UNMATCHED,
@@ -50,7 +48,11 @@ from structjob.integrations.routes import (
     routes_of,
     taken_route,
 )
+from structjob.lifecycle.handle import core_of
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.outcome import outcome
+from structjob.models import JobStatus
 from structjob.tracker import Tracker
 
 __all__ = ["JobMiddleware", "ResponseError", "install", "lifespan"]
@@ -186,35 +188,27 @@ class JobMiddleware:
         try:
             await self.app(scope, exchange.receive, exchange.send)
         except BaseException as exc:
-            await self._end(job, scope, exchange, exc)
-            await job.__aexit__(type(exc), exc, exc.__traceback__)
+            await self._leave(core_of(job), scope, exchange, exc)
             raise
-        await self._end(job, scope, exchange, None)
-        await job.__aexit__(None, None, None)
+        await self._leave(core_of(job), scope, exchange, None)
 
-    async def _end(
-        self, job: Job, scope: Scope, exchange: Exchange, exc: BaseException | None
+    async def _leave(
+        self, job: JobCore, scope: Scope, exchange: Exchange, exc: BaseException | None
     ) -> None:
+        late = await job.cancellation.overdue(exc)
+        exc = late or exc
         try:
-            logged_error = logged(job.id)
-            if exc is not None:
-                correlate_exception(exc, job.correlation_id)
-            if job.ended:  # by the application
-                return
+            gone = exchange.gone and (exc is None or _of_client(exc))
+            ending = ending_of(job, exc, exchange.result(exc), gone=gone)
             taken = taken_route(scope) if exchange.route in (None, UNMATCHED) else None
-            if taken is not None:
+            if taken is not None and job.status is JobStatus.RUNNING:
                 job.operation = operation_of(_method(scope), taken)
-            result = exchange.result(exc)
-            if job.result is None:
-                job.result = result
-            summary = summary_of(result)
-            if exchange.gone and (exc is None or _of_client(exc)):
-                await job.end("cancelled", error=exc or client_left(), summary=summary)
-            elif exc is None:
-                error = error_of(exchange.status or 0, logged_error)
-                await job.end(error=error, summary=summary)
+            job.leave(*ending)
         except Exception as fault:  # noqa: BLE001 -- see above
+            job.leave(outcome(exc), exc)  # if it has not been left
             faults.add("ending the job of a request", fault)
+        if late is not None:
+            raise late
 
 
 class Exchange:

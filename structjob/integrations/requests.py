@@ -11,6 +11,8 @@ from dataclasses import replace
 from fnmatch import translate
 from typing import Any, Literal
 
+from structjob.context.errors import correlate_exception
+from structjob.context.logged import logged
 from structjob.context.propagation import RemoteContext, extract, remote_scope
 from structjob.context.scope import current_scope, new_id
 from structjob.diagnostics import diagnostics
@@ -21,6 +23,8 @@ from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.outcome import outcome
+from structjob.models import JobStatus
 from structjob.tracker import Tracker, host_of
 
 Request = MutableMapping[str, Any]
@@ -171,17 +175,35 @@ def job_of(
     return Job(JobCore(host, operation_of(method, route), parent=parent, options=options))
 
 
-def error_of(status: int, logged_error: BaseException | None) -> BaseException | None:
-    """Return the error of a request that was answered with *status*.
+Ending = tuple[str, BaseException | None, dict[str, Any]]
+"""The arguments of `JobCore.leave`: the status, the error, and attributes of the last event."""
 
-    Frameworks such as Django and Flask answer an exception with 500 and log it.
+
+def ending_of(
+    job: JobCore, exc: BaseException | None, result: dict[str, Any], *, gone: bool
+) -> Ending:
+    """Return how the job of a request ends.
+
+    Args:
+        job: The job, which gets *result* unless it has one.
+        exc: The exception that the application raised.
+        result: What is known about the response.
+        gone: Whether the client left before the response was complete.
     """
-    return (logged_error or ResponseError(f"HTTP {status}")) if status >= 500 else None
-
-
-def client_left() -> ResponseError:
-    """Return the error of a request whose client did not wait for the whole response."""
-    return ResponseError("the client left before the response was complete")
+    logged_error = logged(job.id)
+    if exc is not None:
+        correlate_exception(exc, job.correlation_id)
+    if job.result is None and job.status is JobStatus.RUNNING:
+        job.result = result
+    if gone:
+        left = exc or ResponseError("the client left before the response was complete")
+        return "cancelled", left, _summary_of(result)
+    if exc is not None:
+        return outcome(exc), exc, {}
+    status = result.get("status", 0)
+    # Frameworks such as Django and Flask answer an exception with 500 and log it.
+    error = (logged_error or ResponseError(f"HTTP {status}")) if status >= 500 else None
+    return outcome(error), error, _summary_of(result)
 
 
 def operation_of(method: str, route: Route | None) -> str:
@@ -200,7 +222,7 @@ def id_headers(job_id: str | None, correlation_id: str | None) -> list[tuple[str
     ]
 
 
-def summary_of(result: dict[str, Any]) -> dict[str, Any]:
+def _summary_of(result: dict[str, Any]) -> dict[str, Any]:
     """Return a request's result for the job's last event.
 
     There, `status` is the job's, so the request's status is `http_status`.

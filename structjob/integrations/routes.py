@@ -10,7 +10,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, MutableMapping
 from functools import lru_cache
-from itertools import islice
 from typing import Any, NamedTuple
 
 _FULL, _PARTIAL = 2, 1
@@ -48,7 +47,8 @@ def routes_of(app: Any) -> Iterable[Any]:
     routes = getattr(app, "routes", None) or ()
     # Litestar's routes do not tell whether they match: it stores the template in the scope. The
     # routes of an application are of one library, so the first one says which.
-    return routes if all(hasattr(route, "matches") for route in islice(routes, 1)) else ()
+    first = next(iter(routes), None)
+    return routes if first is None or hasattr(first, "matches") else ()
 
 
 def find_route(routes: Iterable[Any], scope: MutableMapping[str, Any]) -> Route | None:

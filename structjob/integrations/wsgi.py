@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import Any, Self
 
 from structjob.context.errors import correlate_exception
-from structjob.context.logged import logged, watch
+from structjob.context.logged import watch
 from structjob.context.propagation import RemoteContext
 from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument, NotOpen
@@ -28,15 +28,15 @@ from structjob.integrations.requests import (
     ResponseError,
     Rules,
     Trust,
-    client_left,
     correlated,
-    error_of,
+    ending_of,
     id_headers,
     job_of,
-    summary_of,
 )
 from structjob.integrations.routes import UNMATCHED, Route, is_django, route_of_django
+from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.outcome import outcome
 from structjob.tracker import Tracker
 
 __all__ = ["JobMiddleware", "ResponseError"]
@@ -229,36 +229,26 @@ class Response:
         if self._ended:
             return
         self._ended = True
-        if exc is not None:
-            correlate_exception(exc, self._correlation_id)
-        kind, trace = (None, None) if exc is None else (type(exc), exc.__traceback__)
         if self._job is None:
+            if exc is not None:
+                correlate_exception(exc, self._correlation_id)
+            kind, trace = (None, None) if exc is None else (type(exc), exc.__traceback__)
             self._scope.__exit__(kind, exc, trace)
             return
+        job = core_of(self._job)
         try:
-            logged_error = logged(self._job.id)
-            if not self._job.ended:  # by the application
-                self._end_job(self._job, exc, logged_error)
+            gone = exc is None and self._response_ms is None
+            job.leave(*ending_of(job, exc, self._result(exc, gone=gone), gone=gone))
         except Exception as fault:  # noqa: BLE001 -- a fault of structjob must never cost a response
+            job.leave(outcome(exc), exc)  # if it has not been left
             faults.add("ending the job of a request", fault)
-        finally:
-            self._job.__exit__(kind, exc, trace)
 
-    def _end_job(
-        self, job: Job, exc: BaseException | None, logged_error: BaseException | None
-    ) -> None:
-        gone = exc is None and self._response_ms is None
+    def _result(self, exc: BaseException | None, *, gone: bool) -> dict[str, Any]:
         status = CLIENT_GONE if gone else self._status
         if status is None and isinstance(exc, Exception):
             status = 500  # the server sends this status
         found = {"status": status, "bytes": self._bytes, "response_ms": self._response_ms}
-        result = {name: value for name, value in found.items() if value is not None}
-        if job.result is None:
-            job.result = result
-        if gone:
-            job.end("cancelled", error=client_left(), summary=summary_of(result))
-        elif exc is None:
-            job.end(error=error_of(status or 0, logged_error), summary=summary_of(result))
+        return {name: value for name, value in found.items() if value is not None}
 
 
 def _headers(environ: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
