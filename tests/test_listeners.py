@@ -171,7 +171,7 @@ async def test_misuse_is_refused(tracker):
         tracker.listen(LogFilter())
     with pytest.raises(InvalidArgument, match="queue_size"):
         tracker.listen(print, queue_size=0)
-    with pytest.raises(InvalidFilter, match="children"):
+    with pytest.raises(InvalidFilter, match="child jobs"):
         tracker.listen(print, job_id="j", children=True)
     with pytest.raises(InvalidFilter, match="unknown filter"):
         tracker.listen(print, nme="x")

@@ -321,7 +321,7 @@ def forged(key, time="2026-01-01T00:00:00Z"):
         ({"jobs": "x"}, "unknown filter 'jobs'.*job_id"),
         ({"level": "loud"}, "unknown level 'loud'"),
         ({"job_id": 5}, "job_id must be a string"),
-        ({"job_id": "a\x00"}, "job_id holds a NUL"),
+        ({"job_id": "a\x00"}, "job_id contains a NUL"),
         ({"logger": "\ud800"}, "logger holds"),
         ({"attempt": "1"}, "attempt must be a whole number"),
         ({"attempt": True}, "attempt must be a whole number"),

@@ -469,7 +469,7 @@ def test_a_part_of_a_record_costs_no_other_record(queue, tmp_path, monkeypatch):
     queue.append(line(1), 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", lambda fd, data: write(fd, data[:20]))
-        with pytest.raises(OSError, match="a part of a record only"):
+        with pytest.raises(OSError, match="accepted only a part of a record"):
             queue.append(line(2), 2)
     queue.append(line(3), 3)
     dead = orphan(tmp_path)
@@ -511,7 +511,7 @@ def test_a_flush_does_not_wait_for_a_part_of_a_record(queue, monkeypatch):
     queue.append(line(1), 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "write", take_some)
-        with pytest.raises(OSError, match="a part of a record only"):
+        with pytest.raises(OSError, match="accepted only a part of a record"):
             queue.append(line(2), 2)
     position = queue.position()
     assert not queue.reached(position)

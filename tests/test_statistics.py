@@ -453,7 +453,7 @@ async def test_an_ended_job_is_judged_by_those_before_it(store, reader):
             "unknown filter 'step': use one of by, since, until, operation",
         ),
         (lambda s: s.operations(operation=3), "operation must be a string, not int"),
-        (lambda s: s.volume(project="a\0"), "project holds a NUL"),
+        (lambda s: s.volume(project="a\0"), "project contains a NUL"),
         (lambda s: s.projects(limit=0), "limit must be a whole number from 1"),
         (lambda s: s.errors_by_job(limit=1_000_000), "limit must be a whole number from 1"),
     ],
