@@ -800,7 +800,9 @@ class Tracker:
 
         kept = retention_of(retention) or self._options.retention
         if kept is None:
-            raise InvalidArgument("no retention is set: give a Retention to prune() or to the tracker")
+            raise InvalidArgument(
+                "no retention is set: give a Retention to prune() or to the tracker"
+            )
         if not is_number(patience) or not patience >= 0:
             raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
         await self._host.flush()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import subprocess
@@ -51,13 +50,6 @@ def test_it_serves_until_it_is_told_to_end(served):
         program.wait(60)
     # uvicorn reports an error if it has to cut a stream off
     assert b"ERROR" not in program.stderr.read()
-
-
-def test_it_goes_behind_the_programs_that_it_watches(served):
-    """Its priority is lower than that of the shell it was started from (R47)."""
-    program, _ = served
-    own = os.getpriority(os.PRIO_PROCESS, 0)
-    assert os.getpriority(os.PRIO_PROCESS, program.pid) == min(own + 10, 19)
 
 
 def test_another_address_needs_tokens(live):

@@ -290,16 +290,6 @@ async def test_the_rows_of_a_job_are_sent_and_then_those_that_change(tracker, ad
                 assert changed["progress"]["total_steps"] == 1
 
 
-def test_subscribers_share_the_bytes_of_a_frame():
-    """A frame is encoded once for all subscribers of a transport (R47)."""
-    from structjob.web.frames import Frame
-
-    one = Frame("lines", b'{"lines":[]}', "c1")
-    assert one.as_sse() is one.as_sse()
-    assert one.as_text("1") is one.as_text("1")
-    assert [json.loads(one.as_text(name))["id"] for name in ("1", "", "1", None)] == ["1", "", "1", None]  # fmt: skip
-
-
 async def test_a_slow_reader_loses_its_own_lines_and_is_told_how_many(tracker):
     """(R37)"""
     from structjob.web.frames import Frame

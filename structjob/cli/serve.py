@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import socket
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import click
@@ -17,11 +15,6 @@ from structjob.exceptions import StoreUnavailable
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
-
-_NICE = 10
-"""How much lower the priority of the server is than that of the shell: the programs whose log is
-read go first.
-"""
 
 
 @click.command(
@@ -95,8 +88,6 @@ def serve(
     say(f"structjob serves {db.shown} at {address}")
     if browser:
         click.launch(address)
-    with suppress(OSError):  # a sandbox may refuse it
-        os.nice(_NICE)
     Server(made, host=host, port=port, proxies=proxy).run([listening])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -50,10 +50,6 @@ class Frame:
     before: str | None = None
     lines: int = 0
     errors: int = 0
-    _forms: dict[str, Any] = field(init=False, default_factory=dict, repr=False, compare=False)  # fmt: skip
-    """The forms that subscribers share, because a frame is up to 256 KiB long: that of server-sent
-    events, and the message of one subscription id, as all pages use the same.
-    """
 
     @property
     def size(self) -> int:
@@ -62,27 +58,18 @@ class Frame:
 
     def as_sse(self) -> bytes:
         """Return the frame as a server-sent event."""
-        form: bytes | None = self._forms.get("sse")
-        if form is None:
-            id_ = (
-                b"id: " + self.cursor.encode() + b"\n"
-                if self.cursor is not None and len(self.cursor) <= MAX_ID
-                else b""
-            )
-            padding = _PADDING if self.event == "hello" else b""
-            form = b"%sevent: %s\n%sdata: %s\n\n" % (padding, self.event.encode(), id_, self.data)
-            self._forms["sse"] = form
-        return form
+        id_ = (
+            b"id: " + self.cursor.encode() + b"\n"
+            if self.cursor is not None and len(self.cursor) <= MAX_ID
+            else b""
+        )
+        padding = _PADDING if self.event == "hello" else b""
+        return b"%sevent: %s\n%sdata: %s\n\n" % (padding, self.event.encode(), id_, self.data)
 
     def as_text(self, subscription: str | None) -> str:
         """Return the frame as a WebSocket message for the given subscription id."""
-        known = self._forms.get("ws")
-        if known is None or known[0] != subscription:
-            head = {"event": self.event, "id": subscription}
-            text = (encode(head)[:-1] + b',"data":' + self.data + b"}").decode()
-            self._forms["ws"] = known = (subscription, text)
-        form: str = known[1]
-        return form
+        head = {"event": self.event, "id": subscription}
+        return (encode(head)[:-1] + b',"data":' + self.data + b"}").decode()
 
 
 def frame(event: str, data: Mapping[str, Any], cursor: str | None = None) -> Frame:
