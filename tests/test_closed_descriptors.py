@@ -123,6 +123,34 @@ def test_a_spool_that_another_process_has_taken_over_is_left_to_it(tmp_path, cap
     spool.close()
 
 
+def test_what_a_full_disk_refuses_after_the_files_are_open_again_waits_in_memory(tmp_path, caplog):
+    """faults 2: neither an event nor a change of state is lost then, nor raises an error."""
+    recorder = make_recorder(tmp_path)
+    spool = recorder.spool
+    for fd in descriptors_of(spool.directory):
+        os.close(fd)
+    with open("/dev/full", "wb") as full:
+        reopen = spool.reopen
+
+        def onto_a_full_disk():
+            opened = reopen()
+            for queue in (spool.events, spool.states):
+                os.dup2(full.fileno(), queue._fd, inheritable=False)
+            return opened
+
+        spool.reopen = onto_a_full_disk
+        recorder.put(BODY, 10)
+        for fd in (spool.events._fd, spool.states._fd):
+            os.close(fd)
+        assert recorder.put_state("job", lambda: {"id": "a"}) == 1
+    assert recorder.fallback.take()[0] == 1
+    assert recorder.fallback_states.take()[0] == 1
+    assert not recorder.lost_states
+    assert "No space left" in caplog.text
+    recorder.close()
+    spool.close()
+
+
 def test_a_log_file_that_is_closed_is_opened_again(db_path):
     """faults 2, 3: lines go on in the log file, and not to a file of the program."""
     out = run(

@@ -267,26 +267,26 @@ class Recorder:
             self.wake()
 
     def _keep_refused(self, line: bytes, number: int, exc: OSError) -> None:
-        if self._reopened(exc):
-            try:
-                self._write(line, number)
-                return
-            except OSError as again:
-                exc = again
-        self._disk_refused(exc)
+        refused = self._write_again(self._write, line, number, exc)
+        if refused is None:
+            return
+        self._disk_refused(refused)
         self.fallback.append(line, number)
         self._risk(number)  # after the event is in `fallback`: see `secure`
 
-    def _reopened(self, exc: OSError) -> bool:
-        """Return whether *exc* says that the program has closed the spool's files, and they are
-        open again.
+    def _write_again(
+        self, write: Callable[[bytes, int], object], line: bytes, number: int, exc: OSError
+    ) -> OSError | None:
+        """Write a line that *exc* has refused, if the program had closed the spool's files and they
+        are open again. Return why it is not written; None if it is.
         """
-        return (
-            exc.errno == errno.EBADF
-            and not self.closed
-            and self.spool is not None
-            and self.spool.reopen()
-        )
+        if exc.errno != errno.EBADF or self.closed or self.spool is None or not self.spool.reopen():
+            return exc
+        try:
+            write(line, number)
+        except OSError as again:
+            return again
+        return None
 
     def _keep(self, body: bytes) -> None:
         try:
@@ -392,10 +392,9 @@ class Recorder:
             try:
                 self.states.append(line, number)
             except OSError as exc:
-                if self._reopened(exc):
-                    self.states.append(line, number)
-                else:
-                    self._disk_refused(exc)
+                refused = self._write_again(self.states.append, line, number, exc)
+                if refused is not None:
+                    self._disk_refused(refused)
                     self.fallback_states.append(line, number)
         except BaseException:
             self.lost_states.append(number)

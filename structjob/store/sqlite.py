@@ -153,7 +153,6 @@ class SQLiteStore:
         self._reading_file: DatabaseFile | None = None
         self._read_as: object = None
         """The stamp of the file when it was opened as one that does not change; otherwise None."""
-        """Whether the reading connection takes the file for one that no program changes."""
         self._busy = threading.Lock()
         self._read = threading.Event()
         """Set when the reading connection is closed."""
