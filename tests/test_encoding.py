@@ -289,6 +289,7 @@ class Struct(msgspec.Struct):
         (float("-inf"), "-Infinity"),
         (2**70, 2**70),
         (10**5000, "<int of 16,610 bits>"),
+        (-(10**5000), "<negative int of 16,610 bits>"),
         ("a\x00b", "a␀b"),
         ("a\ud800", "a\\ud800"),
         (b"caf\xc3\xa9", "café"),

@@ -438,7 +438,7 @@ class _Normaliser:
             if (bits := number.bit_length()) <= MAX_BITS:
                 return number
             self._note(f"a number of {bits:,} bits", MAX_BITS)
-            return f"<int of {bits:,} bits>"
+            return f"<{'negative ' if number < 0 else ''}int of {bits:,} bits>"
         if issubclass(kind, float):
             real = float.__float__(value)
             if real - real == 0.0:
