@@ -449,6 +449,7 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
             for path in ("jobs", "logs", "errors"):
                 page.goto(f"{site}{path}?{'operation' if path != 'logs' else 'hl'}={urllib.parse.quote(text[:60])}")  # fmt: skip
                 settled(page)
+        page.close()
     finally:
         stop(server)
 
@@ -581,6 +582,7 @@ def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path)
         page.get_by_role("heading", name="No lines in this database yet").wait_for()
         page.goto(f"{empty}logs?level=error")
         page.get_by_text("Without the filters there is no line in this database").wait_for()
+        page.close()
     finally:
         stop(server)
 
