@@ -7,11 +7,9 @@ smaller program must be measured while it runs.
 from __future__ import annotations
 
 import contextlib
+import resource
 import sys
 from typing import Any
-
-if sys.platform != "win32":
-    import resource
 
 FIRST_LOOK, LAST_LOOK = 0.01, 1.0
 """Seconds until the first look at a running child, and the longest pause between two looks.
@@ -49,15 +47,11 @@ class PeakMemory:
         """
         peak = kilobytes(getattr(usage, "ru_maxrss", 0))
         # This process's peak is read now: it may have grown until the fork.
-        return peak if peak > (own_peak() or 0) else self._seen or None
+        return peak if peak > own_peak() else self._seen or None
 
 
-def own_peak() -> int | None:
-    """Return the peak memory of this process, in kilobytes; None on Windows, which does
-    not tell it.
-    """
-    if sys.platform == "win32":
-        return None
+def own_peak() -> int:
+    """Return the peak memory of this process, in kilobytes."""
     return kilobytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 

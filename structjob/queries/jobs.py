@@ -729,9 +729,7 @@ class Jobs:
         await self._flush()
         job = await self._find(any_id)
         number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
-        found = await self._fetch(
-            select(steps).where(steps.c.job_id == job.id, number).order_by(steps.c.seq, steps.c.id)
-        )
+        found = await self._fetch(select(steps).where(steps.c.job_id == job.id, number))
         return in_order(rows.step(row) for row in found)
 
     async def _get(self, job_id: str) -> JobRecord:
