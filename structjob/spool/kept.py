@@ -56,11 +56,12 @@ class KeptEvents:
             ring = self._rings.get(job_id)
             if ring is None:
                 return
-            ring.bodies.append(body)
+            bodies = ring.bodies
+            bodies.append(body)
             ring.size += len(body)
-            while ring.bodies and (len(ring.bodies) > self._most or ring.size > KEPT_BYTES):
+            while len(bodies) > self._most or (ring.size > KEPT_BYTES and bodies):
                 # Two statements: an interruption in `popleft` changes the size, too.
-                removed = len(ring.bodies.popleft())
+                removed = len(bodies.popleft())
                 ring.size -= removed
 
     def end(self, job_id: str) -> list[bytes]:

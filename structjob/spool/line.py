@@ -219,7 +219,7 @@ def owner_of(line: bytes) -> tuple[int, str | None]:
 
 def job_of(body: bytes) -> str | None:
     """Return the id of the job of an event, given its `event_body`."""
-    return _read_owned(body + b"}").job_id if names_job(body) else None
+    return _read_owned(body + b"}").job_id
 
 
 def marked_late(body: bytes) -> bytes:
