@@ -1,6 +1,7 @@
 """What Python would only print to stderr, as events (R31)."""
 
 import asyncio
+import contextvars
 import gc
 import re
 import subprocess
@@ -50,6 +51,30 @@ async def test_an_exception_in_a_thread(recorded, db_url, monkeypatch):
     assert (event.level, event.attrs["thread"]) == ("error", "worker-7")
     assert event.attrs["exception"]["message"] == "in the thread"
     assert [str(exc) for exc in shown] == ["in the thread"]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_an_exception_in_a_thread_in_context_belongs_to_its_job(recorded):
+    """R22, R31: however the function of `in_context` is called: as a thread, or as a callback."""
+
+    def fail():
+        raise ValueError("in the thread")
+
+    async with recorded.job("loads") as job, job.step("s"):
+        within = structjob.in_context(fail)
+        thread = threading.Thread(target=within)
+        thread.start()
+        thread.join()
+    empty = contextvars.Context()
+    asyncio.get_running_loop().call_soon(within, context=empty)
+    await asyncio.sleep(0)
+    events = await recorded.logs.list(kind="uncaught")
+    assert [(event.job_id, event.step) for event in events] == [(job.id, "s")] * 2
+    thread = threading.Thread(target=fail)
+    thread.start()
+    thread.join()
+    events = await recorded.logs.list(kind="uncaught")
+    assert [event.job_id for event in events].count(None) == 1
 
 
 async def test_warnings_are_recorded_once_a_place(recorded):

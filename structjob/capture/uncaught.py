@@ -18,6 +18,8 @@ from types import TracebackType
 from typing import Any, TextIO
 
 from structjob.capture.emit import emit, show
+from structjob.capture.event import exception_of
+from structjob.context.errors import scope_of
 from structjob.context.scope import SCOPE, Scope, current_scope
 from structjob.diagnostics import faults
 from structjob.levels import LEVELS
@@ -99,7 +101,11 @@ def _record(
     if getattr(_here, "within", False):  # caused by one of our sinks
         return False
     _here.within = True
-    scope = current_scope() if scope is _CURRENT else scope
+    exc = exception_of(attrs.get("exc_info"))
+    if exc is not None and (own := scope_of(exc)) is not None:
+        scope = own
+    elif scope is _CURRENT:
+        scope = current_scope()
     _here.recorded_in = recorded_in(scope, LEVELS[level])
     try:
         if waits_for_tracker():

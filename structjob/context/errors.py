@@ -336,11 +336,13 @@ class _Marked(dict[str, Any]):
     Attributes:
         mark: The fingerprint, and the roots of the job trees in which the exception was recorded.
         correlation_id: The correlation id of the code that raised the exception, if it is known.
+        scope: The scope of the function that it left, if that ran in a context of its own.
     """
 
-    __slots__ = ("correlation_id", "mark")
+    __slots__ = ("correlation_id", "mark", "scope")
     mark: tuple[str, tuple[str | None, ...]]
     correlation_id: str | None
+    scope: Scope | None
 
     def __reduce_ex__(self, protocol: object) -> tuple[Any, ...]:
         return dict, (dict(self),)
@@ -375,7 +377,7 @@ def _marked(exc: BaseException) -> _Marked:
     if type(marked) is not _Marked:
         marked = _Marked(marked)
         marked.mark = ("", ())
-        marked.correlation_id = None
+        marked.correlation_id = marked.scope = None
         _dict.__set__(exc, marked)
     return marked
 
@@ -392,6 +394,21 @@ def correlation_of(exc: BaseException) -> str | None:
     """
     kept = _dict.__get__(exc)
     return kept.correlation_id if type(kept) is _Marked else None
+
+
+def keep_scope(exc: BaseException, scope: Scope | None) -> None:
+    """Keep the scope of the function that *exc* leaves, for `scope_of`."""
+    if scope is not None:
+        _marked(exc).scope = scope
+
+
+def scope_of(exc: BaseException) -> Scope | None:
+    """Return the scope of the function of `structjob.in_context` that *exc* has left, if any.
+
+    An exception that nothing catches is reported outside the context in which it was raised.
+    """
+    kept = _dict.__get__(exc)
+    return kept.scope if type(kept) is _Marked else None
 
 
 def _mark(exc: BaseException) -> tuple[str, tuple[str | None, ...]]:

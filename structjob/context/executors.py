@@ -8,8 +8,9 @@ from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
+from structjob.context.errors import keep_scope
 from structjob.context.propagation import RemoteContext, remote_of, remote_scope
-from structjob.context.scope import current_scope, enter_scope
+from structjob.context.scope import SCOPE, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
 from structjob.machine.loops import is_coroutine_function
 
@@ -23,7 +24,8 @@ def in_context(function: Callable[P, T], /) -> Callable[P, T]:
     This includes the current job, step, and every other `contextvars.ContextVar`. Use it for code
     that is called elsewhere: ``Thread(target=structjob.in_context(work))``, callbacks,
     ``loop.run_in_executor(None, structjob.in_context(work))``. The result may be called many times,
-    from several threads at once.
+    from several threads at once. An exception that ends such a thread is recorded with the job, see
+    `capture_uncaught`.
 
     Args:
         function: A plain function. A coroutine runs in the context of its task:
@@ -37,8 +39,12 @@ def in_context(function: Callable[P, T], /) -> Callable[P, T]:
 
     @functools.wraps(function, updated=())
     def within(*args: P.args, **kwargs: P.kwargs) -> T:
-        # A context cannot be entered twice at the same time.
-        return context.copy().run(function, *args, **kwargs)
+        try:
+            # A context cannot be entered twice at the same time.
+            return context.copy().run(function, *args, **kwargs)
+        except BaseException as exc:
+            keep_scope(exc, context.get(SCOPE))
+            raise
 
     return within
 
