@@ -90,6 +90,51 @@ def test_what_cannot_be_cancelled(shell: Shell) -> None:
     assert shell.run("cancel", "nobody").returncode == 3
 
 
+JOBS = """
+import asyncio, sys, structjob
+
+async def main():
+    structjob.configure(console=False)
+    async with structjob.Tracker(sys.argv[1]) as tracker:
+        for number in range(6):
+            async with tracker.job("nightly"):
+                pass
+        await tracker.create_job("nightly", job_id="n1")
+        await tracker.create_job("nightly", job_id="n2")
+        await tracker.create_job("once", job_id="o")
+
+asyncio.run(main())
+"""
+
+
+def test_a_job_is_cancelled_and_deleted_by_its_name(shell: Shell) -> None:
+    """R49: as every command takes it, if the name means one job; of several none is changed, and
+    the message lists them.
+    """
+    shell.python(JOBS, "sqlite:///structjob.db")
+    refused = shell.run("cancel", "nightly")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert (
+        b"'nightly' is the operation of several jobs: n2 (pending), n1 (pending); write the id"
+        in refused.stderr
+    )
+    shell.ok("cancel", "n2")
+    shell.ok("cancel", "nightly")  # the only one that has not ended
+    assert {one["status"] for one in shell.json("jobs", "--operation", "nightly")} == {
+        "completed",
+        "cancelled",
+    }
+    assert b"has already ended" in shell.run("cancel", "nightly").stderr
+    refused = shell.run("delete", "nightly", "--yes")
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"n2 (cancelled), n1 (cancelled), " in refused.stderr
+    assert b", \xe2\x80\xa6; write the id of the one you mean" in refused.stderr
+    assert len(shell.json("jobs", "--operation", "nightly")) == 8
+    shell.ok("cancel", "once")
+    shell.ok("delete", "once", "--yes")
+    assert shell.json("jobs", "--operation", "once") == []
+
+
 def test_show_tells_what_is_missing(shell: Shell) -> None:
     """``structjob show`` says how many lines of the job were given up, and why (R28, R49)."""
     shell.sample()

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import job_ids
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading, writing
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
+from structjob.models import JobStatus
 from structjob.text.appearance import lasting
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
@@ -27,6 +28,7 @@ STOP_TIMEOUT = 5.0
 """Seconds to wait for the job to end; its cleanup may take longer."""
 
 _LOOK_EVERY = 0.1
+_ACTIVE = (JobStatus.PENDING, JobStatus.RUNNING)
 
 
 @click.command(
@@ -34,11 +36,12 @@ _LOOK_EVERY = 0.1
 Examples:
   structjob cancel 019a3f7c
   structjob cancel gui-17 --reason "the disk is needed"
+  structjob cancel nightly                 the only job of this operation that runs or is pending
 
 A job in `async with` gets an asyncio.CancelledError in its task. A program under `structjob run` gets SIGTERM. A pending job is cancelled and
 never starts. The command waits 5 seconds at most for the job to end."""
 )
-@click.argument("id_", metavar="ID", shell_complete=job_ids)
+@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
 @click.option("--reason", metavar="TEXT", help="Reason; it becomes the job's error message.")
 @click.option(
     "--by", metavar="TEXT", help="Name of the requester, for the job's log.  [default: user@host]"
@@ -61,7 +64,7 @@ async def _cancel(
     given: str, db: Database, reason: str | None, by: str, *, force: bool, as_json: bool
 ) -> None:
     async with reading(db) as reader:
-        job = await resolve(reader, given)
+        job = await resolve(reader, given, only=_ACTIVE)
         try:
             async with writing(db) as tracker:
                 await tracker.cancel(job.id, reason, by=by, force=force)

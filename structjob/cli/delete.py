@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import job_ids
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading, writing
 from structjob.cli.ids import resolve
 from structjob.cli.prune import deleted
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say
 from structjob.exceptions import InvalidState
+from structjob.models import JobStatus
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
 
@@ -26,10 +27,11 @@ if TYPE_CHECKING:
 Examples:
   structjob delete 019a3f7c
   structjob delete gui-17 --yes
+  structjob delete nightly                 the only job of this operation
 
 Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB` first; to delete by age, see `structjob prune`."""
 )
-@click.argument("id_", metavar="ID", shell_complete=job_ids)
+@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.json_output
 @options.database
@@ -44,7 +46,7 @@ def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
 
 async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None:
     async with reading(db) as reader:
-        job = await resolve(reader, given)
+        job = await resolve(reader, given, only=tuple(JobStatus))
         if not yes:
             click.confirm(
                 f"This deletes job {job.id} ({escape(job.operation)}) from {db.shown}, with its "

@@ -108,7 +108,7 @@ async def _export(
     from structjob.transfer.export import job_lines, write_lines
 
     async with reading(db) as reader:
-        job = None if given is None else await resolve(reader, given, names=True)
+        job = None if given is None else await resolve(reader, given)
         if what == "job":
             assert job is not None  # noqa: S101 -- the options were checked
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)

@@ -43,7 +43,7 @@ async def show_tail(
         children: Include the lines of child jobs.
     """
     async with reading(db) as reader:
-        job_id = None if given is None else (await resolve(reader, given, names=True)).id
+        job_id = None if given is None else (await resolve(reader, given)).id
         scope = {} if job_id is None else {"job_id": job_id, "children": children}
         screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
         async for event in _follow(reader, {**scope, **filters}, job_id, last):

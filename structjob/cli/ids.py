@@ -4,27 +4,35 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from structjob.exceptions import InvalidArgument, JobNotFound
+from structjob.exceptions import AmbiguousId, InvalidArgument, JobNotFound
 
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
-    from structjob.models import JobRecord
+    from structjob.models import JobRecord, JobStatus
 
 LEAST = 8
 _LEAST_TYPED = 4
+_LISTED = 4
+"""Maximum number of jobs that an error message lists."""
 _HEX = re.compile(r"[0-9a-f-]+")
 
 
-async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobRecord:
-    """Return the job that *given* names: any of its ids, the beginning of one, or its end as shown.
+async def resolve(
+    reader: Reader, given: str, *, only: Sequence[JobStatus] | None = None
+) -> JobRecord:
+    """Return the job that *given* names: any of its ids, the beginning of one, its end as shown, or
+    the name of its operation.
 
     Args:
         reader: Looks up the job.
         given: The typed text.
-        names: Also accept the name of an operation; it means its newest job.
+        only: A command that changes the job passes the statuses in which it can. The name of an
+            operation must then mean one job: the only one in such a status. Otherwise it means the
+            newest job.
 
     Raises:
         JobNotFound: if there is no such job.
@@ -33,11 +41,10 @@ async def resolve(reader: Reader, given: str, *, names: bool = False) -> JobReco
     try:
         return await reader.jobs.find_by_prefix(given)
     except JobNotFound:
-        found = await _ending(reader, given) if _HEX.fullmatch(given) or not names else None
         found = (
-            found
-            or (await _newest(reader, given) if names else None)
-            or (await _ending(reader, given) if names else None)
+            (await _ending(reader, given) if _HEX.fullmatch(given) else None)
+            or await _named(reader, given, only)
+            or await _ending(reader, given)
         )
         if found is None:
             await _refuse_correlation_id(reader, given)
@@ -61,7 +68,19 @@ async def _ending(reader: Reader, given: str) -> JobRecord | None:
     return await reader.jobs.find_by_suffix(given) if len(given) >= _LEAST_TYPED else None
 
 
-async def _newest(reader: Reader, operation: str) -> JobRecord | None:
-    """Return the newest job of this operation."""
+async def _named(
+    reader: Reader, operation: str, only: Sequence[JobStatus] | None
+) -> JobRecord | None:
+    """Return the newest job of this operation; of those in the statuses *only*, if there is one."""
+    if only is not None:
+        found = await reader.jobs.list(operation=operation, status=only, limit=_LISTED + 1)
+        if len(found) > 1:
+            listed = ", ".join(f"{job.id} ({job.status})" for job in found[:_LISTED])
+            more = ", …" if len(found) > _LISTED else ""
+            raise AmbiguousId(
+                f"{operation!r} is the operation of several jobs: {listed}{more}; write the id of the one you mean"
+            )
+        if found:
+            return found[0]
     page = await reader.jobs.list(operation=operation, limit=1)
     return page[0] if page else None

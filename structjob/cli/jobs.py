@@ -149,9 +149,7 @@ async def _list(
 ) -> None:
     async with reading(db) as reader:
         if "parent_job_id" in filters:
-            filters["parent_job_id"] = (
-                await resolve(reader, filters["parent_job_id"], names=True)
-            ).id
+            filters["parent_job_id"] = (await resolve(reader, filters["parent_job_id"])).id
         page = await reader.jobs.list(**(filters | ({"root_only": True} if grouped else {})))
         if as_json:
             put_json(page.items)

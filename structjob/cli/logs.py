@@ -187,7 +187,7 @@ async def _neighbours(
 
 async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: _Wish) -> None:
     async with reading(db) as reader:
-        job = None if given is None else await resolve(reader, given, names=True)
+        job = None if given is None else await resolve(reader, given)
         scope: dict[str, Any] = (
             {} if job is None else {"job_id": job.id, "children": not wish.no_children}
         )

@@ -86,7 +86,7 @@ async def _show(
     utc: bool,
 ) -> None:
     async with reading(db) as reader:
-        job = await resolve(reader, given, names=True)
+        job = await resolve(reader, given)
         room = None if whole or as_json else ROOM
         found = await reader.jobs.overview(
             job, room=room, depth=depth, failed=failed and not as_json

@@ -58,7 +58,7 @@ def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) ->
 async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
     deadline = None if seconds is None else time.monotonic() + seconds
     async with reading(db) as reader:
-        job = await resolve(reader, given, names=True)
+        job = await resolve(reader, given)
         while not job.status.terminal:
             left = _LOOK_EVERY if deadline is None else deadline - time.monotonic()
             if left <= 0:

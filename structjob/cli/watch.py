@@ -48,7 +48,7 @@ async def watch_jobs(
         if "parent_job_id" in filters:
             filters = {
                 **filters,
-                "parent_job_id": (await resolve(reader, filters["parent_job_id"], names=True)).id,
+                "parent_job_id": (await resolve(reader, filters["parent_job_id"])).id,
             }
         if as_json or not screen.is_terminal:
             await _report(reader, filters, screen, as_json=as_json, utc=utc)
