@@ -18,7 +18,8 @@ from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
 from structjob.queries import health
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
-from structjob.queries.jobs import Delete, IdResolver, Jobs
+from structjob.queries.job_finder import IdResolver, JobFinder
+from structjob.queries.jobs import Delete, Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
@@ -118,12 +119,13 @@ class Reader:
         self._tails = tails or Tails()
         self.masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._kind = url.get_backend_name()
-        self.jobs = Jobs(fetch, self._flush, resolve_id=resolve_id, delete=delete)
+        finder = JobFinder(fetch, resolve_id)
+        self.jobs = Jobs(fetch, self._flush, finder=finder, delete=delete)
         look = functools.partial(stamp, sqlite_path(url))
-        self.logs = Logs(fetch, self._flush, self.jobs, look, self._tails)
+        self.logs = Logs(fetch, self._flush, finder, look, self._tails)
         self.sessions = Sessions(fetch, self._flush)
-        self.errors = Errors(fetch, self._flush, transact, self.jobs)
-        self.stats = Statistics(fetch, self._flush, self.jobs)
+        self.errors = Errors(fetch, self._flush, transact, finder)
+        self.stats = Statistics(fetch, self._flush, finder)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._attached else "new"

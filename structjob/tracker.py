@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy
     from structjob.lifecycle.retries import Retrying
     from structjob.queries.errors import Errors
-    from structjob.queries.jobs import IdResolver, Jobs
+    from structjob.queries.job_finder import IdResolver
+    from structjob.queries.jobs import Jobs
     from structjob.queries.logs import Logs
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics

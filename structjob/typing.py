@@ -49,8 +49,9 @@ from structjob.models import (
 )
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
+from structjob.queries.job_finder import IdResolver
 from structjob.queries.job_watch import JobChanges, JobWatch
-from structjob.queries.jobs import IdResolver, Jobs
+from structjob.queries.jobs import Jobs
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics

@@ -14,7 +14,7 @@ from statistics_support import T0, Store
 from structjob import ErrorFilter, install
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.queries.errors import Errors
-from structjob.queries.jobs import Jobs
+from structjob.queries.jobs import Jobs, lookups_of
 from structjob.queries.statistics import Statistics
 from structjob.store.tables import errors, logs
 
@@ -136,7 +136,7 @@ async def test_errors_per_hour(store, seed):
     """
     rows = history(seed)
     await store.add(logs, *rows)
-    stats = Statistics(store.fetch, store.flush, Jobs(store.fetch, store.flush))
+    stats = Statistics(store.fetch, store.flush)
     window = {"since": T0 - H, "until": T0 + 12 * H, "operation": ("copy", "verify")}
     found = await stats.errors(bucket=2 * H, **window)
     expected = defaultdict(Counter)
@@ -176,7 +176,7 @@ async def test_errors_are_counted_by_type_step_and_operation(store, seed):
     """Errors by error_type × step × operation over a window (R39)."""
     rows = history(seed)
     await store.add(logs, *rows)
-    stats = Statistics(store.fetch, store.flush, Jobs(store.fetch, store.flush))
+    stats = Statistics(store.fetch, store.flush)
     for window in [
         {},
         {"since": T0 + 5 * H, "until": T0 + 12 * H},
@@ -219,9 +219,7 @@ async def test_a_type_that_is_no_text_is_none(store, found):
     await store.add(logs, occurrence(9, "f1", T0, "j", error_type="Timeout", operation="copy"))
     counted = [
         (one.type, one.operation, one.count)
-        for one in await Statistics(
-            store.fetch, store.flush, Jobs(store.fetch, store.flush)
-        ).errors()
+        for one in await Statistics(store.fetch, store.flush).errors()
     ]
     assert counted == [
         ("error", None, 5), ("Timeout", None, 1), ("Timeout", "copy", 1), ("Timeout ", None, 1), ("timeout", None, 1),
@@ -360,7 +358,8 @@ async def test_the_beginning_of_a_fingerprint_will_do(store, found):
     assert not any("DROP" in sent for sent in store.sent)
 
     async def completions(prefix, limit=50):
-        return [group.fingerprint for group in await found.by_prefix(prefix, limit=limit)]
+        lookups = lookups_of(Jobs(store.fetch, store.flush))
+        return [group.fingerprint for group in await lookups.errors(prefix, limit=limit)]
 
     assert await completions("ab") == ["abc1", "abd2", "ab"]
     assert await completions("abd2") == ["abd2"]
@@ -401,9 +400,7 @@ async def test_occurrences_are_found_by_their_index(store, found):
     await store.add(logs, occurrence(1, "f1", T0))
     await found.list(since=T0, operation="copy")
     await found.get("f")
-    await Statistics(store.fetch, store.flush, Jobs(store.fetch, store.flush)).errors(
-        since=T0, until=NOW
-    )
+    await Statistics(store.fetch, store.flush).errors(since=T0, until=NOW)
     for statement in store.asked:
         plan = await store.plan(statement)
         assert "structjob_logs_by_fingerprint" in plan

@@ -18,6 +18,7 @@ import structjob
 from structjob.capture.emit import emit
 from structjob.context.scope import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
+from structjob.queries.jobs import lookups_of
 from structjob.transfer import imports
 from structjob.transfer.records import row_of
 
@@ -555,7 +556,7 @@ async def test_an_export_that_fails_leaves_no_file(plain, tmp_path, monkeypatch)
     async def fail(ids):
         raise structjob.StoreUnavailable("away")
 
-    monkeypatch.setattr(plain.jobs, "parts", fail)
+    monkeypatch.setattr(lookups_of(plain.jobs), "attempts_and_steps", fail)
     with pytest.raises(structjob.StoreUnavailable):
         await plain.export("mine", path)
     assert path.read_bytes() == whole

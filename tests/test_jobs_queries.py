@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
 from structjob.models import ErrorInfo, JobRecord, JobStatus, StepStatus
-from structjob.queries.jobs import Jobs
+from structjob.queries.job_finder import JobFinder
+from structjob.queries.jobs import Jobs, lookups_of
 from structjob.store.tables import attempts, jobs, logs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
@@ -107,7 +108,6 @@ async def test_reads_deliver_what_is_pending_first(store, found):
     calls = [
         found.get("j"),
         found.find("c"),
-        found.find_by_prefix("j"),
         found.by_external_id("e"),
         found.by_context_id("c"),
         found.list(),
@@ -126,7 +126,7 @@ async def test_an_absent_job_is_named(store, found):
     for ask in (
         found.get,
         found.find,
-        found.find_by_prefix,
+        lookups_of(found).by_prefix,
         found.by_external_id,
         found.progress,
         found.tree,
@@ -209,7 +209,9 @@ async def test_a_resolve_id_is_asked_last(store, kind):
     found = Jobs(
         store.fetch,
         store.flush,
-        resolve_id={"record": record, "id": by_id, "coroutine": coroutine}[kind],
+        finder=JobFinder(
+            store.fetch, {"record": record, "id": by_id, "coroutine": coroutine}[kind]
+        ),
     )
     assert (await found.find("known")).id == "known"
     assert asked == []
@@ -225,15 +227,16 @@ async def test_resolve_takes_the_beginning_of_an_id(store, found):
     """
     await store.job("0192-aa", "0192-ab", "0193-x", "0194_")
     await store.job("other", external_job_id="0193")
-    assert (await found.find_by_prefix("0192-aa")).id == "0192-aa"
-    assert (await found.find_by_prefix("0193-")).id == "0193-x"
-    assert (await found.find_by_prefix("0193")).id == "other"  # a whole external id is no beginning
+    lookups = lookups_of(found)
+    assert (await lookups.by_prefix("0192-aa")).id == "0192-aa"
+    assert (await lookups.by_prefix("0193-")).id == "0193-x"
+    assert (await lookups.by_prefix("0193")).id == "other"  # a whole external id is no beginning
     with pytest.raises(InvalidArgument, match=r"0192-aa.*0192-ab"):
-        await found.find_by_prefix("0192")
+        await lookups.by_prefix("0192")
     with pytest.raises(JobNotFound):
-        await found.find_by_prefix("0194%")
+        await lookups.by_prefix("0194%")
     with pytest.raises(JobNotFound):
-        await found.find_by_prefix("0192-A")  # letter case counts
+        await lookups.by_prefix("0192-A")  # letter case counts
 
 
 async def test_a_job_whose_parent_is_in_another_database_is_a_root(store, found):

@@ -10,7 +10,7 @@ from datetime import timedelta
 from benchmarks.generate import fill
 from benchmarks.history import UNTIL, History
 from structjob.queries.errors import Errors
-from structjob.queries.jobs import Jobs
+from structjob.queries.jobs import Jobs, lookups_of
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
@@ -172,7 +172,7 @@ PAGES_OF_ATTEMPTS = {
 OTHER_JOBS = {
     "one": (lambda a: a.jobs.get(a.job), "key"),
     "by any id": (lambda a: a.jobs.find(a.job), "key.*jobs_by_external_id.*jobs_by_context"),
-    "by the beginning of an id": (lambda a: a.jobs.find_by_prefix(a.job[:-1]), "key"),
+    "by the beginning of an id": (lambda a: lookups_of(a.jobs).by_prefix(a.job[:-1]), "key"),
     "by external id": (lambda a: a.jobs.list(external_job_id="x", **PAGE), "jobs_by_external_id"),
     "those that took longest": (lambda a: a.jobs.list(sort="duration", **PAGE), "jobs_by_time"),
     "those of an operation": (
@@ -262,7 +262,7 @@ class Asked:
             kind(self.fetch, self.flush)
             for kind in (Logs, Jobs, lambda fetch, flush: Errors(fetch, flush, None), Sessions)
         )
-        self.stats = Statistics(self.fetch, self.flush, self.jobs)
+        self.stats = Statistics(self.fetch, self.flush)
 
     async def know(self):
         """Find something to ask for."""

@@ -19,6 +19,7 @@ from structjob.exceptions import (
     SchemaMismatch,
     StoreUnavailable,
 )
+from structjob.queries.jobs import lookups_of
 from structjob.store import database_file
 
 
@@ -294,15 +295,16 @@ async def test_what_lists_of_jobs_ask_for(any_tracker):
             await any_tracker.flush()
             async with any_tracker.reader() as reader:
                 ids = [first.id, second.id, "nothing"]
-                assert await reader.jobs.operations(ids) == {first.id: "load", second.id: "load"}
-                underway = await reader.jobs.step_progress(ids)
+                lookups = lookups_of(reader.jobs)
+                assert await lookups.operations_of(ids) == {first.id: "load", second.id: "load"}
+                underway = await lookups.step_progress(ids)
                 assert underway[first.id].percent == 100
                 assert (underway[second.id].step, underway[second.id].total) == ("read", 4)
                 running = await reader.jobs.get(second.id)
                 assert (await reader.jobs.expectations([running]))[second.id].samples == 1
-                assert await reader.sessions.silences([any_tracker.session_id]) == {}
-                assert (await reader.jobs.find_by_suffix("1-abcd")).id == first.id
-                assert await reader.jobs.find_by_suffix("1-ABCD") is None
-                assert await reader.jobs.find_by_suffix("%") is None
+                assert await lookups.silences([any_tracker.session_id]) == {}
+                assert (await lookups.by_suffix("1-abcd")).id == first.id
+                assert await lookups.by_suffix("1-ABCD") is None
+                assert await lookups.by_suffix("%") is None
                 with pytest.raises(InvalidArgument, match=r"job-1-abcd \(load\), job-2-abcd"):
-                    await reader.jobs.find_by_suffix("abcd")
+                    await lookups.by_suffix("abcd")

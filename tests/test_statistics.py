@@ -35,7 +35,7 @@ def store(database):
 
 @pytest.fixture
 def stats(store, reader):
-    return Statistics(store.fetch, store.flush, reader, now=lambda: NOW)
+    return Statistics(store.fetch, store.flush, now=lambda: NOW)
 
 
 @pytest.fixture

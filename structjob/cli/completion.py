@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
     from structjob.cli.database import Database
-    from structjob.reader import Reader
+    from structjob.queries.lookups import Lookups
 
 OFFERED = 50
 """Maximum number of offered words of each kind."""
@@ -94,7 +94,7 @@ def fingerprints(
 
 def _offered(
     ctx: click.Context,
-    search: Callable[[Reader, str], Awaitable[Sequence[tuple[str, str]]]],
+    search: Callable[[Lookups, str], Awaitable[Sequence[tuple[str, str]]]],
     incomplete: str,
 ) -> list[CompletionItem]:
     """Return the words that *search* finds, each with a text about it."""
@@ -119,27 +119,28 @@ def _offered(
 
 async def _searched(
     db: Database,
-    search: Callable[[Reader, str], Awaitable[Sequence[tuple[str, str]]]],
+    search: Callable[[Lookups, str], Awaitable[Sequence[tuple[str, str]]]],
     prefix: str,
 ) -> Sequence[tuple[str, str]]:
+    from structjob.queries.jobs import lookups_of
     from structjob.reader import Reader
 
     async with Reader(db.url) as reader:
-        return await search(reader, prefix)
+        return await search(lookups_of(reader.jobs), prefix)
 
 
-async def _newest(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
-    found = await reader.jobs.ids_by_prefix(prefix, limit=OFFERED)
+async def _newest(lookups: Lookups, prefix: str) -> Sequence[tuple[str, str]]:
+    found = await lookups.ids(prefix, limit=OFFERED)
     return [(id_, f"{operation} {status}") for id_, operation, status in found]
 
 
-async def _operations(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
-    found = await reader.jobs.operations_by_prefix(prefix, limit=OFFERED)
+async def _operations(lookups: Lookups, prefix: str) -> Sequence[tuple[str, str]]:
+    found = await lookups.operations(prefix, limit=OFFERED)
     return [(name, "operation") for name in found]
 
 
-async def _fingerprints(reader: Reader, prefix: str) -> Sequence[tuple[str, str]]:
+async def _fingerprints(lookups: Lookups, prefix: str) -> Sequence[tuple[str, str]]:
     return [
         (group.fingerprint, what_failed(group.error))
-        for group in await reader.errors.by_prefix(prefix, limit=OFFERED)
+        for group in await lookups.errors(prefix, limit=OFFERED)
     ]

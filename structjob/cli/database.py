@@ -204,12 +204,16 @@ class Reader:
         sessions: See `structjob.queries.session_status.Sessions`.
         errors: See `structjob.queries.errors.Errors`.
         stats: See `structjob.queries.statistics.Statistics`.
+        lookups: See `structjob.queries.lookups.Lookups`.
         verify: See `structjob.Reader.verify`.
         preview_prune: See `structjob.Reader.preview_prune`.
     """
 
     def __init__(self, database: Database, reads: Reads) -> None:
+        from structjob.queries.jobs import lookups_of
+
         self.jobs, self.logs, self.sessions = reads.jobs, reads.logs, reads.sessions
+        self.lookups = lookups_of(reads.jobs)
         self.errors, self.stats, self.verify = reads.errors, reads.stats, reads.verify
         self.preview_prune = reads.preview_prune
         self._database = database

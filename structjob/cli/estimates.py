@@ -30,8 +30,8 @@ class Estimates(NamedTuple):
 async def estimates_of(reader: Reader, jobs: Sequence[JobRecord]) -> Estimates:
     """Return the estimates of those of *jobs* that are running."""
     running = [job for job in jobs if job.status == "running"]
-    underway = await reader.jobs.step_progress([job.id for job in running])
-    silent = await reader.sessions.silences(
+    underway = await reader.lookups.step_progress([job.id for job in running])
+    silent = await reader.lookups.silences(
         {job.session_id for job in running if job.session_id is not None}
     )
     return Estimates(

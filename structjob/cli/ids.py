@@ -39,7 +39,7 @@ async def resolve(
         InvalidArgument: if several jobs match.
     """
     try:
-        return await reader.jobs.find_by_prefix(given)
+        return await reader.lookups.by_prefix(given)
     except JobNotFound:
         found = (
             (await _ending(reader, given) if _HEX.fullmatch(given) else None)
@@ -65,7 +65,7 @@ async def _refuse_correlation_id(reader: Reader, given: str) -> None:
 
 async def _ending(reader: Reader, given: str) -> JobRecord | None:
     """Return the job whose id ends with *given*; ``None`` if *given* is too short."""
-    return await reader.jobs.find_by_suffix(given) if len(given) >= _LEAST_TYPED else None
+    return await reader.lookups.by_suffix(given) if len(given) >= _LEAST_TYPED else None
 
 
 async def _named(

@@ -156,7 +156,7 @@ async def _list(
             return
         screen = console()
         if page:
-            below = await reader.jobs.families(page) if grouped else None
+            below = await reader.lookups.families(page) if grouped else None
             slower = filters.get("slower", False)
             compared = await reader.jobs.expectations(page.items) if slower else None
             put_lines(

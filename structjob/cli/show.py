@@ -88,14 +88,14 @@ async def _show(
     async with reading(db) as reader:
         job = await resolve(reader, given)
         room = None if whole or as_json else ROOM
-        found = await reader.jobs.overview(
+        found = await reader.lookups.overview(
             job, room=room, depth=depth, failed=failed and not as_json
         )
         attempts = await reader.jobs.history(job.id)
         missing = await reader.jobs.lost_events(job.id)
         tree = found.tree
-        estimate = await reader.jobs.estimate_of(found)
-        silences = await reader.sessions.silences(
+        estimate = await reader.lookups.estimate(found)
+        silences = await reader.lookups.silences(
             {job.session_id} if job.status == "running" and job.session_id is not None else (),
         )
         if as_json:

@@ -238,7 +238,7 @@ async def attempt_table(
 
     now = datetime.now(UTC)
     ids = {attempt.job_id for attempt in found}
-    named = await reader.jobs.operations(ids)
+    named = await reader.lookups.operations_of(ids)
     rows = []
     for attempt in found:
         operation = Text(escape(named.get(attempt.job_id, "")))

@@ -75,7 +75,7 @@ async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: b
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
         reasons = await _reasons(reader, found)
-        known = await reader.sessions.records([one.session_id for one in found.sessions])
+        known = await reader.lookups.sessions([one.session_id for one in found.sessions])
         # What can be delivered was delivered just before.
         roots, directories = _spools(db, named)
         left, busy = _waiting(directories)

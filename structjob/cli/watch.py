@@ -90,7 +90,7 @@ async def _draw(
             )
             lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
             if jobs:
-                below = await reader.jobs.families(jobs) if grouped else None
+                below = await reader.lookups.families(jobs) if grouped else None
                 roots = filters.get("root_only", False)
                 lines = await table(
                     reader, jobs, screen, utc=utc, dated=False, roots=roots, below=below

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from structjob.filters import ErrorFilter, ErrorFilterKeywords, values_of
 from structjob.models import ErrorInfo, ErrorStatus
 from structjob.queries import outcomes
 from structjob.queries.buckets import Buckets
-from structjob.queries.jobs import Jobs
+from structjob.queries.job_finder import JobFinder
 from structjob.queries.paging import merged
 from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
@@ -77,7 +76,7 @@ class Errors:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers pending events.
         transact: Runs a call in its own transaction.
-        jobs: Finds the job of an id.
+        finder: Finds the job of an id.
         now: The clock for the time when an error is resolved.
     """
 
@@ -86,14 +85,14 @@ class Errors:
         fetch: Fetch,
         flush: Flush,
         transact: Transact,
-        jobs: Jobs | None = None,
+        finder: JobFinder | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
         self._flush = flush
         self._transact = transact
-        self._jobs = jobs or Jobs(fetch, flush)
+        self._finder = finder or JobFinder(fetch)
         self._now = now
 
     async def list(
@@ -112,7 +111,7 @@ class Errors:
             JobNotFound: if the filter names a job, and there is no such job.
         """
         conditions, wanted = await self._selected(merged(ErrorFilter, filter, filters))
-        return await self._groups(conditions, values_of(wanted.status), wanted.limit)
+        return await groups(self._fetch, conditions, values_of(wanted.status), wanted.limit)
 
     async def count(
         self, filter: ErrorFilter | None = None, **filters: Unpack[ErrorFilterKeywords]
@@ -136,18 +135,6 @@ class Errors:
         )
         return int((await self._fetch(found))[0]["n"])
 
-    async def by_prefix(self, prefix: str, *, limit: int) -> builtins.list[ErrorGroup]:
-        """Return the last seen errors whose fingerprints begin with *prefix*.
-
-        Args:
-            prefix: The beginning of a fingerprint; all errors if it is empty.
-            limit: Maximum number of errors.
-        """
-        await self._flush()
-        return await self._groups(
-            (begins(logs.c.fingerprint, prefix),) if prefix else (), (), limit
-        )
-
     async def _selected(
         self, wanted: ErrorFilter
     ) -> tuple[tuple[ColumnElement[bool], ...], ErrorFilter]:
@@ -157,7 +144,7 @@ class Errors:
         seen = occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
         if wanted.job is not None:
-            wanted = replace(wanted, job=await self._jobs.exact_id(wanted.job))
+            wanted = replace(wanted, job=await self._finder.exact_id(wanted.job))
             seen = occurrences(wanted)
         if wanted.outcome is not None:
             such = (
@@ -186,7 +173,7 @@ class Errors:
         if not prefix:
             raise ErrorGroupNotFound(fingerprint)
         await self._flush()
-        found = await self._groups((begins(logs.c.fingerprint, prefix),), (), _CANDIDATES)
+        found = await groups(self._fetch, begin_with(prefix), (), _CANDIDATES)
         exact = [group for group in found if group.fingerprint == fingerprint]
         if not found:
             raise ErrorGroupNotFound(fingerprint)
@@ -259,36 +246,50 @@ class Errors:
         await self._transact(mark)
         return await self.get(group.fingerprint)
 
-    async def _groups(
-        self,
-        conditions: tuple[ColumnElement[bool], ...],
-        statuses: Iterable[str],
-        limit: int,
-    ) -> builtins.list[ErrorGroup]:
-        counted = _counted(conditions)
-        # Several occurrences may have the same time.
-        same = logs.alias("same")
-        latest = select(func.max(same.c.id)).where(
-            same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen
+
+async def groups(
+    fetch: Fetch,
+    conditions: tuple[ColumnElement[bool], ...],
+    statuses: Iterable[str],
+    limit: int,
+) -> list[ErrorGroup]:
+    """Return the errors whose occurrences match *conditions*, the last seen first.
+
+    Args:
+        fetch: Runs a statement on the store and returns its rows.
+        conditions: The conditions for their occurrences.
+        statuses: The statuses that they may have; empty: any.
+        limit: Maximum number of errors.
+    """
+    counted = _counted(conditions)
+    # Several occurrences may have the same time.
+    same = logs.alias("same")
+    latest = select(func.max(same.c.id)).where(
+        same.c.fingerprint == counted.c.fingerprint, same.c.ts == counted.c.last_seen
+    )
+    last = _last_seen(counted)
+    statement = (
+        select(
+            *counted.c,
+            logs.c.job_id, logs.c.operation, logs.c.step, logs.c.level, logs.c.message, logs.c.attrs,
+            errors.c.resolved_at, errors.c.resolved_by, errors.c.pruned,
+            errors.c.first_seen.label("pruned_first"), last.label("last"),
         )
-        last = _last_seen(counted)
-        statement = (
-            select(
-                *counted.c,
-                logs.c.job_id, logs.c.operation, logs.c.step, logs.c.level, logs.c.message, logs.c.attrs,
-                errors.c.resolved_at, errors.c.resolved_by, errors.c.pruned,
-                errors.c.first_seen.label("pruned_first"), last.label("last"),
-            )
-            .select_from(
-                _with_marks(counted.join(logs, logs.c.id == latest.scalar_subquery()), counted)
-            )
-            .where(*_in_status(last, statuses))
-            .order_by(last.desc(), counted.c.fingerprint)
-            .limit(limit)
-        )  # fmt: skip
-        found = await self._fetch(statement)
-        known = await outcomes.of_errors(self._fetch, [row["fingerprint"] for row in found])
-        return [_group(row, known.get(row["fingerprint"])) for row in found]
+        .select_from(
+            _with_marks(counted.join(logs, logs.c.id == latest.scalar_subquery()), counted)
+        )
+        .where(*_in_status(last, statuses))
+        .order_by(last.desc(), counted.c.fingerprint)
+        .limit(limit)
+    )  # fmt: skip
+    found = await fetch(statement)
+    known = await outcomes.of_errors(fetch, [row["fingerprint"] for row in found])
+    return [_group(row, known.get(row["fingerprint"])) for row in found]
+
+
+def begin_with(prefix: str) -> tuple[ColumnElement[bool], ...]:
+    """Return the condition that a fingerprint begins with *prefix*; none if it is empty."""
+    return (begins(logs.c.fingerprint, prefix),) if prefix else ()
 
 
 def _counted(conditions: tuple[ColumnElement[bool], ...]) -> Subquery:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import builtins
-import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Unpack, overload
+from typing import Unpack, overload
 
 import msgspec
-from sqlalchemy import ColumnElement, Select, Text, case, cast, func, literal, select, union_all
+from sqlalchemy import ColumnElement, Text, case, cast, func, select
 
-from structjob.exceptions import AmbiguousId, InvalidArgument, InvalidFilter, JobNotFound, NotOpen
+from structjob.exceptions import InvalidFilter, JobNotFound, NotOpen
 from structjob.filters import AttemptFilter, AttemptFilterKeywords, JobFilter, JobFilterKeywords
 from structjob.models import (
     AnyJob,
@@ -27,34 +26,21 @@ from structjob.models import (
     PruneResult,
     StepRecord,
     StepStatus,
-    id_of,
 )
 from structjob.queries import estimates, rows, step_progress
-from structjob.queries.families import Family, families
+from structjob.queries.job_finder import JobFinder
 from structjob.queries.job_listing import by_duration, conditions, listing_of, slower_ones
 from structjob.queries.job_watch import JobWatch
-from structjob.queries.overview import Overview, overview
+from structjob.queries.lookups import Lookups
 from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
-from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import family, grown, in_order
 from structjob.statistics import Estimate, Expectation
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import begins, equals, equals_any, means, storable
+from structjob.store.expressions import equals, equals_any
 from structjob.store.tables import attempts, gaps, jobs, steps
-from structjob.values.redaction import stored_forms
-
-IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
-"""A function that takes an id that structjob does not know. It returns the job as a record,
-structjob's id of the job, or None. It may be a coroutine function.
-"""
 
 Delete = Callable[[str], Awaitable[PruneResult]]
 """A function that deletes a job by its id."""
-
-_CANDIDATES = 6
-
-_AT_ONCE = 100
-"""Number of ids in one query."""
 
 _BATCH = 1_000
 """Number of jobs that an iteration reads at a time."""
@@ -71,7 +57,7 @@ class Jobs:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers pending events.
-        resolve_id: Called by `find` for an unknown id before it raises.
+        finder: Finds single jobs.
         delete: Deletes a job by its id; only a tracker can.
         now: The clock for running times.
     """
@@ -81,15 +67,16 @@ class Jobs:
         fetch: Fetch,
         flush: Flush,
         *,
-        resolve_id: IdResolver | None = None,
+        finder: JobFinder | None = None,
         delete: Delete | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._delete = delete
         self._fetch = fetch
         self._flush = flush
-        self._resolve_id = resolve_id
+        self._finder = finder or JobFinder(fetch)
         self._now = now
+        self._lookups = Lookups(fetch, self._finder, now)
 
     async def get(self, id: str) -> JobRecord:
         """Return the job with exactly this id.
@@ -102,7 +89,7 @@ class Jobs:
                 return.
         """
         await self._flush()
-        return await self._get(id)
+        return await self._finder.get(id)
 
     async def find(self, any_id: AnyJob) -> JobRecord:
         """Return the job with this id, external id or context id, in this order.
@@ -116,133 +103,7 @@ class Jobs:
             JobNotFound: if there is no such job, and *resolve_id* does not know it.
         """
         await self._flush()
-        return await self._find(any_id)
-
-    async def find_by_prefix(self, prefix: str) -> JobRecord:
-        """Return the job that *prefix* identifies, as typed by a person.
-
-        This is any id that `find` accepts, or the beginning of exactly one job's id.
-
-        Raises:
-            AmbiguousId: if several ids begin with it. The message lists them.
-            JobNotFound: if no id begins with it.
-        """
-        await self._flush()
-        _check_id(prefix)
-        exact = await self._exact(prefix)
-        if exact is not None:
-            return exact
-        found = await self._fetch(
-            select(jobs).where(begins(jobs.c.id, prefix)).order_by(jobs.c.id).limit(_CANDIDATES)
-        )
-        if len(found) == 1:
-            return rows.job(found[0])
-        if found:
-            listed = ", ".join(
-                f"{row['id']} ({row['operation']})" for row in found[: _CANDIDATES - 1]
-            )
-            more = ", …" if len(found) == _CANDIDATES else ""
-            raise AmbiguousId(
-                f"{prefix!r} begins several ids: {listed}{more}; write more characters of the one you mean"
-            )
-        return await self._legacy(prefix)
-
-    async def find_by_suffix(self, suffix: str) -> JobRecord | None:
-        """Return the job whose id ends with *suffix*, as ids are shown where space is short.
-
-        Return None if there is no such job. All ids are examined.
-
-        Raises:
-            AmbiguousId: if several ids end with it. The message lists them.
-        """
-        await self._flush()
-        if not _could_exist(suffix):
-            return None
-        ends = jobs.c.id.endswith(suffix, autoescape=True)
-        some = select(jobs).where(ends).order_by(jobs.c.id).limit(_CANDIDATES)
-        # some databases ignore letter case
-        found = [row for row in await self._fetch(some) if row["id"].endswith(suffix)]
-        if len(found) > 1:
-            listed = ", ".join(f"{row['id']} ({row['operation']})" for row in found)
-            raise AmbiguousId(
-                f"{suffix!r} ends several ids: {listed}; write more characters of the one you mean"
-            )
-        return rows.job(found[0]) if found else None
-
-    async def ids_by_prefix(
-        self, prefix: str, *, limit: int
-    ) -> builtins.list[tuple[str, str, str]]:
-        """Return id, operation and status of the newest jobs whose ids begin with *prefix*.
-
-        Args:
-            prefix: The beginning of an id; all ids if it is empty.
-            limit: Maximum number of jobs.
-        """
-        await self._flush()
-        columns = (jobs.c.id, jobs.c.operation, jobs.c.status)
-        statement = select(*columns).order_by(jobs.c.created_at.desc())
-        if prefix:
-            statement = statement.where(begins(jobs.c.id, prefix))
-        found = await self._fetch(statement.limit(limit))
-        return [(row["id"], row["operation"], row["status"]) for row in found]
-
-    async def operations_by_prefix(self, prefix: str, *, limit: int) -> builtins.list[str]:
-        """Return the names of operations that begin with *prefix*, in binary order.
-
-        Args:
-            prefix: The beginning of a name; all names if it is empty.
-            limit: Maximum number of names.
-        """
-        await self._flush()
-        found: builtins.list[str] = []
-        # One search of the index for each name; DISTINCT would read all jobs of all operations.
-        where = jobs.c.operation >= prefix
-        while len(found) < limit:
-            (row,) = await self._fetch(
-                select(func.min(jobs.c.operation).label("name")).where(where)
-            )
-            if row["name"] is None or not row["name"].startswith(prefix):
-                break
-            found.append(row["name"])
-            where = jobs.c.operation > row["name"]
-        return found
-
-    async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
-        """Return the descendants of the jobs that have any, by the jobs' ids.
-
-        The result has the number of descendants by status, and the few most important ones.
-        """
-        await self._flush()
-        return await families(self._fetch, roots)
-
-    async def overview(
-        self,
-        job: JobRecord,
-        *,
-        room: int | None,
-        depth: int | None = None,
-        failed: bool = False,
-    ) -> Overview:
-        """Return a job with its steps and descendants, or the most important of them.
-
-        Args:
-            job: The job.
-            room: Maximum number of steps, and of descendants with their steps, to return in full.
-                If there are more, failed, running and long ones are selected. None returns all.
-            depth: The number of levels of descendants; 0: no descendants; None: all.
-            failed: Only failed and crashed ones.
-        """
-        await self._flush()
-        return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
-
-    async def step_progress(self, ids: Sequence[str]) -> dict[str, StepProgress]:
-        """Return the progress of these jobs by the steps of their latest attempts, by the jobs'
-        ids.
-
-        Jobs without steps are left out. This takes two queries for any number of jobs.
-        """
-        await self._flush()
-        return await step_progress.look(self._fetch, ids)
+        return await self._finder.find(any_id)
 
     async def expectations(self, records: Sequence[JobRecord]) -> dict[str, Expectation]:
         """Return how long these jobs take, or took, compared with earlier ones, by the jobs' ids.
@@ -253,40 +114,6 @@ class Jobs:
         await self._flush()
         return await estimates.expectations(self._fetch, records, self._now())
 
-    async def operations(self, ids: Iterable[str]) -> dict[str, str]:
-        """Return the operations of these jobs by id. Ids that do not exist are left out."""
-        await self._flush()
-        wanted = sorted(set(ids))
-        found: dict[str, str] = {}
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = select(jobs.c.id, jobs.c.operation).where(
-                jobs.c.id.in_(wanted[start : start + _AT_ONCE])
-            )
-            found |= {row["id"]: row["operation"] for row in await self._fetch(some)}
-        return found
-
-    async def parts(
-        self, ids: Sequence[str]
-    ) -> tuple[
-        dict[str, builtins.list[AttemptRecord]], dict[tuple[str, int], builtins.list[StepRecord]]
-    ]:
-        """Return the attempts at these jobs by the jobs' ids, and the steps by job and attempt.
-
-        Both are in their order. This takes two queries for 100 jobs.
-        """
-        await self._flush()
-        tried: dict[str, builtins.list[AttemptRecord]] = {}
-        taken: dict[tuple[str, int], builtins.list[StepRecord]] = {}
-        for start in range(0, len(ids), _AT_ONCE):
-            some = ids[start : start + _AT_ONCE]
-            of_jobs = select(attempts).where(attempts.c.job_id.in_(some))
-            for row in await self._fetch(of_jobs.order_by(attempts.c.job_id, attempts.c.attempt)):
-                tried.setdefault(row["job_id"], []).append(rows.attempt(row))
-            of_attempts = select(steps).where(steps.c.job_id.in_(some))
-            for row in await self._fetch(of_attempts):
-                taken.setdefault((row["job_id"], row["attempt"]), []).append(rows.step(row))
-        return tried, {attempt: in_order(found) for attempt, found in taken.items()}
-
     async def by_external_id(self, external_job_id: str) -> JobRecord:
         """Return the newest job with this external id.
 
@@ -294,11 +121,7 @@ class Jobs:
             JobNotFound: if there is no such job.
         """
         await self._flush()
-        _check_id(external_job_id)
-        found = await self._fetch(_newest(means(jobs.c.external_job_id, external_job_id)).limit(1))
-        if not found:
-            raise JobNotFound(external_job_id)
-        return rows.job(found[0])
+        return await self._finder.by_external_id(external_job_id)
 
     async def by_context_id(self, context_id: str) -> builtins.list[JobRecord]:
         """Return the jobs with this context id, the newest first.
@@ -306,12 +129,7 @@ class Jobs:
         The list is empty if there is no such job.
         """
         await self._flush()
-        if not _could_exist(context_id):
-            return []
-        return [
-            rows.job(row)
-            for row in await self._fetch(_newest(means(jobs.c.context_id, context_id)))
-        ]
+        return await self._finder.by_context_id(context_id)
 
     async def list(
         self,
@@ -482,9 +300,11 @@ class Jobs:
         conditions(wanted)  # refuse an invalid filter before the flush
         await self._flush()
         if wanted.parent_job_id is not None:
-            wanted = replace(wanted, parent_job_id=await self.exact_id(wanted.parent_job_id))
+            wanted = replace(
+                wanted, parent_job_id=await self._finder.exact_id(wanted.parent_job_id)
+            )
         if wanted.root_job_id is not None:
-            wanted = replace(wanted, root_job_id=await self.exact_id(wanted.root_job_id))
+            wanted = replace(wanted, root_job_id=await self._finder.exact_id(wanted.root_job_id))
         return listing_of(wanted)
 
     async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
@@ -496,7 +316,7 @@ class Jobs:
             JobNotFound: if there is no such job, and *resolve_id* does not know *any_id*.
         """
         await self._flush()
-        job_id = (await self._find(any_id)).id
+        job_id = (await self._finder.find(any_id)).id
         # Few rows contain job ids. A text search finds the rows that may contain this one.
         named = cast(gaps.c.jobs, Text).contains(
             msgspec.json.encode(job_id).decode(), autoescape=True
@@ -519,7 +339,7 @@ class Jobs:
             JobNotFound: if there is no such job.
         """
         await self._flush()
-        job = await self._find(any_id)
+        job = await self._finder.find(any_id)
         completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
         # Attempts that were retried do not count as steps.
         mine = (
@@ -578,15 +398,6 @@ class Jobs:
         done = await self.steps(job.id) if steps else ()
         return await estimates.look(self._fetch, job, done, self._now())
 
-    async def estimate_of(self, found: Overview) -> Estimate:
-        """Return an estimate for the job of an `overview`, and for its steps that are shown.
-
-        It does not read them again; see `estimate`.
-        """
-        job, shown = found.tree.job, found.tree.steps
-        count = sum(found.steps.values())
-        return await estimates.look(self._fetch, job, shown, self._now(), of=count)
-
     async def tree(self, any_id: AnyJob) -> JobTree:
         """Return a job with its steps and all of its descendants with their steps.
 
@@ -597,7 +408,7 @@ class Jobs:
             JobNotFound: if there is no such job.
         """
         await self._flush()
-        id_ = (await self._find(any_id)).id
+        id_ = (await self._finder.find(any_id)).id
         ids = family(id_)
         records = [
             rows.job(row)
@@ -653,7 +464,7 @@ class Jobs:
                 "the history of one job is not filtered: leave its id, or the filters, out"
             )
         await self._flush()
-        job = await self._find(any_id)
+        job = await self._finder.find(any_id)
         found = await self._fetch(
             select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.attempt)
         )
@@ -712,7 +523,7 @@ class Jobs:
         """
 
         async def find() -> str:
-            return (await self._find(any_id)).id
+            return (await self._finder.find(any_id)).id
 
         return JobWatch(self._fetch, self._flush, find, children=children, since=since)
 
@@ -727,69 +538,10 @@ class Jobs:
             JobNotFound: if there is no such job.
         """
         await self._flush()
-        job = await self._find(any_id)
+        job = await self._finder.find(any_id)
         number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
         found = await self._fetch(select(steps).where(steps.c.job_id == job.id, number))
         return in_order(rows.step(row) for row in found)
-
-    async def _get(self, job_id: str) -> JobRecord:
-        _check_id(job_id)
-        found = await self._fetch(select(jobs).where(means(jobs.c.id, job_id)))
-        if found:
-            return rows.job(found[0])
-        other = await self._exact(job_id)
-        if other is None:
-            raise JobNotFound(job_id)
-        by_external_id = other.external_job_id in stored_forms(job_id)
-        way = "external id" if by_external_id else "context id"
-        raise JobNotFound(
-            job_id, f"it is the {way} of {other.id} ({other.operation}): call find({job_id!r})"
-        )
-
-    async def _find(self, any_id: AnyJob) -> JobRecord:
-        given = id_of(any_id)
-        _check_id(given)
-        return await self._exact(given) or await self._legacy(given)
-
-    async def exact_id(self, any_id: AnyJob) -> str:
-        """Return the id of the job that *any_id* refers to, as for `find`; *any_id* if there is no
-        such job.
-
-        Events may be stored before the row of their job, and errors remain after that row is
-        deleted.
-        """
-        try:
-            return (await self._find(any_id)).id
-        except JobNotFound:
-            return id_of(any_id)
-
-    async def _exact(self, any_id: str) -> JobRecord | None:
-        """Search three columns in one statement, each with its own index. The first column that
-        matches wins.
-        """
-        ways = (jobs.c.id, jobs.c.external_job_id, jobs.c.context_id)
-        # Only the ids go through the subqueries: to give each of them all columns took 7 ms.
-        each = (
-            _newest(means(column, any_id), jobs.c.id, literal(rank).label("rank_"))
-            .limit(1)
-            .subquery()
-            for rank, column in enumerate(ways)
-        )
-        together = union_all(*(select(one) for one in each)).subquery()
-        best = select(together.c.id).order_by(together.c.rank_).limit(1).scalar_subquery()
-        found = await self._fetch(select(jobs).where(jobs.c.id == best))
-        return rows.job(found[0]) if found else None
-
-    async def _legacy(self, any_id: str) -> JobRecord:
-        if self._resolve_id is not None:
-            answer = self._resolve_id(any_id)
-            if inspect.isawaitable(answer):
-                answer = await answer
-            if isinstance(answer, JobRecord):
-                return answer
-            if answer is not None:
-                return await self._get(answer)
-        raise JobNotFound(any_id)
 
     def _runtime(self, job: JobRecord) -> float:
         """Return the running time of the job's latest attempt in seconds."""
@@ -805,20 +557,6 @@ class Jobs:
         return max(0.0, (end - job.started_at).total_seconds())
 
 
-def _newest(condition: ColumnElement[bool], *columns: ColumnElement[Any]) -> Select[Any]:
-    wanted = select(*columns or (jobs,)).where(condition)
-    return wanted.order_by(jobs.c.created_at.desc(), jobs.c.id.desc())
-
-
-def _could_exist(id_: str) -> bool:
-    try:
-        return bool(storable("the id", id_))
-    except InvalidFilter:
-        return False
-
-
-def _check_id(id_: str) -> None:
-    if not isinstance(id_, str):
-        raise InvalidArgument(f"a job's id is a string, not {type(id_).__name__}")
-    if not _could_exist(id_):
-        raise JobNotFound(id_)
+def lookups_of(jobs: Jobs) -> Lookups:
+    """Return the reads of *jobs* that the library itself needs, and users do not."""
+    return jobs._lookups  # noqa: SLF001 -- the one way from what users have to what the library uses

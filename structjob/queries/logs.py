@@ -13,7 +13,7 @@ from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filters import LogFilter, LogFilterKeywords, check_limit, values_of
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
-from structjob.queries.jobs import Jobs
+from structjob.queries.job_finder import JobFinder
 from structjob.queries.log_listing import conditions, listing_of, query_of, searches
 from structjob.queries.paging import (
     Listing,
@@ -49,7 +49,7 @@ class Logs:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers pending events.
-        jobs: Finds the job that a filter refers to.
+        finder: Finds the job that a filter refers to.
         stamp: Returns a value that changes when anything is stored; None if that is not known. It
             is called often, so it must be quick.
         tails: Gets the tails, so that its owner can wake and end them.
@@ -59,14 +59,14 @@ class Logs:
         self,
         fetch: Fetch,
         flush: Flush,
-        jobs: Jobs | None = None,
+        finder: JobFinder | None = None,
         stamp: Callable[[], object] = lambda: None,
         tails: Tails | None = None,
     ) -> None:
         self._fetch = fetch
         self._flush = flush
         self._stamp = stamp
-        self._jobs = jobs or Jobs(fetch, flush)
+        self._finder = finder or JobFinder(fetch)
         self._tails = tails or Tails()
 
     async def list(
@@ -427,9 +427,9 @@ class Logs:
     async def _resolved(self, wanted: LogFilter) -> LogFilter:
         """Return the filter with the job's own id, and with *children* set."""
         if wanted.job is not None:
-            ids = [(await self._jobs.find(one)).id for one in values_of(wanted.job)]
+            ids = [(await self._finder.find(one)).id for one in values_of(wanted.job)]
         elif wanted.job_id is not None:
-            ids = [await self._jobs.exact_id(one) for one in values_of(wanted.job_id)]
+            ids = [await self._finder.exact_id(one) for one in values_of(wanted.job_id)]
         else:
             return wanted
         return replace(wanted, job=None, job_id=ids, children=wanted.children is not False)

@@ -86,7 +86,7 @@ class Sessions:
                 f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}"
             )
         await self._flush()
-        return await self._read(limit, *((sessions.c.ended_at.is_(None),) if live else ()))
+        return await _read(self._fetch, limit, *((sessions.c.ended_at.is_(None),) if live else ()))
 
     async def get(self, session_id: int) -> SessionRecord:
         """Return one session.
@@ -96,7 +96,7 @@ class Sessions:
         """
         equals("session_id", sessions.c.session_id, session_id)
         await self._flush()
-        found = await self._read(1, sessions.c.session_id == session_id)
+        found = await _read(self._fetch, 1, sessions.c.session_id == session_id)
         if not found:
             raise SessionNotFound(session_id)
         return found[0]
@@ -121,40 +121,30 @@ class Sessions:
         )
         return [Gap(**row) for row in await self._fetch(statement)]
 
-    async def _read(
-        self, limit: int, *conditions: ColumnElement[bool]
-    ) -> builtins.list[SessionRecord]:
-        running = (
-            select(func.count())
-            .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
-            .correlate(sessions)
-        ).scalar_subquery()
-        statement = select(sessions, utc_now().label("now"), running.label("running"))
-        statement = (
-            statement.where(*conditions)
-            .order_by(sessions.c.started_at.desc(), sessions.c.session_id)
-            .limit(limit)
-        )
-        return [_session(row) for row in await self._fetch(statement)]
 
-    async def records(self, ids: Sequence[int]) -> dict[int, SessionRecord]:
-        """Return these sessions by id. Sessions without a row are left out."""
-        await self._flush()
-        found: dict[int, SessionRecord] = {}
-        for start in range(0, len(ids), _AT_ONCE):
-            some = ids[start : start + _AT_ONCE]
-            for record in await self._read(_AT_ONCE, sessions.c.session_id.in_(some)):
-                found[record.session_id] = record
-        return found
+async def records(fetch: Fetch, ids: Sequence[int]) -> dict[int, SessionRecord]:
+    """Return these sessions by id. Sessions without a row are left out."""
+    found: dict[int, SessionRecord] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        some = ids[start : start + _AT_ONCE]
+        for record in await _read(fetch, _AT_ONCE, sessions.c.session_id.in_(some)):
+            found[record.session_id] = record
+    return found
 
-    async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
-        """Return those of the sessions *ids* that seem to be dead.
 
-        They have not ended, and either sent no heartbeat for more than 1 minute, or their process
-        no longer exists.
-        """
-        await self._flush()
-        return await silences(self._fetch, ids)
+async def _read(fetch: Fetch, limit: int, *conditions: ColumnElement[bool]) -> list[SessionRecord]:
+    running = (
+        select(func.count())
+        .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
+        .correlate(sessions)
+    ).scalar_subquery()
+    statement = select(sessions, utc_now().label("now"), running.label("running"))
+    statement = (
+        statement.where(*conditions)
+        .order_by(sessions.c.started_at.desc(), sessions.c.session_id)
+        .limit(limit)
+    )
+    return [_session(row) for row in await fetch(statement)]
 
 
 def _session(row: Any) -> SessionRecord:

@@ -22,7 +22,7 @@ from structjob.filters import (
 from structjob.models import JobStatus, StepStatus
 from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
-from structjob.queries.jobs import Jobs
+from structjob.queries.job_finder import JobFinder
 from structjob.queries.paging import merged
 from structjob.queries.summary import summarised
 from structjob.statistics import (
@@ -77,7 +77,7 @@ class Statistics:
     Args:
         fetch: Runs a statement on the store and returns its rows.
         flush: Delivers pending events.
-        jobs: Finds the job of an id.
+        finder: Finds the job of an id.
         now: The clock for the end of a window without ``until``.
     """
 
@@ -85,13 +85,13 @@ class Statistics:
         self,
         fetch: Fetch,
         flush: Flush,
-        jobs: Jobs,
+        finder: JobFinder | None = None,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._fetch = fetch
         self._flush = flush
-        self._jobs = jobs
+        self._finder = finder or JobFinder(fetch)
         self._now = now
 
     async def operations(
@@ -275,7 +275,7 @@ class Statistics:
         errors.occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()
         if wanted.job is not None:
-            wanted = replace(wanted, job=await self._jobs.exact_id(wanted.job))
+            wanted = replace(wanted, job=await self._finder.exact_id(wanted.job))
         if buckets is not None:
             return await errors.count_over_time(self._fetch, wanted, buckets)
         return await errors.count(self._fetch, wanted)
@@ -303,7 +303,7 @@ class Statistics:
         if wanted.job is not None:
             equals("job", logs.c.job_id, wanted.job)
             await self._flush()
-            mine = (logs.c.job_id == await self._jobs.exact_id(wanted.job),)
+            mine = (logs.c.job_id == await self._finder.exact_id(wanted.job),)
         count = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # Events of these levels are few, and have an index. The events of a job have another index.
         unusual_only = (

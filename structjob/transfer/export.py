@@ -71,6 +71,9 @@ async def job_lines(
     Raises:
         JobNotFound: if there is no such job.
     """
+    from structjob.queries.jobs import lookups_of
+
+    lookups = lookups_of(jobs)
     found = _flat(await jobs.tree(job_id)) if children else [await jobs.get(job_id)]
     yield as_line(
         "export",
@@ -78,7 +81,7 @@ async def job_lines(
     )
     for start in range(0, len(found), _AT_ONCE):
         some = found[start : start + _AT_ONCE]
-        attempts, steps = await jobs.parts([job.id for job in some])
+        attempts, steps = await lookups.attempts_and_steps([job.id for job in some])
         for job in some:
             yield as_line("job", plain(job))
             for attempt in attempts.get(job.id, ()):
