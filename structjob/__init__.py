@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from structjob.integrations import click as click
     from structjob.integrations import http as http
     from structjob.integrations import wsgi as wsgi
-    from structjob.integrations.processes import worker_initializer
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.correlation import correlate, current_correlation_id, detached
     from structjob.lifecycle.current import current_job, current_step
@@ -88,6 +87,7 @@ if TYPE_CHECKING:
     from structjob.tracker import Tracker
     from structjob.transfer.imports import ImportResult
     from structjob.values.redaction import Redactor, secret, secrets_from_environment
+    from structjob.worker_processes import worker_initializer
 
 _WHERE = {
     "capture.configure": ("configure",),
@@ -95,7 +95,7 @@ _WHERE = {
     "capture.uncaught": ("capture_uncaught",),
     "context.errors": ("classify", "enrich"),
     "context.executors": ("ContextExecutor", "in_context"),
-    "integrations.processes": ("worker_initializer",),
+    "worker_processes": ("worker_initializer",),
     "context.propagation": ("environment", "extract", "inject"),
     "lifecycle.hooks": ("Hook", "Transition", "add_hook"),
     "lifecycle.correlation": ("correlate", "current_correlation_id", "detached"),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from structjob.store import charset, migrations
 from structjob.store.connection import Run, connected
 from structjob.store.migration_sql import known, order, render
+from structjob.store.tables import PREFIX
 from structjob.urls.driver_options import schema_of
 from structjob.urls.url import masked
 
@@ -116,3 +117,8 @@ def resolved(revision: str) -> str:
 def is_older(revision: str, than: str) -> bool:
     """Return whether *revision* comes before *than*; ``base`` comes first."""
     return order(revision) < order(than)
+
+
+def is_own(table: str) -> bool:
+    """Return whether a *table* of this name is structjob's."""
+    return table.startswith(PREFIX)

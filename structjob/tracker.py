@@ -14,6 +14,7 @@ from structjob.capture.logger import BoundLogger
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.diagnostics import diagnostics
+from structjob.engine.finding import find_live, find_running
 from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
 from structjob.engine.opening import Connected, Options, is_number
@@ -23,7 +24,6 @@ from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_text, check_units, redacted
 from structjob.lifecycle.contexts import JobContext, parent_scope
-from structjob.lifecycle.finding import find_live, find_running
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import OPEN_HOSTS, JobHost
 from structjob.lifecycle.job_core import JobCore

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from structjob.store.tables import PREFIX
+from structjob.schema import is_own
 
 __all__ = ["include_object"]
 
@@ -34,5 +34,5 @@ def include_object(
         reflected: Whether it was found in the database, and not in the application's models.
         compare_to: What it is compared to; ``None`` if only one side has it.
     """
-    ours = type_ == "table" and reflected and compare_to is None and (name or "").startswith(PREFIX)
+    ours = type_ == "table" and reflected and compare_to is None and is_own(name or "")
     return not ours

@@ -12,23 +12,27 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import Protocol
 
-from structjob.context.scope import ENVIRONMENT
+from structjob.context.scope import ENVIRONMENT, Recording, Scope
 from structjob.diagnostics import diagnostics
 from structjob.process import at_fork, on_reset
 from structjob.spool.line import names_job, with_project
 from structjob.text.wording import count_of
 
-if TYPE_CHECKING:
-    from structjob.context.scope import Scope
-    from structjob.spool.recorder import Recorder
+
+class OpenRecorder(Recording, Protocol):
+    """The recorder of an open tracker, which also takes events that belong to no job."""
+
+    forked: bool
+    project: str | None
+
 
 WAITING = 1000
 """Number of events that are kept in memory until the first tracker opens."""
 
-_open: list[Recorder] = []
-_default: Recorder | None = None
+_open: list[OpenRecorder] = []
+_default: OpenRecorder | None = None
 _waiting: deque[tuple[bytes, int]] = deque()
 _lost: dict[int, Callable[[], int]] = {}
 """Counters by level: called for each event that is lost because no tracker opened in time.
@@ -43,7 +47,7 @@ _reported = False
 """Whether the interpreter exits, and the unrecorded events were reported."""
 
 
-def add(recorder: Recorder) -> None:
+def add(recorder: OpenRecorder) -> None:
     """Add *recorder*.
 
     The first open one records the waiting events and all events without a job.
@@ -68,7 +72,7 @@ def add(recorder: Recorder) -> None:
         )
 
 
-def remove(recorder: Recorder) -> None:
+def remove(recorder: OpenRecorder) -> None:
     """Remove *recorder*."""
     global _default, _closed_level
     with _registry:
@@ -78,7 +82,7 @@ def remove(recorder: Recorder) -> None:
         _default = _first()
 
 
-def _first() -> Recorder | None:
+def _first() -> OpenRecorder | None:
     # In a forked child, its own tracker precedes those that it inherited.
     return next(
         (recorder for recorder in _open if not recorder.forked), _open[0] if _open else None
@@ -132,7 +136,8 @@ def recorded_in(scope: Scope | None, level: int) -> str | None:
     recorder = (scope.recorder if scope is not None else None) or _default
     if recorder is None or recorder.closed or level < recorder.level:
         return None
-    return recorder.session.database
+    database: str = recorder.session.database
+    return database
 
 
 def hand_over(body: bytes, level: int) -> None:
@@ -150,7 +155,7 @@ def hand_over(body: bytes, level: int) -> None:
             _report_late(level)
 
 
-def _give(recorder: Recorder, body: bytes, level: int) -> None:
+def _give(recorder: OpenRecorder, body: bytes, level: int) -> None:
     """Pass an event to *recorder* that does not belong to one of its jobs."""
     project = recorder.project
     recorder.put(body if project is None else with_project(body, project), level)
