@@ -37,9 +37,9 @@ import tempfile
 import time
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, groupby
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, TextIO
@@ -258,6 +258,8 @@ class Module:
         self.path = directory / "structjob" / self.file
         self.source = self.path.read_text()
         self.functions: list[FunctionType] = []
+        self.marked = compile(_marked(self.source), str(self.path), "exec", dont_inherit=True)
+        """Its code, with a call before each statement."""
         found = changes(self.source)
         equivalent = (
             tomllib.loads(EQUIVALENT.read_text()).get(name, {}) if EQUIVALENT.exists() else {}
@@ -310,6 +312,12 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
+_Measured = dict[pytest.Item, tuple[float, dict[str, list[int]] | None]]
+"""Of each test: its seconds, and the lines of each module that it reaches; ``None`` if it starts a
+process.
+"""
+
+
 class Mutator:
     """A plugin of pytest that, in place of running the tests once, runs them for each change of
     some modules; or, with ``--map``, notes which lines of the modules each file of tests reaches.
@@ -330,10 +338,8 @@ class Mutator:
         self.options = options
         self.left = -1
         """How many changes survived; negative if something failed."""
-        self.tests: dict[pytest.Item, tuple[float, dict[str, list[int]] | None]] = {}
-        """The tests that are quick enough: their seconds, and the lines that they reach; ``None``
-        if they start a process.
-        """
+        self.tests: _Measured = {}
+        """The tests that are quick enough."""
         self.kills: Counter[pytest.Item] = Counter()
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -347,39 +353,33 @@ class Mutator:
             ):
                 module.functions.append(each)
         gc.freeze()
-        code, noted = self._fork(lambda: self._measure(session.items), 3600)
-        if code != 0:
-            print("the tests cannot be run without a change", file=self.out, flush=True)
-            return True
+        files = groupby(session.items, key=lambda item: item.path.name)
         if self.options.map:
-            self._keep_map(session.items, noted)
+            self._keep_map((name, self._measured(list(items))) for name, items in files)
             self.left = 0
             return True
-        self.tests = {
-            item: found
-            for item, found in zip(session.items, noted, strict=True)
-            if found[0] <= self.options.slowest
-        }
+        for _, items in files:
+            self.tests |= {
+                item: found
+                for item, found in self._measured(list(items)).items()
+                if found[0] <= self.options.slowest
+            }
         for item, (seconds, _) in self.tests.items():
             item.add_marker(pytest.mark.timeout(15 + 10 * seconds))
         self.left = sum([self._examine(module) for module in self.modules.values()])
         return True
 
-    def _keep_map(self, items: list[pytest.Item], noted: list[Any]) -> None:
-        reached: dict[str, dict[str, set[int]]] = {}
-        for item, (seconds, lines) in zip(items, noted, strict=True):
-            of_file = reached.setdefault(f"tests/{item.path.name}", {})
-            for path, some in lines.items():
-                if some and seconds <= self.options.slowest:
-                    of_file.setdefault(self.modules[path].name, set()).update(some)
-        REACHED.write_text(
-            json.dumps(
-                {
-                    test: {name: sorted(some) for name, some in of_file.items()}
-                    for test, of_file in reached.items()
-                }
-            )
-        )
+    def _keep_map(self, measured: Iterable[tuple[str, _Measured]]) -> None:
+        """Write the map after each file of tests: what ends the run leaves what was measured."""
+        reached = json.loads(REACHED.read_text()) if REACHED.exists() else {}
+        for name, found in measured:
+            lines: dict[str, set[int]] = {}
+            for seconds, of_test in found.values():
+                for path, some in (of_test or {}).items():
+                    if some and seconds <= self.options.slowest:
+                        lines.setdefault(self.modules[path].name, set()).update(some)
+            reached[f"tests/{name}"] = {module: sorted(some) for module, some in lines.items()}
+            REACHED.write_text(json.dumps(reached))
 
     def _examine(self, module: Module) -> int:
         """Print the changes of *module* that no test notices; return how many there are."""
@@ -396,9 +396,9 @@ class Mutator:
         self.out.flush()
         return len(survivors) + len(module.stale)
 
-    def _fork(self, call: Callable[[], int], seconds: float) -> tuple[int, Any]:
+    def _fork(self, call: Callable[[], int], seconds: float) -> tuple[int, list[Any]]:
         """Return what *call* returns in a fork, and what it noted."""
-        self.noted.write_text("null")
+        self.noted.write_text("")
         if (pid := os.fork()) == 0:
             code = 3
             try:
@@ -413,7 +413,14 @@ class Mutator:
                 os.killpg(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(pid, signal.SIGKILL)  # what a test has left running
-        return os.waitstatus_to_exitcode(found[1]), json.loads(self.noted.read_text())
+        noted = self.noted.read_text().splitlines(keepends=True)
+        return os.waitstatus_to_exitcode(found[1]), [
+            json.loads(line) for line in noted if line.endswith("\n")
+        ]
+
+    def _note(self, found: object) -> None:
+        with self.noted.open("a") as file:
+            file.write(f"{json.dumps(found)}\n")
 
     def _run(self, items: list[pytest.Item]) -> Iterator[bool]:
         """Run *items*; yield for each one whether it failed."""
@@ -421,6 +428,23 @@ class Mutator:
             before = item.session.testsfailed
             item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
             yield item.session.testsfailed > before
+
+    def _measured(self, items: list[pytest.Item]) -> _Measured:
+        """Return what was measured of *items*, in a fork of their own. Those after a test that ends
+        the process are measured in another.
+        """
+        found: _Measured = {}
+        while left := items[len(found) :]:
+            code, noted = self._fork(lambda: self._measure(left), 3600)
+            found |= {
+                item: (seconds, lines) for item, (seconds, lines) in zip(left, noted, strict=False)
+            }
+            if len(noted) < len(left):
+                died = left[len(noted)]
+                found[died] = (float("inf"), None)
+                why = f"it ends its process (exit code {code})"
+                print(f"left out, because {why}: {died.nodeid}", file=self.out, flush=True)
+        return found
 
     def _measure(self, items: list[pytest.Item]) -> int:
         """Note for each test how long it takes and which lines of the modules it reaches; ``None``
@@ -439,34 +463,26 @@ class Mutator:
         for module in self.modules.values():
             for function in module.functions:
                 function.__globals__[_MARK] = lines[str(module.path)].add
-            module.replace(
-                compile(_marked(module.source), str(module.path), "exec", dont_inherit=True)
-            )
+            module.replace(module.marked)
         sys.addaudithook(audit)
         limit = (10 if self.options.map else 30) * self.options.slowest
-        found: list[tuple[float, dict[str, list[int]] | None]] = []
         for item in items:
             item.add_marker(pytest.mark.timeout(limit))
         running = self._run(items)
-        while len(found) < len(items):
+        for item in items:
             for of_file in lines.values():
                 of_file.clear()
             elsewhere, watch = False, Stopwatch()
-            failed = next(running)
-            seconds = float("inf") if failed and not self.options.map else watch.seconds
-            found.append(
-                (
-                    seconds,
-                    None
-                    if elsewhere and not self.options.map
-                    else {file: sorted(some) for file, some in lines.items()},
-                )
+            left_out = next(running) and not self.options.map
+            reached = (
+                None
+                if elsewhere and not self.options.map
+                else {file: sorted(some) for file, some in lines.items() if some}
             )
-            if failed and not self.options.map:
-                name = items[len(found) - 1].nodeid
-                print(f"left out, because it fails without a change: {name}", file=self.out)
+            self._note((float("inf") if left_out else watch.seconds, reached))
+            if left_out:
+                print(f"left out, because it fails without a change: {item.nodeid}", file=self.out)
         self.out.flush()
-        self.noted.write_text(json.dumps(found))
         return 0
 
     def _killed(self, module: Module, change: Change) -> bool:
@@ -475,7 +491,7 @@ class Mutator:
         items = [
             item
             for item, (_, lines) in self.tests.items()
-            if lines is None or _meet(change.reach, lines[file])
+            if lines is None or _meet(change.reach, lines.get(file, []))
         ]
         items.sort(
             key=lambda item: (
@@ -502,16 +518,16 @@ class Mutator:
                 )
             for number, failed in enumerate(self._run(items)):
                 if failed:
-                    self.noted.write_text(json.dumps(number))
+                    self._note(number)
                     return 1
             return 0
 
-        code, number = self._fork(check, 60 + 5 * self.options.longest)
+        code, failed = self._fork(check, 60 + 5 * self.options.longest)
         if self.options.verbose:
-            by = items[number].nodeid if number is not None else f"exit code {code}"
+            by = items[failed[0]].nodeid if failed else f"exit code {code}"
             print(f"{module.name}:{change} :: {by}", file=sys.__stderr__, flush=True)
-        if number is not None:
-            self.kills[items[number]] += 1
+        if failed:
+            self.kills[items[failed[0]]] += 1
         if written or code != 1:
             module.write(module.source)
         return code != 0
@@ -680,9 +696,7 @@ def _apart(names: list[str], tests: list[str], options: argparse.Namespace) -> b
     if (pid := os.fork()) == 0:
         left = -1
         try:
-            with tempfile.TemporaryDirectory(
-                prefix="structjob-mutate-", ignore_cleanup_errors=True
-            ) as home:
+            with tempfile.TemporaryDirectory(prefix="mutate-", ignore_cleanup_errors=True) as home:
                 left = run(names, tests, Path(home), options)
         finally:
             os._exit(left != 0)
