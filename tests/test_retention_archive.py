@@ -208,8 +208,11 @@ async def test_one_that_stops_in_between_is_carried_on(
     assert (await tracker.verify()).ok
 
 
+@pytest.mark.parametrize(
+    "longer", [{"days": 300}, {"statuses": {"cancelled": 30}}, {"levels": {"debug": 30}}]
+)
 async def test_what_is_kept_longer_now_is_not_deleted_after_all(
-    tracker, database, directory, monkeypatch
+    tracker, database, directory, monkeypatch, longer
 ):
     """What another prune archived and did not delete stays if it is not due any more (R41)."""
     await fill(tracker, database)
@@ -218,8 +221,39 @@ async def test_what_is_kept_longer_now_is_not_deleted_after_all(
         with pytest.raises(Stopped):
             await tracker.prune(Retention(days=30, archive=directory))
     before = await rows_of(database)
-    assert not await tracker.prune(Retention(days=300, archive=directory))
+    assert not await tracker.prune(Retention(**longer, archive=directory))
     assert {**before, "locks": 1} == await rows_of(database)
+
+
+async def test_lines_that_go_without_their_job_are_carried_on_with(
+    tracker, database, directory, monkeypatch
+):
+    """What a prune archived and did not delete is deleted by the next one, also lines that are due
+    by their level and those whose job is gone; lines that are kept longer now stay (R41).
+    """
+    gone = await work(tracker)
+    kept = await work(tracker, fail=True)
+    log.warning("by itself")
+    await tracker.flush()
+    await age(database, 40)
+    for table, key in (("steps", "job_id"), ("attempts", "job_id"), ("jobs", "id")):
+        await database.execute(f"DELETE FROM structjob_{table} WHERE {key} = '{gone}'")
+    due = {"statuses": {"failed": None}, "archive": directory}
+    monkeypatch.setattr(archiver, "FILE", 5)
+    for levels in ({"info": 30, "error": 30}, {"info": 30}):
+        with monkeypatch.context() as patch:
+            stopping(patch, 1, committed=False)
+            with pytest.raises(Stopped):
+                await tracker.prune(Retention(days=30, levels=levels, **due))
+    first = numbers(directory.glob("*.pending"))
+    rest = await tracker.prune(Retention(days=30, levels={"info": 30}, **due))
+    assert rest.events > len(first) > 0
+    archived = numbers(directory.iterdir())
+    assert len(archived) == len(set(archived)) == rest.events
+    left = [event async for event in tracker.logs.iterate()]
+    assert {event.job_id for event in left} == {kept}
+    assert {event.level for event in left} == {"error"}
+    assert (await tracker.verify()).ok
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

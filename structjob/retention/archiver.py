@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import and_, or_, select
+from sqlalchemy import and_, false, or_, select
 
 from structjob.queries import rows as records
 from structjob.retention.archive import Archive, ArchiveFile, finish, keys
@@ -170,7 +170,7 @@ class Archiver:
         )
         ids = [row["id"] for row in left if row["job_id"] not in plans]
         stray = due.of_strays([row["job_id"] for row in left if row["job_id"] is not None])
-        by_themselves = or_(*due.events(), *(() if stray is None else (stray,)))
+        by_themselves = or_(false(), *due.events(), *(() if stray is None else (stray,)))
         if ids:
             await self._deleter.events(
                 await self._fetch(select(logs.c.id).where(logs.c.id.in_(ids), by_themselves))
