@@ -131,6 +131,15 @@ class Database:
                     await connection.exec_driver_sql(f"ALTER TABLE {table} AUTO_INCREMENT = 1")
 
 
+def create_tables(connection: sa.Connection) -> None:
+    """Create the tables as the code describes them, and not as the migrations do."""
+    dialect = connection.dialect.name
+    for index in {index for table in metadata.tables.values() for index in table.indexes}:
+        if dialect in ("sqlite", "postgresql") and "where" in index.info:
+            index.dialect_options[dialect]["where"] = sa.text(index.info["where"])
+    metadata.create_all(connection)
+
+
 async def make_file(path: Path) -> None:
     """Make an SQLite file with empty tables, as the first tracker does: by a copy, if this process
     has made one before.

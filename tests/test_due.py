@@ -7,11 +7,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from database_support import create_tables
 from sqlalchemy import create_engine, select
 
 from structjob import Retention
 from structjob.retention.due import Due, Plan, planned
-from structjob.store.tables import dead_letters, gaps, jobs, logs, metadata, sessions
+from structjob.store.tables import dead_letters, gaps, jobs, logs, sessions
 
 NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
 EDGE = NOW - timedelta(days=30)
@@ -25,7 +26,7 @@ NEVER = Due(Retention(levels={"warning": 1}), NOW)
 def connection():
     engine = create_engine("sqlite://")
     with engine.connect() as opened:
-        metadata.create_all(opened)
+        create_tables(opened)
         yield opened
     engine.dispose()
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from database_support import create_tables
 from sqlalchemy import create_engine, select, true
 
 from structjob.retention.due import Plan
@@ -17,7 +18,6 @@ from structjob.store.tables import (
     gaps,
     jobs,
     logs,
-    metadata,
     sessions,
     steps,
 )
@@ -29,7 +29,7 @@ THEN = datetime(2026, 1, 31, 12, tzinfo=UTC)
 def connection():
     engine = create_engine("sqlite://")
     with engine.connect() as opened:
-        metadata.create_all(opened)
+        create_tables(opened)
         yield opened
     engine.dispose()
 

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from cli_support import typed
+from database_support import create_tables
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -114,7 +115,7 @@ def test_the_tables_in_code_are_the_tables_in_the_database(engine):
     """
     other = sa.create_engine("sqlite://")
     with other.connect() as created:
-        metadata.create_all(created)
+        create_tables(created)
         with prepared(engine).connect() as migrated:
             assert described(migrated) == described(created)
     other.dispose()

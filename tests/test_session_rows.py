@@ -8,6 +8,7 @@ from typing import cast
 
 import msgspec
 import pytest
+from database_support import create_tables
 from sqlalchemy import create_engine, select
 
 from structjob.spool.session import Session
@@ -31,7 +32,6 @@ from structjob.store.tables import (
     gaps,
     jobs,
     logs,
-    metadata,
     sessions,
     steps,
 )
@@ -47,7 +47,7 @@ MINE, OTHER = (
 def connection():
     engine = create_engine("sqlite://")
     with engine.connect() as opened:
-        metadata.create_all(opened)
+        create_tables(opened)
         for session in (MINE, OTHER):
             enter(opened, session)
         yield opened

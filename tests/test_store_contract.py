@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 import structlog
 from cli_support import python
+from database_support import create_tables
 from store_support import (
     T0,
     claim_row,
@@ -658,7 +659,7 @@ async def test_the_tables_in_code_are_the_tables_in_the_database(bare_database):
         await connection.run_sync(migrations.prepare)
         (made, _), _ = await connection.run_sync(described), await connection.rollback()
         await connection.run_sync(migrations.downgrade, "base")
-        await connection.run_sync(metadata.create_all)
+        await connection.run_sync(create_tables)
         await connection.commit()
         assert (await connection.run_sync(described))[0] == made
 

@@ -21,7 +21,6 @@ from sqlalchemy import (
     UniqueConstraint,
     literal_column,
     or_,
-    text,
 )
 
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime, row_id
@@ -41,9 +40,10 @@ def _error_columns() -> tuple[Column[str], Column[str], Column[str]]:
 
 
 def _index_where(condition: str, name: str, *columns: str, unique: bool = False) -> Index:
-    # Rows outside the condition cost nothing (MySQL and MariaDB have no partial indexes).
-    where = text(condition)
-    return Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
+    # Rows outside the condition cost nothing (MySQL and MariaDB have no partial indexes). No query
+    # reads the condition, and as `sqlite_where` and `postgresql_where` it would import both
+    # dialects into every program.
+    return Index(name, *columns, unique=unique, info={"where": condition})
 
 
 USUAL = {"type": "task", "level": "info", "category": "system"}
