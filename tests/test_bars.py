@@ -71,7 +71,7 @@ async def test_each_step_that_runs_has_a_bar(any_tracker, connected):
     screen = connected()
     async with any_tracker.progress_bars() as shown, any_tracker.job("backup") as job:
         async with job.step("discover"):
-            shown.draw()
+            shown._draw()
             assert re.match(r"discover +[━─]+ +0:0\d$", screen.row("discover"))
         job.update(percent=25)
         async with (
@@ -82,11 +82,11 @@ async def test_each_step_that_runs_has_a_bar(any_tracker, connected):
             async for n in step.track(range(50)):
                 if n == 40:
                     inner.advance(3.5)
-            shown.draw()
+            shown._draw()
         assert re.match(r"backup +━{6}─{18} +25% +0:0\d$", screen.row("backup"))
         assert re.match(r"copy +━{6}─{18} +50/200 25% +0:0\d$", screen.row("copy"))
         assert re.match(r"read +[━─]{24} +3\.5 +0:0\d$", screen.row("read"))
-        shown.draw()
+        shown._draw()
         assert not [row for row in screen.screen().shown if "copy" in row]
     assert sys.stderr is sys.stdout is screen
     assert screen.screen().shown == []
@@ -103,7 +103,7 @@ async def test_figures_are_rounded_down(tracker, connected):
     ):
         most.advance(5068)
         half.advance(0.25)
-        shown.draw()
+        shown._draw()
         assert "5,068/5,080 99%" in screen.row("most")
         assert "0.25/0.5 50%" in screen.row("half")
 
@@ -122,7 +122,7 @@ async def test_bars_say_what_is_done(tracker, connected):
             job.step("parse", description="parse file-0417.csv"),
             job.step("load", description="into\nthe \x1b[31mtable"),
         ):
-            shown.draw()
+            shown._draw()
             assert screen.row("import customers of monday ")
             assert screen.row("parse file-0417.csv ")
             assert screen.row("load into ")
@@ -140,11 +140,11 @@ async def test_the_same_names_are_one_bar(tracker, connected):
         jobs = [await tracker.job("copy").__aenter__() for _ in range(2)]
         jobs[0].update(percent=10)
         jobs[1].update(percent=50)
-        shown.draw()
+        shown._draw()
         assert "190/2,000 9%" in screen.row("parse ×20")
         assert re.search(r" 30% ", screen.row("copy ×2"))
         open_end = await job.step("parse").start()
-        shown.draw()
+        shown._draw()
         assert re.match(r"parse ×21 +[━─]+ +190 +0:", screen.row("parse ×21"))
         for step in [*steps, open_end]:
             await step.end()
@@ -158,7 +158,7 @@ async def test_more_than_the_screen_holds(tracker, connected, monkeypatch):
     monkeypatch.setenv("LINES", "12")
     async with tracker.progress_bars() as shown, tracker.job("backup") as job:
         steps = [await job.step(f"part-{n}", total=2).start() for n in range(59)]
-        shown.draw()
+        shown._draw()
         rows = screen.screen(lines=12).shown
         assert [row.split()[0] for row in rows[1:-1]] == [f"part-{n}" for n in range(8)]
         assert rows[-1] == "… and 51 more"
@@ -179,7 +179,7 @@ async def test_no_bar_is_wider_than_the_screen(tracker, connected, monkeypatch, 
             job.step("short", description="x" * 300, total=7),
         ):
             step.advance(999_999)
-            shown.draw()
+            shown._draw()
             rows = screen.screen(columns=columns).shown
             assert len(rows) == 3
             assert columns < 60 or "99%" in rows[1]
@@ -196,7 +196,7 @@ async def test_colours(tracker, connected, monkeypatch):
         job.step("copy", total=2) as step,
     ):
         step.advance()
-        shown.draw()
+        shown._draw()
     assert screen.screen().colours == set()
     monkeypatch.delenv("NO_COLOR")
     screen = connected()
@@ -206,7 +206,7 @@ async def test_colours(tracker, connected, monkeypatch):
         job.step("copy", total=2) as step,
     ):
         step.advance()
-        shown.draw()
+        shown._draw()
         assert "copy  ━━━━━━━━━━━━────────────  1/2 50%  0:00" in screen.screen().shown
     assert screen.screen().colours == {"0", "34", "90"}
 
@@ -229,7 +229,7 @@ async def test_a_terminal_that_knows_few_letters(tracker, monkeypatch, encoding)
             step.advance()
             print("gedruckt → 日本")
             log.info("geloggt → 日本")
-            shown.draw()
+            shown._draw()
             for each in same:
                 await each.end()
     assert sys.stdout is stream
@@ -257,7 +257,7 @@ async def test_lines_are_written_once_a_frame(tracker, connected, monkeypatch):
         tracker.job("backup") as job,
         job.step("copy", total=2),
     ):
-        shown.draw()
+        shown._draw()
         before = screen.writes
         for number in range(500):
             log.info("logged", n=4 * number)
@@ -265,7 +265,7 @@ async def test_lines_are_written_once_a_frame(tracker, connected, monkeypatch):
             print(f'"n":{4 * number + 2}', "to stderr", file=sys.stderr)
             print(f'"n":{4 * number + 3}', end="\n", flush=True)
         assert screen.writes == before
-        shown.draw()
+        shown._draw()
         assert screen.writes == before + 1
     written = "\n".join(screen.screen().everything)
     assert [int(number) for number in re.findall(r'"n":(\d+)', written)] == list(range(2000))
@@ -280,13 +280,13 @@ async def test_what_is_logged_and_printed_stands_above_the_bars(tracker, connect
         tracker.job("backup") as job,
         job.step("copy", total=2),
     ):
-        shown.draw()
+        shown._draw()
         print("printed", end=" ")
         log.info("logged", n=1)
         print("in one line")
-        shown.draw()
+        shown._draw()
         print("without an end", end="")
-        shown.draw()
+        shown._draw()
         rows = screen.screen().shown
         assert rows[-1].startswith("copy ")
         assert rows[-2] == ""
@@ -309,7 +309,7 @@ async def test_text_that_is_flushed_is_shown_at_once(tracker, connected, monkeyp
         tracker.job("backup") as job,
         job.step("copy", total=2),
     ):
-        shown.draw()
+        shown._draw()
         print("before")
         print("Go on? ", end="", flush=True)
         seen = screen.screen()
@@ -318,7 +318,7 @@ async def test_text_that_is_flushed_is_shown_at_once(tracker, connected, monkeyp
         assert seen.shown[2].startswith("copy ")
         for _ in range(95):
             print(".", end="", flush=True)
-        shown.draw()
+        shown._draw()
         rows = screen.screen().shown
         assert rows[1] == "Go on? " + 93 * "."
         assert rows[2] == ".."
@@ -345,7 +345,7 @@ async def test_everything_that_knows_the_terminal_is_held(tracker, connected):
             job.step("copy", total=2),
         ):
             for number in range(3):
-                shown.draw()
+                shown._draw()
                 logger.warning("by logging %d", number)
                 log.info("by structjob", n=number)
                 printing.info("by structlog", n=number)
@@ -381,7 +381,7 @@ async def test_streams_have_their_descriptors(tracker, tmp_path, monkeypatch):
         async with tracker.progress_bars(stream):
             monkeypatch.setattr(sys, "stdout", stream)
         async with tracker.progress_bars(stream) as shown:
-            shown.draw()
+            shown._draw()
             print("first")
             assert sys.stdout.fileno() == stream.fileno()
             os.write(sys.stdout.fileno(), b"second\n")
@@ -411,7 +411,7 @@ async def test_threads_lose_nothing(tracker, connected):
         for thread in threads:
             thread.start()
         while any(thread.is_alive() for thread in threads):
-            shown.draw()
+            shown._draw()
             await asyncio.sleep(0)
     assert sorted(
         re.findall(r"^<(\d-\d+)>$", "\n".join(screen.screen().everything), re.MULTILINE)
@@ -462,12 +462,12 @@ async def test_streams_come_back_however_it_ends(tracker, connected):
     await one.__aenter__()
     await other.__aenter__()
     async with tracker.job("backup") as job, job.step("copy", total=2):
-        one.draw()
-        other.draw()
+        one._draw()
+        other._draw()
         assert len([row for row in screen.screen().shown if row.startswith("copy ")]) == 1
         await one.__aexit__(None, None, None)
         print("still above")
-        other.draw()
+        other._draw()
     await other.__aexit__(None, None, None)
     assert sys.stdout is sys.stderr is screen
     assert [row for row in screen.screen().everything if row] == ["still above"]
@@ -540,16 +540,16 @@ async def test_without_a_terminal_a_line_now_and_then(tracker, monkeypatch):
                 async with job.step("copy", total=4) as step:
                     for done in (0, 1, 1, 3):
                         step.update(completed=done)
-                        shown.draw()
-                        shown.draw()
+                        shown._draw()
+                        shown._draw()
                     step.advance()
                 job.update(percent=12.4)
                 both = [await job.step("verify", total=2).start() for _ in range(2)]
                 both[0].advance()
-                shown.draw()
+                shown._draw()
                 await both[0].end("failed")
                 await both[1].end()
-                shown.draw()
+                shown._draw()
                 raise ZeroDivisionError
     assert pipe.getvalue().splitlines() == [
         "copy: 1/4 25%",
@@ -569,7 +569,7 @@ async def test_short_work_is_not_told_without_a_terminal(tracker):
     pipe = io.StringIO()
     async with tracker.progress_bars(pipe) as shown, tracker.job("backup") as job:
         async with job.step("copy", total=4):
-            shown.draw()
+            shown._draw()
     assert pipe.getvalue() == ""
 
 
@@ -584,7 +584,7 @@ async def test_a_dumb_terminal_gets_lines(tracker, monkeypatch):
         job.step("copy", total=4) as step,
     ):
         step.advance()
-        shown.draw()
+        shown._draw()
         assert stream.getvalue() == "copy: 1/4 25%\n"
 
 
@@ -693,7 +693,7 @@ async def main():
     bars = await tracker.progress_bars().__aenter__()
     job = await (await tracker.create_job("backup")).start()
     step = await job.step("copy", total=10).start()
-    bars.draw()
+    bars._draw()
     for n in range(100):
         print("line", n)
 loop = asyncio.new_event_loop()

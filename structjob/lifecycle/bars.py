@@ -206,10 +206,10 @@ class Bars:
     def _close(self) -> None:
         if self._view is not None:
             with suppress(OSError, ValueError):
-                self.draw()
+                self._draw()
             self._view.close()
 
-    def draw(self) -> None:
+    def _draw(self) -> None:
         """Show the current progress."""
         if self._view is not None:
             self._view.draw(folded(bars_of(self._jobs)))
@@ -227,7 +227,7 @@ class Bars:
     def _drawn(self) -> float:
         """Show the current progress, and return the seconds until the next time."""
         began = time.perf_counter()
-        self.draw()
+        self._draw()
         return max(DRAW_EVERY, _SHARE * (time.perf_counter() - began))
 
     @contextmanager

@@ -32,7 +32,7 @@ from structjob.sinks.console import stand_ins
 from structjob.sinks.marks import MARKS
 from structjob.text.lines import LineSplitter
 
-_capturing: ContextVar[CapturedOutput | None] = ContextVar("structjob_output", default=None)
+_capturing: ContextVar[_Capture | None] = ContextVar("structjob_output", default=None)
 _lock = threading.Lock()
 _blocks = 0
 """The number of blocks that capture now."""
@@ -64,35 +64,23 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
     def __init__(
         self, scope: Scope | None, *, stdout: bool, stderr: bool, echo: bool, fd: bool
     ) -> None:
-        self.scope = scope
-        """The scope of what is printed without a current job."""
-        self._wanted = tuple(
-            name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted
-        )
-        self.streams = self._wanted
-        """The streams that are captured in Python, and not through their descriptor."""
-        if not self._wanted:
+        wanted = tuple(name for name, wanted in (("stdout", stdout), ("stderr", stderr)) if wanted)
+        if not wanted:
             raise InvalidArgument("capture_output captures stdout, stderr or both, not neither")
-        self.echo = echo
-        self._fd = fd
-        self._splitters: dict[tuple[str, int], LineSplitter] = {}
-        self._outer: CapturedOutput | None = None
+        self._capture = _Capture(scope, wanted, echo=echo, fd=fd)
+        self._outer: _Capture | None = None
         self._entered = False
-        self._open_descriptors: list[_Descriptor] = []
 
     def __enter__(self) -> Self:
         if self._entered:
             raise InvalidState(
                 "the output is captured already; call capture_output() for each block"
             )
-        self.scope = self.scope or current_scope()
-        if self._fd:
-            self._open_descriptors = _take_descriptors(self, self._wanted)
-            self.streams = tuple(name for name in self._wanted if not _leads_to_descriptor(name))
+        self._capture.begin()
         self._entered = True
         _put_proxies()
         self._outer = _capturing.get()
-        _capturing.set(self)
+        _capturing.set(self._capture)
         return self
 
     def __exit__(
@@ -102,19 +90,41 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
         trace: TracebackType | None,
     ) -> None:
         # Not `Token.reset`, because the block may be left in another context.
-        if _capturing.get() is self:
+        if _capturing.get() is self._capture:
             _capturing.set(self._outer)
         try:
-            for descriptor in self._open_descriptors:
-                descriptor.close()
-            for splitter in list(self._splitters.values()):
-                splitter.end()
+            self._capture.end()
         except Exception as fault:  # noqa: BLE001 -- an internal fault must never reach the user's program
             faults.add("capturing output", fault)
         finally:
             self._entered = False
-            self._splitters.clear()
             _take_proxies()
+
+
+class _Capture:
+    """What one block captures, and where it goes.
+
+    Attributes:
+        scope: The scope of what is printed without a current job.
+        streams: The streams that are captured in Python, and not through their descriptor.
+        echo: Whether to print the output, too.
+    """
+
+    def __init__(
+        self, scope: Scope | None, wanted: tuple[str, ...], *, echo: bool, fd: bool
+    ) -> None:
+        self.scope = scope
+        self.streams = self._wanted = wanted
+        self.echo = echo
+        self._fd = fd
+        self._splitters: dict[tuple[str, int], LineSplitter] = {}
+        self._open_descriptors: list[_Descriptor] = []
+
+    def begin(self) -> None:
+        self.scope = self.scope or current_scope()
+        if self._fd:
+            self._open_descriptors = _take_descriptors(self, self._wanted)
+            self.streams = tuple(name for name in self._wanted if not _leads_to_descriptor(name))
 
     def feed(self, stream: str, text: bytes, writer: int = 0) -> None:
         """Process text written to *stream*. The lines of each *writer* are assembled separately."""
@@ -125,6 +135,16 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
                 partial(self._lines, stream), without_secrets
             )
         splitter.feed(text)
+
+    def end(self) -> None:
+        """Process what is left, and release the descriptors."""
+        try:
+            for descriptor in self._open_descriptors:
+                descriptor.close()
+            for splitter in list(self._splitters.values()):
+                splitter.end()
+        finally:
+            self._splitters.clear()
 
     def _lines(self, stream: str, lines: list[str], attrs: dict[str, int]) -> None:
         former = _capturing.get()
@@ -190,7 +210,7 @@ class Proxy:
             return self._through(text)
         return self._captured(capture, text, text.encode("utf-8", "backslashreplace"))
 
-    def _captured(self, capture: CapturedOutput, given: Any, text: bytes) -> int:
+    def _captured(self, capture: _Capture, given: Any, text: bytes) -> int:
         try:
             capture.feed(self.name, text, _writer())
         except Exception as exc:  # noqa: BLE001 -- see above
@@ -262,7 +282,7 @@ class Uncaptured:
                 self._stream.flush()
 
 
-def _showing(capture: CapturedOutput) -> AbstractContextManager[None]:
+def _showing(capture: _Capture) -> AbstractContextManager[None]:
     """Return a block in which this thread shows what *capture* records."""
     return showing(current_scope() or capture.scope, _LEVEL)
 
@@ -328,7 +348,7 @@ def _leads_to_descriptor(name: str) -> bool:
         return False
 
 
-def _take_descriptors(capture: CapturedOutput, names: tuple[str, ...]) -> list[_Descriptor]:
+def _take_descriptors(capture: _Capture, names: tuple[str, ...]) -> list[_Descriptor]:
     with _lock:
         if _descriptors:
             raise InvalidState(
@@ -352,7 +372,7 @@ class _Descriptor:
     lose data written at the same time.
     """
 
-    def __init__(self, capture: CapturedOutput, name: str) -> None:
+    def __init__(self, capture: _Capture, name: str) -> None:
         self._capture = capture
         self._name = name
         self._number = _NUMBERS[name]
