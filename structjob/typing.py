@@ -82,7 +82,7 @@ from structjob.statistics import (
 )
 from structjob.tracker import TrackerKeywords
 from structjob.transfer.export import ExportFormat
-from structjob.values.redaction import Rule
+from structjob.values.secret_rules import Rule
 
 
 class BoundLogger(Protocol):

@@ -162,8 +162,8 @@ async def test_a_value_that_a_program_registers_is_found_nowhere(tracker, capsys
     """faults 35: `structjob.secret()` hides a value from then on: in messages that were logged
     before, as in keys and results.
     """
-    monkeypatch.setattr(structjob.values.redaction.registered, "pattern", None)
-    monkeypatch.setattr(structjob.values.redaction.registered, "_forms", set())
+    monkeypatch.setattr(structjob.values.registered.registered, "pattern", None)
+    monkeypatch.setattr(structjob.values.registered.registered, "_forms", set())
     structjob.configure(console="json", strict=True)
     log = structlog.get_logger()
     value = "plain lower words"

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 import structjob
 from structjob.values import bounds, encoding
+from structjob.values.secret_rules import SecretRules
 
 log = structlog.get_logger("app")
 
@@ -546,10 +547,10 @@ def test_a_few_numbers_and_texts_are_stored_as_any_other_value(value, monkeypatc
     """Results and metadata are often a few numbers and short texts, for which there is a short
     way.
     """
-    short = encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+    short = encoding.encode_value(value, bounds.OF_VALUE, SecretRules())
     assert b"swordfish" not in short
     monkeypatch.setattr("structjob.values.encoding._flat", lambda value: None)
-    assert short == encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+    assert short == encoding.encode_value(value, bounds.OF_VALUE, SecretRules())
 
 
 async def test_metadata_are_stored_as_they_are_at_the_end(tracker):
@@ -580,7 +581,7 @@ def test_a_secret_in_a_value_of_any_size_is_removed(share):
     """
     beside = [{"n": "x" * 100}] * int(bounds.OF_VALUE.room * share / 110)
     value = {"password": "hunter2", "note": "token=hunter2", "rows": beside}
-    out = encoding.encode_value(value, bounds.OF_VALUE, structjob.Redactor())
+    out = encoding.encode_value(value, bounds.OF_VALUE, SecretRules())
     assert b"hunter2" not in out
     if share < 1:
         assert json.loads(out)["rows"] == beside

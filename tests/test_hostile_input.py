@@ -28,7 +28,7 @@ from structjob.lifecycle.rows import ErrorColumns
 from structjob.statistics import StatsFilter
 from structjob.text.escaping import escape, escape_json
 from structjob.values import bounds, credentials
-from structjob.values.redaction import Redactor
+from structjob.values.redaction import Redactor, rules_of
 
 ESCAPED = {
     "a\u061cb": r"a\u061cb", "a\u200bb": r"a\u200bb", "\ufeffa": r"\ufeffa", "a\u2060b": r"a\u2060b", "a\u00adb": r"a\xadb",
@@ -361,12 +361,12 @@ def test_a_long_text_is_cut_before_it_is_looked_through(message, attrs):
     redactor = _Measuring()
     FanOut(_Sink(), redact=redactor).take(BY_NAME["info"], message, attrs, None)
     assert 0 < redactor.longest <= _LOOKED_THROUGH
-    assert Encoder(redactor).once(_LONG).endswith(b' of 1,300,000 kept]"')
+    assert Encoder(rules_of(redactor)).once(_LONG).endswith(b' of 1,300,000 kept]"')
 
 
 def test_the_error_of_a_step_is_cut_before_it_is_looked_through(monkeypatch):
     redactor = _Measuring()
-    monkeypatch.setattr(type(SETUP), "redactor", redactor)
+    monkeypatch.setattr(type(SETUP), "redactor", rules_of(redactor))
     row = ErrorColumns()
     add_error(row, describe(ValueError(_LONG)))
     assert 0 < redactor.longest <= _LOOKED_THROUGH

@@ -20,7 +20,8 @@ from test_encoding import HOSTILE
 import structjob
 from structjob.store.contract import Write
 from structjob.values import bounds, encoding
-from structjob.values.redaction import Redactor
+from structjob.values.redaction import Redactor, rules_of
+from structjob.values.secret_rules import SecretRules
 
 LARGE = {
     "rows": [
@@ -159,7 +160,7 @@ def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
     """Guarantee 7: the last resort works, too, whatever the value does when it is asked."""
     value = HOSTILE[name]
     for given_ in (value, {"value": value, "more": ["\x01" * 100_000] * 30}, [[value] * 100] * 100):
-        out = encoding.encode_value(given_, bounds.OF_VALUE, Redactor())
+        out = encoding.encode_value(given_, bounds.OF_VALUE, SecretRules())
         assert len(out) <= bounds.MAX_VALUE
         json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
 
@@ -170,7 +171,7 @@ def test_the_marks_of_a_large_event_count_what_was_given():
         "rows": [{"n": number, "text": "x" * 2000} for number in range(5064)],
         "at": "password=hunter2",
     }
-    out = json.loads(encoding.encode_value(attrs, redactor=Redactor()))
+    out = json.loads(encoding.encode_value(attrs, redactor=SecretRules()))
     assert out["rows"][-1] == "…[cut: 5,000 more of 5,064 items]"
     assert out["at"] == "password=[redacted]"
 
@@ -225,7 +226,7 @@ def test_the_short_way_comes_to_the_same_as_the_careful_one(value):
     made, without the same secrets.
     """
     assert json.loads(
-        encoding.encode_value(value, bounds.OF_VALUE, Redactor())
+        encoding.encode_value(value, bounds.OF_VALUE, SecretRules())
     ) == Redactor().redact(encoding.normalise(value))
 
 
@@ -370,6 +371,6 @@ def test_nothing_is_redacted_that_is_cut_anyway():
 
     sizes: list[int] = []
     large = {f"key-{number}": f"value {number}" for number in range(100_000)}
-    out = encoding.encode_value(large, bounds.OF_VALUE, Counting())
+    out = encoding.encode_value(large, bounds.OF_VALUE, rules_of(Counting()))
     assert len(out) <= bounds.OF_VALUE.room
     assert sizes == [bounds.OF_VALUE.limits[1].keys + 1]

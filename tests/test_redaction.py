@@ -23,8 +23,9 @@ from structjob import Redactor
 from structjob.capture.event import BY_NAME, Encoder
 from structjob.context.errors import format_traceback
 from structjob.processors import FanOut
-from structjob.values import redaction
+from structjob.values import secret_rules
 from structjob.values.encoding import normalise
+from structjob.values.secret_rules import SecretRules
 
 log = structlog.get_logger("app")
 
@@ -86,7 +87,7 @@ def test_a_number_that_counts_secrets_is_shown(key):
 def test_the_program_of_python_is_no_password(line):
     """``-u`` of Python itself takes no value."""
     assert Redactor().text(line) == line
-    assert Redactor().command(line.split()) == line.split()
+    assert SecretRules().command(line.split()) == line.split()
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_a_password_after_a_program_of_python_is_one(line):
     """R33: ``-u ada:main`` of every other program has a user and a password."""
     shown = line.replace("ada:main", "ada:[redacted]")
     assert Redactor().text(line) == shown
-    assert Redactor().command(line.split()) == shown.split()
+    assert SecretRules().command(line.split()) == shown.split()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +145,7 @@ def test_a_credential_inside_a_text_is_taken_out(text, shown):
     """
     assert Redactor().text(text) == shown
     assert Redactor().text(shown) == shown
-    assert Redactor().suspects(text)
+    assert SecretRules().suspects(text)
 
 
 @pytest.mark.parametrize(
@@ -580,11 +581,11 @@ def test_a_wrong_redact_is_refused(redact):
 
 def test_new_keys_are_remembered_however_many_came_before(monkeypatch):
     """An event with 10,000 different keys would slow down all that come later."""
-    redactor = Redactor()
+    redactor = SecretRules()
     for number in range(12_000):
         redactor.concerns(f"host{number}")
     seen = []
-    monkeypatch.setattr(redaction, "snake", lambda key: seen.append(key) or key)
+    monkeypatch.setattr(secret_rules, "snake", lambda key: seen.append(key) or key)
     for _ in range(3):
         assert not redactor.concerns("late")
         assert not redactor.is_secret("later")
@@ -631,7 +632,7 @@ def test_no_beginning_of_a_secret_stays_where_a_text_is_cut(kind, what):
     """
     secret, beginning = BEYOND_CUTS[kind]
     size, made = LONG[what]
-    encoder = Encoder(Redactor(values=[secret] if kind == "a registered value" else []))
+    encoder = Encoder(SecretRules(values=[secret] if kind == "a registered value" else []))
     for at in {5, len(secret) // 2, len(secret) - 1}:
         before = "x" * (size - at - 1)
         value = made(f"{before} {secret} {'z' * 5_000}")
@@ -654,3 +655,43 @@ def test_no_half_of_a_secret_stays_where_a_traceback_is_cut():
         assert "A1b2" not in shown, at
         assert "Q7r8" not in shown, at
         assert "cut: " in shown
+
+
+class _OfOneCompany(Redactor):
+    """A subclass that decides in each of the three ways, and does not call `Redactor.__init__`."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def is_secret(self, key):
+        return key == "badge" or super().is_secret(key)
+
+    def text(self, text):
+        return super().text(text.replace("Ada", "[name]"))
+
+    def redact(self, value, key=None):
+        self.asked += 1
+        return "[plan]" if key == "plan" else super().redact(value, key)
+
+
+def test_a_redactor_of_ones_own_decides_at_any_depth():
+    """R33: what a subclass of `Redactor` overrides is used for what lies inside, too, by logging
+    and by the redactor itself; the other rules apply as ever.
+    """
+    redactor = _OfOneCompany()
+    given = {"a": [{"badge": 7, "plan": 1, "who": "Ada", "url": "redis://:hunter2@h"}]}
+    shown = {
+        "a": [
+            {
+                "badge": "[redacted]",
+                "plan": "[plan]",
+                "who": "[name]",
+                "url": "redis://:[redacted]@h",
+            }
+        ]
+    }
+    assert redactor.redact(given) == shown
+    assert redactor.asked > 4
+    seen = []
+    FanOut(seen.append, redact=redactor).take(BY_NAME["info"], "Ada", given, None)
+    assert (seen[0].message, seen[0].attrs) == ("[name]", shown)

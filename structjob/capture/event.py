@@ -30,7 +30,9 @@ from structjob.values.encoding import (
     redacted_text,
     with_text_keys,
 )
-from structjob.values.redaction import Redactor, registered
+from structjob.values.redaction import Redactor, rules_of
+from structjob.values.registered import registered
+from structjob.values.secret_rules import SecretRules
 
 
 class Kind(str):
@@ -137,7 +139,7 @@ class Encoder:
     """
 
     def __init__(
-        self, redactor: Redactor | None = None, classifier: Classifier | None = None
+        self, redactor: SecretRules | None = None, classifier: Classifier | None = None
     ) -> None:
         self.redactor = redactor
         self.classifier = classifier
@@ -363,7 +365,7 @@ def _fits(column: str, value: Any) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def logger_name(name: str, redactor: Redactor | None) -> str:
+def logger_name(name: str, redactor: SecretRules | None) -> str:
     """Return *name* in the form for the column ``logger``."""
     text = str(normalise(name))
     text = text if redactor is None else redactor.text(text)
@@ -515,17 +517,17 @@ def field_json(key: str, value: str) -> bytes:
     return json_fields({key: value})
 
 
-def make_redactor(redact: bool | Iterable[str] | Redactor) -> Redactor | None:
+def make_redactor(redact: bool | Iterable[str] | Redactor) -> SecretRules | None:
     if isinstance(redact, Redactor):
-        return redact
+        return rules_of(redact)
     if isinstance(redact, bool):
-        return Redactor() if redact else None
+        return SecretRules() if redact else None
     keys = None if isinstance(redact, str) or not isinstance(redact, Iterable) else list(redact)
     if keys is None or not all(isinstance(key, str) for key in keys):
         raise InvalidArgument(
             f"redact must be True, False, a list of further secret keys, or a Redactor, not {redact!r}"
         )
-    return Redactor(keys)
+    return SecretRules(keys)
 
 
 def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: bytes) -> bytes:

@@ -13,7 +13,7 @@ from structjob.capture.fanout import FanOut
 from structjob.context.errors import Classifier
 from structjob.process import on_reset
 from structjob.sinks.sink import Sink
-from structjob.values.redaction import Redactor
+from structjob.values.secret_rules import SecretRules
 
 
 class Setup:
@@ -52,7 +52,7 @@ class Setup:
 
     def _begin(self) -> None:
         self.fan_out: FanOut | None = None
-        self._installed = Encoder(Redactor())
+        self._installed = Encoder(SecretRules())
         self.renamer: structlog.processors.EventRenamer | None = None
         self.inserted: list[tuple[list[Any], Any]] = []
         self.watched = self.warned = False
@@ -72,7 +72,7 @@ class Setup:
         self._installed = encoder
 
     @property
-    def redactor(self) -> Redactor | None:
+    def redactor(self) -> SecretRules | None:
         """The redactor of `configure`, or else of `install`.
 
         It is ``None`` if secrets are not removed.

@@ -216,11 +216,11 @@ def _settings(command: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any
     import socket
 
     from structjob.cli.database import working_directory
-    from structjob.values.redaction import Redactor
+    from structjob.values.secret_rules import SecretRules
 
     settings = {key: value for key, value in given.items() if value is not None}
     about = {
-        "command": shlex.join(Redactor().command(command)),
+        "command": shlex.join(SecretRules().command(command)),
         "directory": str(working_directory()),
         "host": socket.gethostname(),
     }
