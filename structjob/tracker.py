@@ -23,12 +23,21 @@ from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUn
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_text, check_units, redacted
-from structjob.lifecycle.contexts import JobContext, parent_scope
 from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.host import OPEN_HOSTS, JobHost
+from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
-from structjob.lifecycle.jobs import UNCHANGED, Job, JobUpdate
-from structjob.lifecycle.options import JobKeywords, JobOptions, RetryKeywords
+from structjob.lifecycle.jobs import (
+    UNCHANGED,
+    Job,
+    JobContext,
+    JobKeywords,
+    JobUpdate,
+    RetryKeywords,
+    job_of,
+    parent_scope,
+)
+from structjob.lifecycle.open_hosts import OPEN_HOSTS
+from structjob.lifecycle.options import JobOptions
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult
 from structjob.retention.policy import Retention, retention_of
 from structjob.spool.kept import KeptEvents
@@ -499,7 +508,7 @@ class Tracker:
         Raises:
             InvalidArgument: if an argument is invalid.
         """
-        from structjob.lifecycle.retries import retrying_job
+        from structjob.lifecycle.retrying import retrying_job
 
         return retrying_job(self._current_host, operation, policy, options)
 
@@ -632,7 +641,7 @@ class Tracker:
         Raises:
             InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
         """
-        return find_running(list(self._host.live), any_id, self._recorder.session).handle
+        return job_of(find_running(list(self._host.live), any_id, self._recorder.session))
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
         """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.
@@ -650,7 +659,7 @@ class Tracker:
         """
         job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "update")
         if isinstance(job, JobCore):
-            job.handle.update(**progress)
+            job_of(job).update(**progress)
         else:
             late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
             self._recorder.warn(
@@ -689,7 +698,7 @@ class Tracker:
             raise InvalidState(
                 f"job {job.id} ({job.operation}) is {job.status.value} already: a job can end only once"
             )
-        await job.handle.end(status, error=error, result=result, summary=summary)
+        await job_of(job).end(status, error=error, result=result, summary=summary)
 
     async def export(
         self,
@@ -921,7 +930,7 @@ class Tracker:
         return self._host.classifier
 
 
-def host_of(tracker: Tracker | None = None) -> JobHost | None:
+def host_of(tracker: Tracker | None = None) -> JobHost[JobCore] | None:
     """Return the host that jobs use, of *tracker* or of the default tracker.
 
     The default tracker is the one that was opened first and is still open, in a forked child also

@@ -26,11 +26,11 @@ from structjob.filters import (
 )
 from structjob.levels import Level
 from structjob.lifecycle.bars import Bars
-from structjob.lifecycle.contexts import JobContext, StepContext
+from structjob.lifecycle.contexts import StepContext
 from structjob.lifecycle.handle import Guard
 from structjob.lifecycle.items import Items
-from structjob.lifecycle.jobs import JobUpdate
-from structjob.lifecycle.options import IdOfCall, JobKeywords, RetryKeywords
+from structjob.lifecycle.jobs import JobContext, JobKeywords, JobUpdate, RetryKeywords
+from structjob.lifecycle.options import IdOfCall
 from structjob.lifecycle.policy import RetryOptions
 from structjob.lifecycle.printed import CapturedOutput
 from structjob.lifecycle.processes import ProcessKeywords

@@ -15,7 +15,8 @@ import structjob
 from structjob import InvalidArgument, InvalidState, JobNotFound, LogFilter
 from structjob.context.scope import current_scope
 from structjob.lifecycle import contexts
-from structjob.lifecycle.options import JobKeywords, JobOptions
+from structjob.lifecycle.jobs import JobKeywords
+from structjob.lifecycle.options import JobOptions
 
 log = structlog.get_logger("app")
 

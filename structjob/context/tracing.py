@@ -6,7 +6,7 @@ The ids are set before the job or step logs anything.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 from structjob.context.scope import Scope
 from structjob.diagnostics import faults
@@ -29,17 +29,10 @@ class Span(NamedTuple):
     tracestate: str | None = None
 
 
-class Traced(Protocol):
-    """A job or a step: `structjob.Job`, `structjob.Step`."""
-
-    @property
-    def id(self) -> str: ...
-
-
 _NONE = Span()
 
-Begin = Callable[[Traced, Scope | None], Span | None]
-End = Callable[[Traced], object]
+Begin = Callable[[object, Scope | None], Span | None]
+End = Callable[[object], object]
 
 _begin: Begin | None = None
 _end: End | None = None
@@ -62,7 +55,7 @@ def set_tracing(begin: Begin | None, end: End | None = None) -> None:
     _begin, _end = begin, end
 
 
-def begin_span(handle: Traced, outer: Scope | None) -> Span | None:
+def begin_span(handle: object, outer: Scope | None) -> Span | None:
     """Return the ids that a tracing system gives the job or step that begins in *outer*."""
     if _begin is None:
         return None
@@ -73,7 +66,7 @@ def begin_span(handle: Traced, outer: Scope | None) -> Span | None:
         return None
 
 
-def end_span(handle: Traced) -> None:
+def end_span(handle: object) -> None:
     """Inform the tracing system that a job or step has ended."""
     if _end is None:
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable, RowMapping
 
     from structjob.engine.engine import Engine
-    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.host import Reporting
     from structjob.lifecycle.job_core import JobCore
     from structjob.spool.recorder import Recorder
 
@@ -192,7 +192,7 @@ class Host:
             async with asyncio.timeout(seconds):
                 await asyncio.wrap_future(self.engine.committed(state_seq))
 
-    def flush_later(self, core: Core) -> None:
+    def flush_later(self, core: Reporting) -> None:
         """Have *core* record its progress at the next turn of the writers."""
         self.engine.writers.hold_back(core)
 

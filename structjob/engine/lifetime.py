@@ -18,7 +18,7 @@ from structjob.engine.hosting import Host
 from structjob.engine.loop_thread import LoopThread
 from structjob.engine.opening import Connected, Options, connect, start
 from structjob.exceptions import NotOpen, StoreUnavailable
-from structjob.lifecycle.host import OPEN_HOSTS
+from structjob.lifecycle.open_hosts import OPEN_HOSTS
 
 CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""

@@ -25,7 +25,7 @@ from structjob.store.contract import Write, Written
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.core import Core
+    from structjob.lifecycle.host import Reporting
 
 _DEBUG = logging.DEBUG
 
@@ -88,7 +88,7 @@ class Writers:
         self._batch_size = batch_size
         self._loop = asyncio.get_running_loop()
         self._turn_of = 0
-        self._held_back: set[Core] = set()
+        self._held_back: set[Reporting] = set()
         self._woken = asyncio.Event()
         self._urgent = False
         self._looked_at = 0.0
@@ -116,7 +116,7 @@ class Writers:
         self._urgent = True
         self.wake()
 
-    def hold_back(self, core: Core) -> None:
+    def hold_back(self, core: Reporting) -> None:
         """Have *core* record its progress at the next turn."""
         self._held_back.add(core)
         if self._recorder.idle:

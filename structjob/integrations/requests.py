@@ -132,7 +132,7 @@ class Rules:
             )
         return replace(remote, correlation_id=remote.correlation_id or remote.trace_id)
 
-    def host_for(self, request: Request, method: str, path: str) -> JobHost | None:
+    def host_for(self, request: Request, method: str, path: str) -> JobHost[JobCore] | None:
         """Return the host that creates the job of a request; ``None`` if the request must not have
         a job.
         """
@@ -157,7 +157,7 @@ def correlated(remote: RemoteContext) -> RemoteContext:
 
 
 def job_of(
-    host: JobHost,
+    host: JobHost[JobCore],
     remote: RemoteContext,
     route: Route | None,
     *,

@@ -6,8 +6,8 @@ the start of a job waits, until it is committed, so that other processes can fin
 """
 
 from structjob.lifecycle.contexts import job, step
-from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.retries import Try, retrying
-from structjob.lifecycle.steps import Step
+from structjob.lifecycle.jobs import Job, Step
+from structjob.lifecycle.retries import Try
+from structjob.lifecycle.retrying import retrying
 
 __all__ = ["Job", "Step", "Try", "job", "retrying", "step"]

@@ -6,10 +6,6 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
-if TYPE_CHECKING:
-    from structjob.lifecycle.core import Core
-    from structjob.lifecycle.handle import Handle
-
 T = TypeVar("T")
 
 if TYPE_CHECKING:
@@ -20,20 +16,20 @@ if TYPE_CHECKING:
         check: Callable[[Any], T]
 
         def __init__(self, check: Callable[[Any], T], *, optional: bool = False) -> None: ...
-        def __get__(self, core: Core | None, owner: type) -> T: ...
-        def __set__(self, core: Core, value: Any) -> None: ...
+        def __get__(self, core: object, owner: type) -> T: ...
+        def __set__(self, core: object, value: Any) -> None: ...
 
     class Settable(Generic[T]):
         """The declaration for type checkers; the implementation is below."""
 
-        def __get__(self, handle: Handle[Any] | None, owner: type) -> T: ...
-        def __set__(self, handle: Handle[Any], value: Any) -> None: ...
+        def __get__(self, handle: object, owner: type) -> T: ...
+        def __set__(self, handle: object, value: Any) -> None: ...
 
     class ReadOnly(Generic[T]):
         """The declaration for type checkers; the implementation is below."""
 
         def __init__(self, hint: str, path: str = "") -> None: ...
-        def __get__(self, handle: Handle[Any] | None, owner: type) -> T: ...
+        def __get__(self, handle: object, owner: type) -> T: ...
 
 else:
     # These are properties with getters that are not written in Python, so a read takes tens of
@@ -109,13 +105,13 @@ class Absent:
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
-    def __get__(self, handle: Handle[Any] | None, owner: type) -> Any:
+    def __get__(self, handle: object, owner: type) -> Any:
         raise AttributeError(f"{owner.__name__!r} object has no attribute {self._name!r}")
 
-    def __set__(self, handle: Handle[Any], value: Any) -> None:
+    def __set__(self, handle: object, value: Any) -> None:
         refuse(handle, self._name, self._hint)
 
 
-def refuse(handle: Handle[Any], name: str, hint: str) -> NoReturn:
+def refuse(handle: object, name: str, hint: str) -> NoReturn:
     """Raise `AttributeError` for an attempt to set the attribute *name*."""
     raise AttributeError(f"{type(handle).__name__}.{name} cannot be set; {hint}")

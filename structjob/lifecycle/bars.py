@@ -30,7 +30,7 @@ from structjob.text.escaping import escape
 
 if TYPE_CHECKING:
     from structjob.lifecycle.job_core import JobCore
-    from structjob.lifecycle.step_core import StepCore
+    from structjob.lifecycle.shared import OpenStep
 
 DRAW_EVERY = 0.1
 """Minimum seconds between two updates of the bars. An update takes at most 1/`_SHARE` of the
@@ -70,7 +70,7 @@ class Bar:
     total: float | None
     units: bool
     began: float
-    cores: tuple[JobCore | StepCore, ...]
+    cores: tuple[JobCore | OpenStep, ...]
 
     @property
     def name(self) -> str:

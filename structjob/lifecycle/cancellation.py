@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from structjob.exceptions import Cancelled
-from structjob.lifecycle.vocabulary import JobVocabulary
 from structjob.machine.loops import running_loop
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
-    from structjob.lifecycle.job_core import JobCore
+
+
+class _Stoppable(Protocol):
+    """The live job of a scope. Only this package makes scopes with a job."""
+
+    cancellation: Cancellation
 
 
 class Cancellation:
@@ -48,7 +52,7 @@ class Cancellation:
     def around(self) -> Cancellation | None:
         """The cancellation of the live job in which this job was started."""
         above = self._parent.job if self._parent is not None else None
-        return None if above is None else cast("JobCore", above).cancellation
+        return None if above is None else cast(_Stoppable, above).cancellation
 
     def request(self, name: str, reason: str | None) -> None:
         """Ask the job to stop: cancel its task, or let `stop_if_asked` raise.
@@ -128,45 +132,3 @@ class Cancellation:
             except asyncio.CancelledError as late:
                 return late
         return None
-
-
-class Cancellable(JobVocabulary):
-    """The part of a job that handles its cancellation."""
-
-    __slots__ = ()
-
-    def cancel(self, reason: str | None = None, *, force: bool = False) -> None:
-        """Ask the job to stop. It is recorded as cancelled when it stops.
-
-        Under ``async with`` its task is cancelled. Under ``with`` there is no task: `Cancelled` is
-        raised in the block when the next step or item starts, in `update`, during the delay before
-        a retry, and in `check_cancelled`.
-
-        An attempt is cancelled only once, because a second cancellation would interrupt its cleanup
-        and replace the reason.
-
-        Args:
-            reason: Recorded as the job's error message.
-            force: Cancel the job again although it is already being cancelled.
-
-        Raises:
-            InvalidState: if the job was started manually, so that there is nothing to cancel. Also
-                if it, or an enclosing job in the same task, is already being cancelled and *force*
-                is not set.
-        """
-        self._core.cancel(reason, force=force)
-
-    @property
-    def cancel_requested(self) -> bool:
-        """Whether this attempt was asked to stop by `cancel` or `Tracker.cancel`."""
-        return self._core.cancellation.requested
-
-    def check_cancelled(self) -> None:
-        """Raise `Cancelled` if this job, or an enclosing job, was asked to stop. Use it in long
-        work without steps.
-
-        It applies to jobs in a ``with`` block. Under ``async with`` it does nothing, because there
-        the task is cancelled at its next ``await``.
-        """
-        if (asked := self._core.cancellation.asked()) is not None:
-            asked.stop()

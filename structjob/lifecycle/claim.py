@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 
-from structjob.diagnostics import diagnostics
 from structjob.exceptions import JobCancelled, StoreUnavailable
-from structjob.models import KEPT
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.job_core import JobCore
     from structjob.lifecycle.options import JobOptions
 
 Answer = tuple[dict[str, Any] | None, int]
 """What the database answers to a claim: its row of the job, if it has one, and the number of the
 attempt. The number is 0 if the attempt belongs to another start.
 """
+
+
+class Claimant(Protocol):
+    """A job, as far as its claim needs it."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def operation(self) -> str: ...
+
+
+J = TypeVar("J", bound=Claimant)
 
 
 class Claim:
@@ -46,11 +55,11 @@ class Claim:
         self._before: int | None = None
         """The attempt before this one, if this process made it."""
 
-    def follow(self, former: JobCore) -> None:
+    def follow(self, former: Claim) -> None:
         """Become the attempt after *former*, so that the database need not confirm it."""
         self._before, self.known = former.attempt, True
 
-    async def reserve(self, host: JobHost, row: dict[str, Any]) -> dict[str, Any] | None:
+    async def reserve(self, host: JobHost[Any], row: dict[str, Any]) -> dict[str, Any] | None:
         """Store a pending job with its idempotency key.
 
         Return the job that already has the key, or None if there is no such job.
@@ -67,7 +76,8 @@ class Claim:
 
     async def ask(
         self,
-        job: JobCore,
+        host: JobHost[J],
+        job: J,
         row: dict[str, Any],
         *,
         pending: bool,
@@ -76,6 +86,7 @@ class Claim:
         """Ask the database for the attempt, because another process may have made earlier attempts.
 
         Args:
+            host: The tracker.
             job: The job.
             row: Its row, as if it were running.
             pending: Whether it is stored as pending.
@@ -85,13 +96,13 @@ class Claim:
             JobCancelled: if the job was cancelled before it began.
             StoreUnavailable: see `reserve`.
         """
-        claim = asyncio.ensure_future(job.host.claim(row, job, pending=pending))
+        claim = asyncio.ensure_future(host.claim(row, job, pending=pending))
         try:
             answer = await asyncio.shield(claim)
         except asyncio.CancelledError:
             # The database continues with the request and stores a running attempt. It must be
             # ended, even if no caller waits for it any more.
-            job.host.claims.add(claim)
+            host.claims.add(claim)
             claim.add_done_callback(late)
             raise
         except StoreUnavailable:
@@ -100,7 +111,7 @@ class Claim:
             # The claim may have reached the database although no answer came. Then it has stored
             # this time.
             self.provisional = row["started_at"]
-            return None, job.host.provisional(job.id, self._before or 0)
+            return None, host.provisional(job.id, self._before or 0)
         if refused(job, answer):
             assert answer[0] is not None  # noqa: S101 -- see `refused`
             raise JobCancelled(
@@ -108,42 +119,20 @@ class Claim:
             )
         return answer
 
-    def answered(self, job: JobCore, answer: Answer) -> None:
-        """Keep the attempt, and copy to *job* what the database knows about it."""
+    def answered(self, answer: Answer) -> None:
+        """Keep the attempt: this job's own, or the one of the job that exists already."""
         former, self.attempt = answer
-        if former is None:
-            return
-        if self.attempt == 0:
+        if former is not None and self.attempt == 0:
             self.existing, self.attempt = True, former["attempt"]
-            job.id, job.operation = former["id"], former["operation"]
-            job.correlation_id = former["correlation_id"] or job.correlation_id
-            return
-        if former["operation"] != job.operation:
-            diagnostics.warning(
-                "%s continues a job_id that belonged to %r: it is one job, and its operation is %r from now on",
-                named(job), former["operation"], job.operation,
-            )  # fmt: skip
-        for name in KEPT:
-            inherited = name in ("owner", "project") and getattr(self.options, name) is None
-            if getattr(job, name) is None or (inherited and former[name] is not None):
-                setattr(job, name, former[name])
-        if self.options.category is None:
-            job.category = former["category"]
-        if self.options.correlation_id is None and job.parent_job_id is None:
-            job.correlation_id = former["correlation_id"] or job.correlation_id
-        if job.parent_job_id is None and former["parent_job_id"] is not None:
-            job.parent_job_id, job.root_job_id = former["parent_job_id"], former["root_job_id"]
-        job.metadata = {**(decoded(former["metadata"]) or {}), **job.metadata}
-        job.shared.created = str(former["created_at"])
 
 
-def refused(job: JobCore, answer: Answer) -> bool:
+def refused(job: Claimant, answer: Answer) -> bool:
     """Return whether *answer* says that *job* itself was cancelled before it began."""
     former, attempt = answer
     return former is not None and attempt == 0 and former["id"] == job.id
 
 
-def named(job: JobCore) -> str:
+def named(job: Claimant) -> str:
     """Return the name of *job* for messages."""
     return f"job {job.id} ({job.operation})"
 

@@ -6,18 +6,14 @@ They work with ``with`` and ``async with``, and as decorators of functions and c
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Coroutine, Generator, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
-import msgspec
-
 from structjob.capture.setup import SETUP
-from structjob.context.propagation import RemoteContext, remote_scope
-from structjob.context.scope import Scope, current_scope
+from structjob.context.scope import current_scope
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
     check_mapping,
@@ -26,192 +22,19 @@ from structjob.lifecycle.arguments import (
     decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith
-from structjob.lifecycle.current import current_core
-from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.job_core import JobCore, check_arguments
-from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.job_core import current_core
+from structjob.lifecycle.jobs import Job, JobContext, JobKeywords, Step, job_of
 from structjob.lifecycle.joined import joined_job
-from structjob.lifecycle.options import IDS, IdOfCall, JobKeywords, JobOptions
-from structjob.lifecycle.steps import Step
 from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.spool.routing import tracked_before
-from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.host import JobHost
+    pass
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class JobContext:
-    """The return value of ``tracker.job(…)``: runs a block or a decorated function as a job.
-
-    Use it with ``async with``, or with ``with`` in code without an event loop. As a decorator of a
-    function or coroutine function, each call is a job. ``await tracker.job(…)`` starts the job and
-    returns it; then ``job.end()`` ends it.
-    """
-
-    def __init__(
-        self, host: Callable[[], JobHost], operation: str, options: Mapping[str, Any]
-    ) -> None:
-        self._host = host  # called at each start: a tracker may be closed and opened again
-        self._operation = operation
-        self._ids: dict[str, IdOfCall] = {
-            name: value for name in IDS if callable(value := options.get(name))
-        }
-        self._options = JobOptions.of(
-            {name: value for name, value in options.items() if name not in self._ids}
-        )
-        self._job: Job | None = None
-        # Check the arguments now, where the caller made the mistake, and not at the entry.
-        check_arguments(operation, self._options)
-
-    def _make(self) -> Job:
-        for name in self._ids:
-            raise InvalidArgument(
-                f"{name} is a function, which works for a decorated function only: give it as text"
-            )
-        return self._job_of(self._options)
-
-    def _job_of(self, options: JobOptions) -> Job:
-        parent = parent_scope(options.parent)
-        return Job(JobCore(self._host(), self._operation, parent=parent, options=options))
-
-    def _maker(self, function: Callable[P, Any]) -> Callable[P, Job]:
-        """Return a function that takes the arguments of a call, and returns the job of this
-        call.
-        """
-        if not self._ids:
-            return lambda *_, **__: self._job_of(self._options)
-        signature = inspect.signature(function)
-
-        def make(*args: P.args, **kwargs: P.kwargs) -> Job:
-            call = signature.bind(*args, **kwargs)
-            call.apply_defaults()
-            ids = {name: id_of(call.arguments) for name, id_of in self._ids.items()}
-            return self._job_of(msgspec.structs.replace(self._options, **ids))
-
-        return make
-
-    def _made(self) -> Job:
-        """Return the job of the block that starts."""
-        if self._job is not None:
-            raise InvalidState(
-                f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
-            )
-        self._job = self._make()
-        return self._job
-
-    async def __aenter__(self) -> Job:
-        job = self._made()
-        try:
-            return await job.__aenter__()
-        except BaseException:
-            self._job = None
-            raise
-
-    async def start(self) -> Job:
-        """Start the job manually, and return it. ``job.end()`` ends it; see `Job.start`."""
-        return await self._make().start()
-
-    def __await__(self) -> Generator[Any, None, Job]:
-        return self.start().__await__()
-
-    def begin(self) -> Job:
-        """Start the job as `start` does, without ``await``: in code without an event loop."""
-        job = self._make()
-        core_of(job).start_here()
-        return job
-
-    def __enter__(self) -> Job:
-        job = self._made()
-        try:
-            return job.__enter__()
-        except BaseException:
-            self._job = None
-            raise
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        job, self._job = self._job, None
-        if job is not None:
-            job.__exit__(kind, exc, trace)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        job, self._job = self._job, None
-        if job is not None:
-            await job.__aexit__(kind, exc, trace)
-
-    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
-        """Decorate a function or coroutine function, so that each call is a job.
-
-        The return value becomes the job's result, unless the function sets another result.
-
-        Raises:
-            InvalidArgument: if *function* is a generator function, or not a function.
-        """
-        run: Any
-        coroutines = decorates_coroutines(function, "tracker.job()")
-        make = self._maker(function)
-        if coroutines:
-            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
-
-            @functools.wraps(function)
-            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with make(*args, **kwargs) as job:
-                    return _kept(job, await work(*args, **kwargs))
-        else:
-
-            @functools.wraps(function)
-            def run(*args: P.args, **kwargs: P.kwargs) -> T:
-                with make(*args, **kwargs) as job:
-                    return _kept(job, function(*args, **kwargs))
-
-        return cast(Callable[P, T], run)
-
-
-def _kept(job: Job, returned: T) -> T:
-    """Return the value that a decorated function returned. It becomes the job's result unless one
-    was set.
-    """
-    if job.result is None and not job.existing:
-        job.result = returned
-    return returned
-
-
-def parent_scope(parent: Job | RemoteContext | str | None) -> Scope | None:
-    if isinstance(parent, Job):
-        core = core_of(parent)
-        if core.scope is not None:
-            return core.scope
-        return Scope(
-            job=core,
-            job_id=parent.id,
-            correlation_id=parent.correlation_id,
-            root_job_id=parent.root_job_id,
-        )
-    if isinstance(parent, RemoteContext):
-        return remote_scope(parent)
-    if isinstance(parent, str):
-        id_ = check_text("parent", parent, 64)
-        return Scope(job_id=None if id_ is None else identified(id_))
-    if parent is not None:
-        raise InvalidArgument(
-            f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}"
-        )
-    return current_scope()
 
 
 _warned_untracked = False
@@ -258,7 +81,7 @@ def running_job() -> Job | None:
     core = current_core()
     if core is None or core.joined:
         return joined_job(current_scope())
-    return core.handle if core.runs and not core.existing else None
+    return job_of(core) if core.runs and not core.existing else None
 
 
 class StepContext(WithOrAsyncWith[Step]):

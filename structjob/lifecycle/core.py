@@ -19,16 +19,15 @@ from structjob.context.scope import Entry, Scope
 from structjob.context.tracing import Span
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import InvalidArgument, InvalidState
-from structjob.lifecycle.hooks import HOOKS, Transition
+from structjob.lifecycle.observers import OBSERVERS, Change
+from structjob.lifecycle.shared import Shared
 from structjob.machine.clock import now
 from structjob.models import JobStatus, StepStatus
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value, normalise
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.handle import Handle
     from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.job_core import JobCore
 
 T = TypeVar("T")
 
@@ -67,10 +66,10 @@ class Core:
     )  # fmt: skip
     table: ClassVar[str]
     """The kind of its records."""
-    handle: Handle[Any]
+    handle: object
     status: JobStatus | StepStatus | None
 
-    def __init__(self, host: JobHost) -> None:
+    def __init__(self, host: JobHost[Any]) -> None:
         self.host = host
         self.scope: Scope | None = None
         self.span: Span | None = None
@@ -167,14 +166,14 @@ class Core:
         self.record()
         job = self.job
         if reported := self.reported():
-            job.shared.unreported = self
+            self.shared.unreported = self
             lasted = self.recorded_at - job.began
             quarter = int(reported.get("percent", 0) // 25)
             crossed = quarter > self._quarter and lasted >= PROGRESS_EVENT_EVERY
             self._quarter = max(quarter, self._quarter)
             pause = max(PROGRESS_EVENT_EVERY, lasted / _PROGRESS_SHARE)
-            if crossed or self.recorded_at - job.shared.reported_at >= pause:
-                job.shared.write_progress_event(job.scope)
+            if crossed or self.recorded_at - self.shared.reported_at >= pause:
+                self.shared.write_progress_event(job.scope)
 
     def reported(self) -> dict[str, Any]:
         """Return the progress as attributes of an event; empty if no progress was reported."""
@@ -212,7 +211,7 @@ class Core:
         )
 
     def _cut(self, field: str, why: str) -> None:
-        shared = self.job.shared
+        shared = self.shared
         if not shared.cut_reported:
             shared.cut_reported = True
             diagnostics.warning(
@@ -222,7 +221,12 @@ class Core:
             )  # fmt: skip
 
     @property
-    def job(self) -> JobCore:
+    def shared(self) -> Shared:
+        """What the job shares with its steps."""
+        raise NotImplementedError
+
+    @property
+    def job(self) -> Core:
         """The job: itself, or the job of the step."""
         raise NotImplementedError
 
@@ -232,14 +236,13 @@ class Core:
         error: BaseException | None = None,
         duration_ms: float | None = None,
     ) -> None:
-        """Call the hooks. Call this only if there are hooks."""
-        HOOKS.announce(
-            Transition(
-                what="job" if self is self.job else "step",
+        """Inform the observers. Call this only if there are observers."""
+        OBSERVERS.announce(
+            Change(
                 change=change,
                 status=self.status,  # type: ignore[arg-type]  # it has started
                 job=self.job.handle,
-                step=None if self is self.job else self.handle,  # type: ignore[arg-type]  # a step's
+                step=None if self is self.job else self.handle,
                 error=error,
                 duration_ms=duration_ms,
                 ns=now(),

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 from structjob.context.scope import Binding
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.attributes import Absent, ReadOnly
+from structjob.lifecycle.core import Core
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.core import Core
     from structjob.lifecycle.printed import CapturedOutput
 
-C = TypeVar("C", bound="Core")
+C = TypeVar("C", bound=Core)
 
 
 class Handle(Generic[C]):

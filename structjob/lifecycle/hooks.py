@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol, cast
 
-from structjob.diagnostics import faults
 from structjob.exceptions import InvalidArgument
+from structjob.lifecycle.jobs import Job, Step
+from structjob.lifecycle.observers import OBSERVERS, Change
 from structjob.machine.loops import is_coroutine_function
 from structjob.models import JobStatus, StepStatus
-from structjob.process import on_reset
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.jobs import Job
-    from structjob.lifecycle.steps import Step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,74 +41,6 @@ class Hook(Protocol):
 
     def __call__(self, transition: Transition, /) -> object:
         """Handle the start or end of a job or step."""
-
-
-class Hooks:
-    """The hooks of this process."""
-
-    def __init__(self) -> None:
-        self._hooks: tuple[Hook, ...] = ()
-
-    def __bool__(self) -> bool:
-        return bool(self._hooks)
-
-    def add(self, hook: Hook) -> Callable[[], None]:
-        """Add a hook; see `add_hook`."""
-        entry = _Entry(hook)
-        self._hooks = (*self._hooks, entry)
-
-        def remove() -> None:
-            self._hooks = tuple(one for one in self._hooks if one is not entry)
-
-        return remove
-
-    def clear(self) -> None:
-        """Remove all hooks."""
-        self._hooks = ()
-
-    def isolate(self) -> Callable[[], None]:
-        """Return a function that puts back the present hooks."""
-        hooks = self._hooks
-
-        def restore() -> None:
-            self._hooks = hooks
-
-        return restore
-
-    def announce(self, transition: Transition) -> None:
-        """Call each hook, except those whose work this is. An exception in one is counted, and the
-        next hook is called.
-        """
-        running = _running.get()
-        for hook in self._hooks:
-            if hook in running:
-                continue
-            token = _running.set(running | {hook})
-            try:
-                hook(transition)
-            except Exception as exc:  # noqa: BLE001 -- an exception in a hook must not reach the user's work
-                faults.add("calling a hook", exc)
-            finally:
-                _running.reset(token)
-
-
-class _Entry:
-    """An added hook. The same function can be added twice, and each entry is removed separately."""
-
-    def __init__(self, hook: Hook) -> None:
-        self._hook = hook
-
-    def __call__(self, transition: Transition, /) -> None:
-        self._hook(transition)
-
-
-_running: ContextVar[frozenset[Hook]] = ContextVar("structjob_hooks", default=frozenset())
-"""The hooks whose work the running code is: a hook that begins a job would otherwise be called for
-it, and so on.
-"""
-
-HOOKS = Hooks()
-on_reset(HOOKS.clear, HOOKS.isolate)
 
 
 def add_hook(hook: Hook) -> Callable[[], None]:
@@ -148,4 +75,20 @@ def add_hook(hook: Hook) -> Callable[[], None]:
         raise InvalidArgument(
             f"the hook {hook!r} is a coroutine function, and is never awaited: write a plain one, which creates a task if something is to be awaited"
         )
-    return HOOKS.add(hook)
+
+    def observe(change: Change) -> None:
+        hook(
+            Transition(
+                what="job" if change.step is None else "step",
+                change=change.change,
+                status=change.status,
+                job=cast(Job, change.job),
+                step=cast(Step | None, change.step),
+                error=change.error,
+                duration_ms=change.duration_ms,
+                ns=change.ns,
+                entered=change.entered,
+            )
+        )
+
+    return OBSERVERS.add(observe)

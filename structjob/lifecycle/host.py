@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from structjob.context.errors import Classifier
-from structjob.process import on_reset
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.contexts import JobContext
-    from structjob.lifecycle.core import Core
-    from structjob.lifecycle.job_core import JobCore
-    from structjob.lifecycle.options import JobKeywords
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
+J = TypeVar("J")
+"""A job as the library sees it: a `structjob.lifecycle.job_core.JobCore`."""
 
 
-class JobHost(Protocol):
+class Reporting(Protocol):
+    """A job or step that holds back a progress report."""
+
+    def flush_progress(self) -> None:
+        """Record the progress that was held back."""
+
+
+class JobHost(Protocol[J]):
     """An open tracker, as jobs and steps see it.
 
     Attributes:
@@ -30,7 +34,7 @@ class JobHost(Protocol):
     """
 
     tracked: bool
-    live: set[JobCore]
+    live: set[J]
     claims: set[asyncio.Future[Any]]
     project: str | None
 
@@ -48,7 +52,7 @@ class JobHost(Protocol):
         """Raise `NotOpen` unless the tracker is open."""
 
     async def claim(
-        self, row: dict[str, Any], job: JobCore, *, pending: bool
+        self, row: dict[str, Any], job: J, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
         """Ask the database for the next attempt at a job; see `Claiming.claim`."""
 
@@ -71,62 +75,5 @@ class JobHost(Protocol):
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run *work* on the tracker's loop, from code without an event loop."""
 
-    def flush_later(self, core: Core) -> None:
+    def flush_later(self, core: Reporting) -> None:
         """Schedule *core* to record its progress in the next iteration of the loop."""
-
-
-class Jobs(Protocol):
-    """An object that creates jobs: a tracker."""
-
-    def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job."""
-
-
-class OpenHosts:
-    """The open trackers of this process, in the order in which they were opened."""
-
-    def __init__(self) -> None:
-        self._hosts: tuple[JobHost, ...] = ()
-
-    def add(self, host: JobHost) -> None:
-        """Add an open tracker."""
-        self._hosts = (*self._hosts, host)
-
-    def remove(self, host: JobHost) -> None:
-        """Remove a closed tracker."""
-        self._hosts = tuple(one for one in self._hosts if one is not host)
-
-    def clear(self) -> None:
-        """Remove all trackers."""
-        self._hosts = ()
-
-    def isolate(self) -> Callable[[], None]:
-        """Remove all trackers; return a function that adds them again."""
-        hosts, self._hosts = self._hosts, ()
-
-        def restore() -> None:
-            self._hosts = hosts
-
-        return restore
-
-    def of_database(self, database: str) -> JobHost | None:
-        """Return an open tracker that records in *database*; None if there is no such tracker."""
-        found = [host for host in self._hosts if host.recorder.session.database == database]
-        return next((host for host in found if not host.recorder.forked), None) or next(
-            iter(found), None
-        )
-
-    @property
-    def first(self) -> JobHost | None:
-        """The tracker that was opened first; None if no tracker is open.
-
-        In a forked child, its own trackers precede those that it inherited.
-        """
-        for host in self._hosts:
-            if not host.recorder.forked:
-                return host
-        return self._hosts[0] if self._hosts else None
-
-
-OPEN_HOSTS = OpenHosts()
-on_reset(OPEN_HOSTS.clear, OPEN_HOSTS.isolate)

@@ -8,15 +8,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import Any, cast
 
 import msgspec
 
+from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.capture.processors import check_overlooked
 from structjob.capture.setup import SETUP
-from structjob.context.errors import Classifier, annotate, describe, is_noted
-from structjob.context.scope import Scope, new_id
+from structjob.context.errors import (
+    Classifier,
+    annotate,
+    describe,
+    error_fields,
+    exception_attrs,
+    is_noted,
+    is_recorded,
+)
+from structjob.context.scope import Scope, current_scope, new_id
 from structjob.context.tracing import Span, begin_span, end_span, span_of
+from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
@@ -33,19 +43,15 @@ from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.cancellation import Cancellation
 from structjob.lifecycle.claim import Answer, Claim, decoded, named, refused
 from structjob.lifecycle.core import PROGRESS_EVENT_EVERY, Core
-from structjob.lifecycle.hooks import HOOKS
+from structjob.lifecycle.host import JobHost
+from structjob.lifecycle.observers import OBSERVERS
 from structjob.lifecycle.options import JobOptions
-from structjob.lifecycle.outcome import add_error, followed, last_event, outcome
+from structjob.lifecycle.outcome import add_error, duration_fields, followed, outcome
 from structjob.lifecycle.rows import JobRow
 from structjob.lifecycle.run import Run
-from structjob.lifecycle.shared import Shared
+from structjob.lifecycle.shared import OpenStep, Shared
 from structjob.machine.clock import time_text
-from structjob.models import ErrorInfo, JobStatus, being_cancelled
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.host import JobHost
-    from structjob.lifecycle.jobs import Job
-    from structjob.lifecycle.step_core import StepCore
+from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled
 
 START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""
@@ -69,7 +75,7 @@ def _check_total_steps(value: int | None) -> int | None:
     return None if number is None else int(number)
 
 
-def _root_of(host: JobHost, parent: Scope | None) -> str | None:
+def _root_of(host: JobHost[JobCore], parent: Scope | None) -> str | None:
     """Return the root job of a new job below *parent*.
 
     If the parent is only an id, the root is looked up among this process's live jobs. If it is not
@@ -82,6 +88,13 @@ def _root_of(host: JobHost, parent: Scope | None) -> str | None:
     return next(
         (job.root_job_id for job in list(host.live) if job.id == parent.job_id), parent.job_id
     )
+
+
+def current_core() -> JobCore | None:
+    """Return the core of the live job that the running code belongs to, or ``None``."""
+    scope = current_scope()
+    # Only this package creates scopes with a job or a step.
+    return cast("JobCore | None", scope.job) if scope is not None else None
 
 
 _CHECKED = {
@@ -113,7 +126,8 @@ class JobCore(Core):
     table = "job"
     joined = False
     """Whether another process runs it, and this one only adds steps."""
-    handle: Job
+    host: JobHost[JobCore]
+    shared: Shared
     id = Checked(identifier(required_text("job_id", 64)))
     operation: Checked[str] = Checked(label(_check_operation))
     parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
@@ -131,7 +145,7 @@ class JobCore(Core):
     total_steps = Checked(_check_total_steps, optional=True)
 
     def __init__(
-        self, host: JobHost, operation: str, *, parent: Scope | None, options: JobOptions
+        self, host: JobHost[JobCore], operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
         super().__init__(host)
         self.operation = operation
@@ -305,7 +319,9 @@ class JobCore(Core):
         row = self._unrecorded() | {"attempt": 1}
         self.status, self.run.started = JobStatus.PENDING, None
         pending = self.scope is not None
-        self._answered(await self.claim.ask(self, row, pending=pending, late=self._answered_late))
+        self._answered(
+            await self.claim.ask(self.host, self, row, pending=pending, late=self._answered_late)
+        )
         return self.existing
 
     def _answered_late(self, claim: asyncio.Future[Answer]) -> None:
@@ -318,11 +334,39 @@ class JobCore(Core):
             self.finish("cancelled", asyncio.CancelledError("cancelled while it was started"))
 
     def _answered(self, answer: Answer) -> None:
-        self.claim.answered(self, answer)
-        if self.existing and (former := answer[0]) is not None:
-            self.status = JobStatus(former["status"])
-            self.result = decoded(former["result"])
-            self.scope = self.scope_of()
+        self.claim.answered(answer)
+        former, _ = answer
+        if former is None:
+            return
+        if not self.existing:
+            self._continue(former)
+            return
+        self.id, self.operation = former["id"], former["operation"]
+        self.correlation_id = former["correlation_id"] or self.correlation_id
+        self.status = JobStatus(former["status"])
+        self.result = decoded(former["result"])
+        self.scope = self.scope_of()
+
+    def _continue(self, former: dict[str, Any]) -> None:
+        """Take over what the database knows about the job from its earlier attempts."""
+        if former["operation"] != self.operation:
+            diagnostics.warning(
+                "%s continues a job_id that belonged to %r: it is one job, and its operation is %r from now on",
+                self.named(), former["operation"], self.operation,
+            )  # fmt: skip
+        options = self.claim.options
+        for name in KEPT:
+            inherited = name in ("owner", "project") and getattr(options, name) is None
+            if getattr(self, name) is None or (inherited and former[name] is not None):
+                setattr(self, name, former[name])
+        if options.category is None:
+            self.category = former["category"]
+        if options.correlation_id is None and self.parent_job_id is None:
+            self.correlation_id = former["correlation_id"] or self.correlation_id
+        if self.parent_job_id is None and former["parent_job_id"] is not None:
+            self.parent_job_id, self.root_job_id = former["parent_job_id"], former["root_job_id"]
+        self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
+        self.shared.created = str(former["created_at"])
 
     def begin_untracked(self) -> None:
         """Start the job without a tracker that records it."""
@@ -347,7 +391,7 @@ class JobCore(Core):
             kept.begin(self.id)
         number = self.record()
         self.event("info", "operation_start", {"operation": self.operation, **self._described()})
-        if HOOKS:
+        if OBSERVERS:
             self._announce("started")
         return number
 
@@ -355,7 +399,7 @@ class JobCore(Core):
         """Become the attempt after *former*, which this process made, so that the database need not
         confirm it.
         """
-        self.claim.follow(former)
+        self.claim.follow(former.claim)
         self.id, self.parent_job_id, self.root_job_id = (
             former.id,
             former.parent_job_id,
@@ -364,7 +408,7 @@ class JobCore(Core):
         self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
         self.shared.created = former.shared.created
 
-    def scope_of(self, step: StepCore | None = None, span: Span | None = None) -> Scope:
+    def scope_of(self, step: OpenStep | None = None, span: Span | None = None) -> Scope:
         """Return the scope of the job, or of one of its steps.
 
         Args:
@@ -472,11 +516,11 @@ class JobCore(Core):
         said = summary or {}
         kept = status == "failed" and not followed(said)
         self.host.recorder.end_kept(self.id, failed=kept)
-        level, attrs = last_event(self, status, exc, seconds, said)
+        level, attrs = self._last_event(status, exc, seconds, said)
         self.event(level, "operation_end", attrs)
         if SETUP.overlooked:
             check_overlooked()
-        if HOOKS and self.began:
+        if OBSERVERS and self.began:
             self._announce("ended", exc, self.duration_ms)
         end_span(self.handle)
 
@@ -587,6 +631,56 @@ class JobCore(Core):
         if self.attempt > 1 and self.provisional is None:
             given["attempt"] = self.attempt
         return given
+
+    def _last_event(
+        self, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
+    ) -> tuple[str, dict[str, Any]]:
+        """Return the level and the attributes of the last event.
+
+        Args:
+            status: How it ended.
+            exc: The exception that ended it.
+            seconds: How long it took.
+            summary: Attributes that are added to those of `structjob.Job.summary`.
+        """
+        level = {
+            "completed": "info",
+            "failed": "warning" if followed(summary) else "error",
+        }.get(status, "warning")
+        shared = self.shared
+        attrs = {
+            "operation": self.operation,
+            "status": status,
+            # Attempts that were retried do not count as steps.
+            "total_steps": shared.begun - shared.retried
+            if self.total_steps is None
+            else self.total_steps,
+            "total_steps_completed": shared.completed,
+            "total_duration_ms": self.duration_ms,
+            **duration_fields(seconds),
+            **self.summary,
+            **summary,
+        }
+        if LIMITS and (suppressed := suppressed_in(self.id)):
+            attrs["suppressed"] = suppressed
+        if shared.failed is not None and status == "failed":
+            attrs["failure_step"] = shared.failed
+        if exc is not None:
+            # The first report of the exception, usually by the failed step, already contains the
+            # traceback.
+            if status != "failed" or is_recorded(exc, self.scope):
+                return level, {**error_fields(exc, self.classifier), **attrs}
+            return level, {**exception_attrs(exc, self.classifier, self.scope), **attrs}
+        if level == "error":
+            from structjob.values.fingerprint import of_words  # see `structjob.failure`
+
+            attrs = {
+                "error_type": "Failed",
+                "error_message": "it ended as failed, without an error",
+                **attrs,
+            }
+            attrs["error_fingerprint"] = of_words("Failed", "", self.operation)
+        return level, attrs
 
     def _row(self) -> JobRow:
         shared, run, claim = self.shared, self.run, self.claim

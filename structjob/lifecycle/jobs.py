@@ -1,31 +1,53 @@
-"""A live job, as users see it."""
+"""Live jobs and steps, as users see them, and what makes a job.
+
+The classes that name each other are together here: a job makes steps and child jobs, a step has its
+job.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
-from structjob.exceptions import InvalidArgument
-from structjob.lifecycle.arguments import check_description, check_metadata, check_percent
+import msgspec
+
+from structjob.context.propagation import RemoteContext, remote_scope
+from structjob.context.scope import Scope, current_scope
+from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.lifecycle.arguments import (
+    check_description,
+    check_metadata,
+    check_percent,
+    check_text,
+    decorates_coroutines,
+)
 from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
-from structjob.lifecycle.cancellation import Cancellable
-from structjob.lifecycle.job_core import check_current_step
-from structjob.lifecycle.options import JobKeywords
+from structjob.lifecycle.cancellable import Cancellable
+from structjob.lifecycle.handle import Handle, core_of
+from structjob.lifecycle.host import JobHost
+from structjob.lifecycle.job_core import JobCore, check_arguments, check_current_step
+from structjob.lifecycle.options import IDS, IdOfCall, JobOptions
 from structjob.lifecycle.outcome import ending, outcome
+from structjob.lifecycle.policy import RetryOptions
 from structjob.lifecycle.step_core import StepCore
-from structjob.lifecycle.steps import Step
+from structjob.lifecycle.steps import MADE, StepHandle
 from structjob.lifecycle.waiting import Done
 from structjob.models import EndStatus, ErrorInfo, JobStatus, check_job_transition
+from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.contexts import JobContext
-    from structjob.lifecycle.policy import Policy, RetryOptions
+    from structjob.lifecycle.policy import Policy
     from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
     from structjob.lifecycle.retries import Retrying
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 UNCHANGED: Any = object()
 """The default of an argument that is not given."""
@@ -36,6 +58,30 @@ _PERCENT = "call job.update(percent=…)"
 _UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
 
 
+class JobKeywords(TypedDict, total=False):
+    """The fields of `JobOptions` as keywords, for type checkers and code completion."""
+
+    job_type: str | None
+    description: str | None
+    owner: str | None
+    project: str | None
+    category: str | None
+    metadata: Mapping[str, Any] | None
+    total_steps: int | None
+    external_job_id: str | IdOfCall | None
+    context_id: str | IdOfCall | None
+    correlation_id: str | IdOfCall | None
+    job_id: str | IdOfCall | None
+    idempotency_key: str | IdOfCall | None
+    parent: Job | RemoteContext | str | None
+    offline: bool
+    wait: bool
+
+
+class RetryKeywords(JobKeywords, RetryOptions):
+    """The keywords of `Tracker.retrying`, in addition to the operation and a policy."""
+
+
 class JobUpdate(TypedDict, total=False):
     """The arguments of `Job.update`."""
 
@@ -43,6 +89,25 @@ class JobUpdate(TypedDict, total=False):
     current_step: str | None
     metadata: Mapping[str, Any] | None
     description: str | None
+
+
+class Step(StepHandle):
+    """A live step of a job, created by ``job.step()`` or ``structjob.step()``.
+
+    It starts with ``async with`` or `start`.
+
+    Attributes:
+        id: A UUIDv7.
+        name: The name of the step's work.
+        seq: Its position among the steps that this process has begun in the job's attempt, from 1;
+            in a worker of a process pool, that this task has begun.
+        status: A `StepStatus`; ``None`` before the start.
+        completed: Number of units done.
+        total: Number of units to process, if it is known.
+    """
+
+    __slots__ = ()
+    job: ReadOnly[Job] = ReadOnly(MADE, "job.handle")
 
 
 class Job(Cancellable):
@@ -270,6 +335,21 @@ class Job(Cancellable):
             StepCore(self._core, name, total=total, description=description, metadata=metadata)
         )
 
+    def start_step(self, name: str, /, *, total: float | None = None, **metadata: Any) -> Step:
+        """Start a step manually, and return it. ``step.end()`` ends it.
+
+        Args:
+            name: At most 200 characters.
+            total: The number of units to process, if it is known.
+            metadata: The step's metadata.
+
+        Raises:
+            InvalidState: if the job is not running.
+        """
+        step = self.step(name, total=total, metadata=metadata)
+        step.start()
+        return step
+
     def retrying(
         self, name: str, policy: Policy | None = None, **options: Unpack[RetryOptions]
     ) -> Retrying[Step]:
@@ -289,7 +369,7 @@ class Job(Cancellable):
         """
         from structjob.lifecycle.retries import retrying_in
 
-        return retrying_in(self, name, policy, options)
+        return retrying_in(lambda: (self._core.classifier, self.step), name, policy, options)
 
     async def run_process(
         self, command: Sequence[str | os.PathLike[str]], **options: Unpack[ProcessKeywords]
@@ -347,6 +427,177 @@ class Job(Cancellable):
                 "write tracker.job(…, parent=…)"
             )
         options["parent"] = self
-        from structjob.lifecycle.contexts import JobContext
-
         return JobContext(lambda: self._core.host, operation, options)
+
+
+class JobContext:
+    """The return value of ``tracker.job(…)``: runs a block or a decorated function as a job.
+
+    Use it with ``async with``, or with ``with`` in code without an event loop. As a decorator of a
+    function or coroutine function, each call is a job. ``await tracker.job(…)`` starts the job and
+    returns it; then ``job.end()`` ends it.
+    """
+
+    def __init__(
+        self, host: Callable[[], JobHost[JobCore]], operation: str, options: Mapping[str, Any]
+    ) -> None:
+        self._host = host  # called at each start: a tracker may be closed and opened again
+        self._operation = operation
+        self._ids: dict[str, IdOfCall] = {
+            name: value for name in IDS if callable(value := options.get(name))
+        }
+        self._options = JobOptions.of(
+            {name: value for name, value in options.items() if name not in self._ids}
+        )
+        self._job: Job | None = None
+        # Check the arguments now, where the caller made the mistake, and not at the entry.
+        check_arguments(operation, self._options)
+
+    def _make(self) -> Job:
+        for name in self._ids:
+            raise InvalidArgument(
+                f"{name} is a function, which works for a decorated function only: give it as text"
+            )
+        return self._job_of(self._options)
+
+    def _job_of(self, options: JobOptions) -> Job:
+        parent = parent_scope(options.parent)
+        return Job(JobCore(self._host(), self._operation, parent=parent, options=options))
+
+    def _maker(self, function: Callable[P, Any]) -> Callable[P, Job]:
+        """Return a function that takes the arguments of a call, and returns the job of this
+        call.
+        """
+        if not self._ids:
+            return lambda *_, **__: self._job_of(self._options)
+        signature = inspect.signature(function)
+
+        def make(*args: P.args, **kwargs: P.kwargs) -> Job:
+            call = signature.bind(*args, **kwargs)
+            call.apply_defaults()
+            ids = {name: id_of(call.arguments) for name, id_of in self._ids.items()}
+            return self._job_of(msgspec.structs.replace(self._options, **ids))
+
+        return make
+
+    def _made(self) -> Job:
+        """Return the job of the block that starts."""
+        if self._job is not None:
+            raise InvalidState(
+                f"the job {self._operation!r} is entered already; call tracker.job() anew for each run"
+            )
+        self._job = self._make()
+        return self._job
+
+    async def __aenter__(self) -> Job:
+        job = self._made()
+        try:
+            return await job.__aenter__()
+        except BaseException:
+            self._job = None
+            raise
+
+    async def start(self) -> Job:
+        """Start the job manually, and return it. ``job.end()`` ends it; see `Job.start`."""
+        return await self._make().start()
+
+    def __await__(self) -> Generator[Any, None, Job]:
+        return self.start().__await__()
+
+    def begin(self) -> Job:
+        """Start the job as `start` does, without ``await``: in code without an event loop."""
+        job = self._make()
+        core_of(job).start_here()
+        return job
+
+    def __enter__(self) -> Job:
+        job = self._made()
+        try:
+            return job.__enter__()
+        except BaseException:
+            self._job = None
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            job.__exit__(kind, exc, trace)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        exc: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        job, self._job = self._job, None
+        if job is not None:
+            await job.__aexit__(kind, exc, trace)
+
+    def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
+        """Decorate a function or coroutine function, so that each call is a job.
+
+        The return value becomes the job's result, unless the function sets another result.
+
+        Raises:
+            InvalidArgument: if *function* is a generator function, or not a function.
+        """
+        run: Any
+        coroutines = decorates_coroutines(function, "tracker.job()")
+        make = self._maker(function)
+        if coroutines:
+            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
+
+            @functools.wraps(function)
+            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with make(*args, **kwargs) as job:
+                    return _kept(job, await work(*args, **kwargs))
+        else:
+
+            @functools.wraps(function)
+            def run(*args: P.args, **kwargs: P.kwargs) -> T:
+                with make(*args, **kwargs) as job:
+                    return _kept(job, function(*args, **kwargs))
+
+        return cast(Callable[P, T], run)
+
+
+def _kept(job: Job, returned: T) -> T:
+    """Return the value that a decorated function returned. It becomes the job's result unless one
+    was set.
+    """
+    if job.result is None and not job.existing:
+        job.result = returned
+    return returned
+
+
+def parent_scope(parent: Handle[Any] | RemoteContext | str | None) -> Scope | None:
+    if isinstance(parent, Job):
+        core = core_of(parent)
+        if core.scope is not None:
+            return core.scope
+        return Scope(
+            job=core,
+            job_id=parent.id,
+            correlation_id=parent.correlation_id,
+            root_job_id=parent.root_job_id,
+        )
+    if isinstance(parent, RemoteContext):
+        return remote_scope(parent)
+    if isinstance(parent, str):
+        id_ = check_text("parent", parent, 64)
+        return Scope(job_id=None if id_ is None else identified(id_))
+    if parent is not None:
+        raise InvalidArgument(
+            f"parent must be a job, its id, or what structjob.extract() returned, not {type(parent).__name__}"
+        )
+    return current_scope()
+
+
+def job_of(core: JobCore) -> Job:
+    """Return the handle of *core*, for users. The other direction is `core_of`."""
+    return cast(Job, core.handle)  # only `Job` makes itself the handle of a job's core

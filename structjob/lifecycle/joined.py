@@ -12,15 +12,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import InvalidState, NotOpen
-from structjob.lifecycle.host import OPEN_HOSTS
+from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
-from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.jobs import Job, job_of
+from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.options import JobOptions
 from structjob.models import JobStatus
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope
-    from structjob.lifecycle.host import JobHost
 
 
 class _JoinedCore(JobCore):
@@ -34,7 +34,7 @@ class _JoinedCore(JobCore):
     __slots__ = ()
     joined = True
 
-    def __init__(self, host: JobHost, scope: Scope) -> None:
+    def __init__(self, host: JobHost[JobCore], scope: Scope) -> None:
         labels = scope.labels
         options = JobOptions(
             job_id=scope.job_id, correlation_id=scope.correlation_id, owner=labels["owner"]
@@ -93,7 +93,7 @@ def joined_job(scope: Scope | None) -> Job | None:
         return None
     core = scope.job
     if isinstance(core, _JoinedCore) and core.runs:
-        return core.handle
+        return job_of(core)
     if core is not None and not isinstance(core, _JoinedCore):
         return None
     host = OPEN_HOSTS.of_database(scope.database)

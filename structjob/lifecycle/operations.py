@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Unpack
+from typing import Protocol, Unpack
 
 from structjob.context.scope import new_id
 from structjob.lifecycle.arguments import check_text
-from structjob.lifecycle.contexts import JobContext, job
+from structjob.lifecycle.contexts import job
 from structjob.lifecycle.correlation import current_correlation_id
-from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.options import JobKeywords
+from structjob.lifecycle.jobs import Job, JobContext, JobKeywords
 
-if TYPE_CHECKING:
-    from structjob.lifecycle.host import Jobs
+
+class Jobs(Protocol):
+    """An object that creates jobs: a tracker."""
+
+    def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
+        """Return a job."""
 
 
 class OperationLogger:

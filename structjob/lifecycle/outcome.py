@@ -1,22 +1,18 @@
-"""How jobs and steps end: their status, their error, and the last event of a job."""
+"""How jobs and steps end: their status and their error."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from structjob.capture.noise import LIMITS, suppressed_in
-from structjob.context.errors import error_fields, exception_attrs, exits_cleanly, is_recorded
+from structjob.context.errors import exits_cleanly
 from structjob.exceptions import Cancelled, InvalidArgument, JobCancelled, Terminated
 from structjob.lifecycle.arguments import redacted
 from structjob.lifecycle.rows import ErrorColumns
 from structjob.models import ErrorInfo
 from structjob.text.appearance import lasting
 from structjob.values.encoding import normalise, redacted_text
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.job_core import JobCore
 
 _CANCELLATIONS = (
     asyncio.CancelledError,
@@ -84,58 +80,6 @@ def add_error(row: ErrorColumns, error: ErrorInfo | None) -> None:
         None if text is None else redacted_text(text, redacted)
         for text in (error.message, error.traceback)
     )
-
-
-def last_event(
-    job: JobCore, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
-) -> tuple[str, dict[str, Any]]:
-    """Return the level and the attributes of the last event of *job*.
-
-    Args:
-        job: The job, which has its last status and duration.
-        status: How it ended.
-        exc: The exception that ended it.
-        seconds: How long it took.
-        summary: Attributes that are added to those of `structjob.Job.summary`.
-    """
-    level = {
-        "completed": "info",
-        "failed": "warning" if followed(summary) else "error",
-    }.get(status, "warning")
-    shared = job.shared
-    attrs = {
-        "operation": job.operation,
-        "status": status,
-        # Attempts that were retried do not count as steps.
-        "total_steps": shared.begun - shared.retried
-        if job.total_steps is None
-        else job.total_steps,
-        "total_steps_completed": shared.completed,
-        "total_duration_ms": job.duration_ms,
-        **duration_fields(seconds),
-        **job.summary,
-        **summary,
-    }
-    if LIMITS and (suppressed := suppressed_in(job.id)):
-        attrs["suppressed"] = suppressed
-    if shared.failed is not None and status == "failed":
-        attrs["failure_step"] = shared.failed
-    if exc is not None:
-        # The first report of the exception, usually by the failed step, already contains the
-        # traceback.
-        if status != "failed" or is_recorded(exc, job.scope):
-            return level, {**error_fields(exc, job.classifier), **attrs}
-        return level, {**exception_attrs(exc, job.classifier, job.scope), **attrs}
-    if level == "error":
-        from structjob.values.fingerprint import of_words  # see `structjob.failure`
-
-        attrs = {
-            "error_type": "Failed",
-            "error_message": "it ended as failed, without an error",
-            **attrs,
-        }
-        attrs["error_fingerprint"] = of_words("Failed", "", job.operation)
-    return level, attrs
 
 
 def followed(summary: Mapping[str, Any]) -> bool:

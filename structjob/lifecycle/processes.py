@@ -20,22 +20,20 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, Protocol, TypedDict
 
 from structjob.capture.emit import emit_lines, showing, without_secrets
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
-from structjob.context.scope import Scope, current_scope
+from structjob.context.scope import Binding, Scope, current_scope
 from structjob.exceptions import InvalidArgument, StructjobError
 from structjob.levels import level_name
 from structjob.lifecycle.arguments import redacted
+from structjob.lifecycle.steps import StepHandle
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK, PeakMemory
 from structjob.sinks.marks import MARKS
 from structjob.text.lines import LineSplitter, Record, last_words
 from structjob.text.programs import operation_of
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.jobs import Job
 
 TAIL = 100
 """Number of lines of output that a result keeps."""
@@ -152,8 +150,18 @@ class ProcessKeywords(TypedDict, total=False):
     levels: Mapping[str, str]
 
 
+class RunsPrograms(Protocol):
+    """A job, as far as a program in it needs it."""
+
+    def as_current(self) -> Binding[Any]:
+        """Make the job current within the ``with`` block."""
+
+    def step(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> StepHandle:
+        """Return a new step."""
+
+
 async def run_process(
-    job: Job,
+    job: RunsPrograms,
     command: Sequence[str | os.PathLike[str]],
     *,
     timeout: float | None = None,  # noqa: ASYNC109 -- the program is ended gently, and the result reports it

@@ -1,5 +1,5 @@
-"""Work that is retried. Each attempt is a step ``attempt-N`` within a step, or an attempt at a
-whole job.
+"""Work that is retried. Each attempt is a step ``attempt-N`` within a step. Attempts at a whole job
+are in `structjob.lifecycle.retrying`.
 
 `tenacity` decides whether, when and how often to retry, with the user's policy or with a policy
 built from the retry options. This module records it. It asks the policy as soon as an attempt ends.
@@ -14,39 +14,23 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
 
-from structjob.capture.emit import emit
-from structjob.capture.setup import SETUP
-from structjob.context.errors import Classifier, message_of, restore_traceback, traceback_of
+from structjob.context.errors import Classifier, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, decorates_coroutines
-from structjob.lifecycle.contexts import parent_scope, running_job, warn_untracked
-from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.job_core import JobCore
-from structjob.lifecycle.jobs import Job
-from structjob.lifecycle.options import JobOptions
+from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.outcome import outcome
-from structjob.lifecycle.policy import (
-    DEFAULTS,
-    RetryOptions,
-    can_be_judged,
-    failed,
-    limit_of,
-    policy_maker,
-)
-from structjob.lifecycle.steps import Step
-from structjob.lifecycle.untracked import untracked_job
+from structjob.lifecycle.policy import can_be_judged, failed, limit_of, policy_maker
+from structjob.lifecycle.steps import StepHandle
 from structjob.models import StepStatus
-from structjob.values.encoding import type_name
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
 
-    from structjob.lifecycle.host import JobHost
     from structjob.lifecycle.policy import Policy
 
 _SLICE = 0.2
@@ -57,82 +41,15 @@ noticed.
 P = ParamSpec("P")
 T = TypeVar("T")
 H = TypeVar("H")
+S = TypeVar("S", bound=StepHandle)
+S_co = TypeVar("S_co", bound=StepHandle, covariant=True)
 
 
-def retrying(
-    name: str, policy: Policy | None = None, **options: Unpack[RetryOptions]
-) -> Retrying[Step]:
-    """Return attempts at one piece of work in the current job.
+class MakeStep(Protocol[S_co]):
+    """The method ``step`` of a job."""
 
-    Use it with ``async for``, with ``for`` in code without a loop, or as a decorator of functions
-    and coroutine functions.
-
-    ::
-
-        async for attempt in structjob.retrying("download", max_attempts=5, on=OSError):
-            async with attempt:
-                await download()
-
-    The work is a step *name*. Each attempt is a step ``attempt-N`` within it. An attempt that is
-    followed by a retry ends ``retrying``, with ``retry_delay`` (seconds) in its metadata and
-    events. The last attempt, and with it the step *name*, ends as the work does. The last exception
-    is re-raised unchanged. Outside a job the work is retried in the same way, but untracked.
-
-    Args:
-        name: At most 200 characters.
-        policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to retry,
-            instead of *options*. It also decides what is raised in the end: a
-            ``tenacity.RetryError`` unless it has ``reraise=True``.
-        options: The retry options:
-
-            - ``max_attempts``: total number of attempts, 3 by default.
-            - ``delay``: seconds before the second attempt, 1 by default.
-            - ``backoff``: factor for each further delay, 2 by default.
-            - ``max_delay``: maximum seconds of a delay, 60 by default.
-            - ``jitter``: maximum random seconds added to each delay, 0 by default.
-            - ``on``: the exceptions to retry: a type, a tuple of types, or a function that takes an
-              exception and returns whether to retry. By default these are the exceptions for which
-              the tracker's *classifier* returns ``retry_possible``. Without a classifier, these are
-              timeouts and lost connections.
-
-    Raises:
-        InvalidArgument: if an argument is invalid.
-    """
-    return retrying_in(None, name, policy, options)
-
-
-def retrying_in(
-    job: Job | None, name: str, policy: Policy | None, options: Mapping[str, Any]
-) -> Retrying[Any]:
-    """Return the attempts at a piece of work of *job*. None stands for the job that is current when
-    they start.
-    """
-    check_text("the name of a step", name, 200)
-    make_policy = policy_maker(policy, options)
-
-    def begin() -> _StepTries:
-        return _StepTries(make_policy, name, job)
-
-    return Retrying("retrying()", begin)
-
-
-def retrying_job(
-    host: Callable[[], JobHost], operation: str, policy: Policy | None, given: Mapping[str, Any]
-) -> Retrying[Job]:
-    """Return the attempts at a whole job. *host* is called when they start. *given* contains the
-    retry options and the job's options.
-    """
-    retries = {name: value for name, value in given.items() if name in DEFAULTS}
-    options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
-    # raise errors in the arguments here, where the caller made the mistake
-    JobCore(host(), operation, parent=None, options=options)
-    make_policy = policy_maker(policy, retries)
-
-    def begin() -> _JobTries:
-        current = host()
-        return _JobTries(make_policy(current.classifier), current, operation, options)
-
-    return Retrying("tracker.retrying()", begin)
+    def __call__(self, name: str, *, metadata: Mapping[str, Any] | None = None) -> S_co:
+        """Return a new step."""
 
 
 class Retrying(Generic[H]):
@@ -142,7 +59,7 @@ class Retrying(Generic[H]):
     Each use starts again from the first attempt.
     """
 
-    def __init__(self, what: str, begin: Callable[[], _Tries[H]]) -> None:
+    def __init__(self, what: str, begin: Callable[[], Tries[H]]) -> None:
         self._what = what
         self._begin = begin
 
@@ -170,7 +87,7 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 async for attempt in tries:
                     async with attempt as handle:
-                        _keep(attempt, handle, await work(*args, **kwargs))
+                        tries.keep(handle, await work(*args, **kwargs))
                 return tries.returned
         else:
 
@@ -179,7 +96,7 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 for attempt in _InThread(tries):
                     with attempt as handle:
-                        _keep(attempt, handle, function(*args, **kwargs))
+                        tries.keep(handle, function(*args, **kwargs))
                 return tries.returned
 
         return cast(Callable[P, T], run)
@@ -188,7 +105,7 @@ class Retrying(Generic[H]):
 class _InThread(Generic[H]):
     """Attempts in code without an event loop. Only the delays wait, and they sleep."""
 
-    def __init__(self, tries: _Tries[H]) -> None:
+    def __init__(self, tries: Tries[H]) -> None:
         self._tries = tries
         tries.blocking = True
 
@@ -228,7 +145,7 @@ class Try(Generic[H]):
             ``retry_state.set_result(…)``.
     """
 
-    def __init__(self, tries: _Tries[H]) -> None:
+    def __init__(self, tries: Tries[H]) -> None:
         self._tries = tries
         self.number: int = tries.state.attempt_number
         self.retry_state = tries.state
@@ -259,14 +176,7 @@ class Try(Generic[H]):
         return _driven(self._tries.leave(exc))
 
 
-def _keep(attempt: Try[H], handle: H, returned: Any) -> None:
-    """Store the return value of a decorated function."""
-    attempt.retry_state.set_result(returned)
-    if isinstance(handle, Job) and handle.result is None and not handle.existing:
-        handle.result = returned
-
-
-class _Verdict(msgspec.Struct, frozen=True):
+class Verdict(msgspec.Struct, frozen=True):
     """A policy's decision about an attempt."""
 
     failure: BaseException | None
@@ -286,7 +196,7 @@ class _Verdict(msgspec.Struct, frozen=True):
         return self.raised is None
 
 
-class _Tries(Generic[H]):
+class Tries(Generic[H]):
     """One run of attempts, driven by a copy of a policy, because concurrent runs must not share its
     state.
     """
@@ -303,14 +213,15 @@ class _Tries(Generic[H]):
         self.returned: Any = None
         """The final return value, if no exception is raised."""
         self._delay: float | None = None
-        self._over = False
+        self.over = False
+        """Whether no attempt follows."""
         self._begun = False
 
     def __aiter__(self) -> AsyncIterator[Try[H]]:
         return self
 
     async def __anext__(self) -> Try[H]:
-        if self._over:
+        if self.over:
             raise StopAsyncIteration
         # without this check the loop would never end
         if self._begun and self.state.outcome is None:
@@ -324,13 +235,14 @@ class _Tries(Generic[H]):
             try:
                 await self._pause(delay)
             except BaseException as exc:
-                self._over = True
-                self._given_up(exc)
+                self.over = True
+                self.given_up(exc)
                 raise
-        await self._before()
+        await self.before()
         return Try(self)
 
-    async def _before(self) -> None:
+    async def before(self) -> None:
+        """Prepare the next attempt."""
         if self._policy.enabled:
             await self._ask()  # this calls the policy's own callback
 
@@ -363,7 +275,7 @@ class _Tries(Generic[H]):
         if (job := current_core()) is not None:
             job.cancellation.stop_if_asked()
 
-    async def _judge(self, exc: BaseException | None) -> _Verdict:
+    async def judge(self, exc: BaseException | None) -> Verdict:
         """Ask the policy for its decision.
 
         Only the policy's own callbacks are awaited. An exception that they raise is also a
@@ -372,8 +284,8 @@ class _Tries(Generic[H]):
         if exc is not None and not (issubclass(type(exc), Exception) and can_be_judged(exc)):
             # A policy must not swallow a cancellation. Some would, for example
             # `retry_if_not_exception_type`.
-            self._over = True
-            return _Verdict(exc, None, exc)
+            self.over = True
+            return Verdict(exc, None, exc)
         trace = traceback_of(exc) if exc is not None else None
         if exc is not None:
             failed(self.state, exc)
@@ -385,21 +297,22 @@ class _Tries(Generic[H]):
             try:
                 answer = await self._ask()
             except BaseException as raised:  # noqa: BLE001 -- it is recorded, and then raised
-                self._over = True
+                self.over = True
                 if raised is exc:
                     # remove the frames that tenacity adds: they do not help to find the fault
                     restore_traceback(exc, trace)
-                return _Verdict(exc if exc is not None else raised, None, raised)
+                return Verdict(exc if exc is not None else raised, None, raised)
         else:
             answer = None if exc is not None else self.state.outcome.result()  # type: ignore[union-attr]  # it was set above
         if isinstance(answer, DoSleep):
             self._delay = float(answer)
-            return _Verdict(exc, self._delay, None)
-        self._over = True
+            return Verdict(exc, self._delay, None)
+        self.over = True
         self.returned = answer
-        return _Verdict(exc, None, None if self._policy.enabled else exc)
+        return Verdict(exc, None, None if self._policy.enabled else exc)
 
-    def _numbers(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
+        """Return the number of the attempt, and how many there are at most, as attributes."""
         limit = limit_of(self._policy.stop)
         return {
             "attempt_number": self.state.attempt_number,
@@ -410,80 +323,68 @@ class _Tries(Generic[H]):
         """Start an attempt."""
         raise NotImplementedError
 
+    def keep(self, handle: H, returned: Any) -> None:
+        """Keep the return value of a decorated function."""
+        self.state.set_result(returned)
+
     async def leave(self, exc: BaseException | None) -> bool:
         """End the attempt, and return whether *exc* is swallowed."""
         raise NotImplementedError
 
-    def _given_up(self, exc: BaseException) -> None:
+    def given_up(self, exc: BaseException) -> None:
         """Record that *exc* was raised instead of the next attempt."""
         raise NotImplementedError
 
 
-class _StepTries(_Tries[Step]):
+class StepTries(Tries[S]):
     """Attempts that are steps within a step. That step lasts from the first attempt to the last,
     including the delays.
+
+    Args:
+        policy: Decides when to retry.
+        name: The name of the step.
+        make_step: Makes a step of the job: its method ``step``.
     """
 
-    def __init__(
-        self, make_policy: Callable[[Classifier | None], Policy], name: str, job: Job | None
-    ) -> None:
-        job = job or running_job()
-        super().__init__(
-            make_policy(core_of(job).classifier if job is not None else SETUP.classifier)
-        )
-        self._name = name
-        self._whole = job.step(name) if job is not None else None
-        self._step: Step | None = None
+    def __init__(self, policy: Policy, name: str, make_step: MakeStep[S]) -> None:
+        super().__init__(policy)
+        self._make_step = make_step
+        self._whole = make_step(name)
+        self._step: S | None = None
 
-    async def _before(self) -> None:
-        if self._whole is None:
-            warn_untracked(self._name)
-        elif self._whole.status is None:
+    async def before(self) -> None:
+        if self._whole.status is None:
             self._whole.start()
-        self._enter_whole()
+        core_of(self._whole).enter_scope()
         try:
-            await super()._before()
+            await super().before()
         except BaseException as exc:
-            self._over = True
-            self._given_up(exc)
+            self.over = True
+            self.given_up(exc)
             raise
         finally:
-            self._leave_whole()
-
-    def _enter_whole(self) -> None:
-        if self._whole is not None:
-            core_of(self._whole).enter_scope()
-
-    def _leave_whole(self) -> None:
-        if self._whole is not None:
             core_of(self._whole).leave_scope()
 
-    async def enter(self, number: int) -> Step:
-        if self._whole is None:
-            step = untracked_job(self._name).step(f"attempt-{number}")
-            step.start()
-            return step
-        self._enter_whole()
-        self._step = self._whole.job.step(f"attempt-{number}", metadata=self._numbers())
+    async def enter(self, number: int) -> S:
+        core_of(self._whole).enter_scope()
+        self._step = self._make_step(f"attempt-{number}", metadata=self.numbers())
         try:
             return await self._step.__aenter__()
         except BaseException:
-            self._leave_whole()
+            core_of(self._whole).leave_scope()
             raise
 
     async def leave(self, exc: BaseException | None) -> bool:
         if self._step is not None:
             # events from the policy's callbacks belong to the enclosing step
             core_of(self._step).leave_scope()
-        verdict = await self._judge(exc)
-        if self._whole is not None:
-            self._record(verdict)
-            self._leave_whole()
+        verdict = await self.judge(exc)
+        self._record(verdict)
+        core_of(self._whole).leave_scope()
         return verdict.swallows(exc)
 
-    def _record(self, verdict: _Verdict) -> None:
-        whole, step, failure = self._whole, self._step, verdict.failure
-        assert whole is not None  # noqa: S101 -- the caller has checked it
+    def _record(self, verdict: Verdict) -> None:
+        step, failure = self._step, verdict.failure
         assert step is not None  # noqa: S101 -- it was entered
         if verdict.delay is not None:
             step.metadata["retry_delay"] = verdict.delay
@@ -492,69 +393,34 @@ class _StepTries(_Tries[Step]):
             status = "completed" if failure is None else outcome(failure)
         _end(step, status, failure)
         if verdict.delay is None:
-            _end(whole, status, failure if verdict.raised is None else verdict.raised)
+            _end(self._whole, status, failure if verdict.raised is None else verdict.raised)
 
-    def _given_up(self, exc: BaseException) -> None:
-        if self._whole is not None:
-            _end(self._whole, outcome(exc), exc)
+    def given_up(self, exc: BaseException) -> None:
+        _end(self._whole, outcome(exc), exc)
 
 
-def _end(step: Step, status: Any, exc: BaseException | None) -> None:
+def _end(step: StepHandle, status: Any, exc: BaseException | None) -> None:
     if step.status is StepStatus.RUNNING:  # not if it was ended manually or together with its job
         step.end(status, error=exc)
 
 
-class _JobTries(_Tries[Job]):
-    """Attempts at one job. Each attempt except the last ends ``failed``, because a job has no
-    status ``retrying``.
+def retrying_in(
+    job: Callable[[], tuple[Classifier | None, MakeStep[S]]],
+    name: str,
+    policy: Policy | None,
+    options: Mapping[str, Any],
+) -> Retrying[S]:
+    """Return the attempts at a piece of work of a job.
+
+    Args:
+        job: Returns the job's classifier and its method ``step``, when the attempts start.
+        name: See `structjob.retrying`; so do *policy* and *options*.
     """
+    check_text("the name of a step", name, 200)
+    make_policy = policy_maker(policy, options)
 
-    def __init__(self, policy: Policy, host: JobHost, operation: str, options: JobOptions) -> None:
-        super().__init__(policy)
-        self._host = host
-        self._operation = operation
-        self._options = options
-        self._job: Job | None = None
+    def begin() -> StepTries[S]:
+        classifier, make_step = job()
+        return StepTries(make_policy(classifier), name, make_step)
 
-    async def enter(self, number: int) -> Job:
-        core = JobCore(
-            self._host,
-            self._operation,
-            parent=parent_scope(self._options.parent),
-            options=self._options,
-        )
-        job = Job(core)
-        if self._job is not None and not self._job.existing:
-            core.follow(core_of(self._job))
-        if self.blocking:
-            job.__enter__()
-        else:
-            await job.__aenter__()
-        self._job = job
-        return job
-
-    async def leave(self, exc: BaseException | None) -> bool:
-        job = self._job
-        assert job is not None  # noqa: S101 -- it was entered
-        late = await core_of(job).cancellation.overdue(exc)
-        exc = late or exc
-        verdict = await self._judge(exc)
-        summary: dict[str, Any] = self._numbers()
-        if verdict.delay is not None:
-            status, failure = "failed", exc
-            summary["retry_delay"] = verdict.delay
-        else:
-            failure = verdict.failure
-            status = "completed" if failure is None else outcome(failure)
-        core_of(job).leave(status, failure, summary)
-        swallowed = verdict.swallows(exc)
-        if late is not None:
-            raise late
-        return swallowed
-
-    def _given_up(self, exc: BaseException) -> None:
-        if self._job is not None and not self._job.existing:
-            attrs = {"reason": message_of(exc) or type_name(exc), **self._numbers()}
-            emit(
-                core_of(self._job).scope, "warning", "retry_given_up", attrs, kind="retry_given_up"
-            )
+    return Retrying("retrying()", begin)

@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import itertools
 import time
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from structjob.capture.emit import emit
+from structjob.context.scope import Scope
 from structjob.machine.clock import time_text
+from structjob.models import StepStatus
 
-if TYPE_CHECKING:
-    from structjob.context.scope import Scope
-    from structjob.lifecycle.core import Core
-    from structjob.lifecycle.step_core import StepCore
+
+class Reported(Protocol):
+    """A job or step, as far as an event about its progress needs it."""
+
+    scope: Scope | None
+
+    @property
+    def ended(self) -> bool: ...
+    def reported(self) -> dict[str, Any]: ...
+
+
+class OpenStep(Reported, Protocol):
+    """A running step, as its job and the progress bars see it."""
+
+    began: float
+    completed: float
+    duration_ms: float | None
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str | None: ...
+    @property
+    def parent_step_id(self) -> str | None: ...
+    @property
+    def status(self) -> StepStatus | None: ...
+    @property
+    def total(self) -> float | None: ...
+    @property
+    def percent(self) -> float | None: ...
+    def record(self) -> int: ...
+    def restate(self) -> None: ...
+    def may_end(self, status: str) -> bool: ...
+    def finish(self, status: str, exc: BaseException | None) -> None: ...
+    def abandon(self, reason: str) -> None: ...
 
 
 class Shared:
@@ -41,12 +76,12 @@ class Shared:
         self.created = time_text()
         self.begun = 0
         self.numbers = itertools.count(1)
-        self.open: dict[str, StepCore] = {}
+        self.open: dict[str, OpenStep] = {}
         self.completed = 0
         self.retried = 0
         self.failed: str | None = None
         self.current: str | None = None
-        self.unreported: Core | None = None
+        self.unreported: Reported | None = None
         self.reported_at = 0.0
         self.cut_reported = False
 

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from structjob.context.errors import (
     annotate,
@@ -28,16 +28,14 @@ from structjob.lifecycle.arguments import (
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.core import Core
-from structjob.lifecycle.hooks import HOOKS
+from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.observers import OBSERVERS
 from structjob.lifecycle.outcome import add_error, duration_fields, outcome
 from structjob.lifecycle.rows import StepRow
+from structjob.lifecycle.shared import Shared
 from structjob.machine.clock import time_text
 from structjob.models import ErrorInfo, StepStatus, check_step_transition
 from structjob.text.amounts import percent_of
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.job_core import JobCore
-    from structjob.lifecycle.steps import Step
 
 _STATUSES = {status.value: status for status in StepStatus}
 """A fifth of the time of `StepStatus(value)`."""
@@ -65,7 +63,6 @@ class StepCore(Core):
         "id", "job", "parent_step_id", "reported_percent", "seq", "status",
     )  # fmt: skip
     table = "step"
-    handle: Step
     job: JobCore
     name = Checked(label(required_text("the name of a step", 200)))
     total = Checked(check_total, optional=True)
@@ -97,6 +94,10 @@ class StepCore(Core):
         self._started: str | None = None
         self._ended_at: str | None = None
         self.duration_ms: float | None = None
+
+    @property
+    def shared(self) -> Shared:
+        return self.job.shared
 
     @property
     def ended(self) -> bool:
@@ -145,7 +146,7 @@ class StepCore(Core):
         if self.total is not None:
             attrs["total"] = self.total
         self.event("info", "step_start", attrs)
-        if HOOKS:
+        if OBSERVERS:
             self._announce("started")
 
     def may_end(self, status: str) -> bool:
@@ -211,13 +212,13 @@ class StepCore(Core):
         attrs |= self.summary
         attrs |= summary or {}
         self.event("warning" if status == "cancelled" else "info", "step_end", attrs)
-        if HOOKS:
+        if OBSERVERS:
             self._announce("ended", exc, self.duration_ms)
         end_span(self.handle)
         if self.scope is not None and not self.abandoned:
             # What refers to it does so no longer. Otherwise only the garbage collector would free
             # it, much later, and each step would take memory that is in no cache.
-            self.handle = None  # type: ignore[assignment]  # nothing reads it after the end
+            self.handle = None  # nothing reads it after the end
             self.scope.end_step()
 
     def _record_error(self, exc: BaseException, fields: dict[str, Any]) -> None:

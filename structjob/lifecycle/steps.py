@@ -1,4 +1,4 @@
-"""A live step of a job, as users see it."""
+"""A live step of a job, as users see it, except for the way to its job: see `structjob.Step`."""
 
 from __future__ import annotations
 
@@ -25,9 +25,6 @@ from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.models import ErrorInfo, StepEndStatus, StepStatus
 
-if TYPE_CHECKING:
-    from structjob.lifecycle.jobs import Job
-
 T = TypeVar("T")
 
 _MANY = 1 << 53
@@ -36,32 +33,19 @@ _MOST = sys.float_info.max
 """Maximum number of units that the column can hold."""
 
 _ENDS = ("completed", "failed", "skipped", "cancelled", "retrying")
-_MADE = "it is given when the step is made"
+MADE = "it is given when the step is made"
 _UNITS = "call step.advance() or step.update(completed=…)"
 
 
-class Step(StepVocabulary, WithOrAsyncWith["Step"]):
-    """A live step of a job, created by ``job.step()`` or ``structjob.step()``.
-
-    It starts with ``async with`` or `start`.
-
-    Attributes:
-        id: A UUIDv7.
-        name: The name of the step's work.
-        seq: Its position among the steps that this process has begun in the job's attempt, from 1;
-            in a worker of a process pool, that this task has begun.
-        status: A `StepStatus`; ``None`` before the start.
-        completed: Number of units done.
-        total: Number of units to process, if it is known.
-    """
+class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
+    """What users can do with a step. `structjob.Step` adds its job, whose class names this one."""
 
     __slots__ = ()
     name: Settable[str] = Settable()
     total: Settable[float | None] = Settable()
     description: Settable[str | None] = Settable()
     metadata: Settable[dict[str, Any]] = Settable()
-    id: ReadOnly[str] = ReadOnly(_MADE)
-    job: ReadOnly[Job] = ReadOnly(_MADE, "job.handle")
+    id: ReadOnly[str] = ReadOnly(MADE)
     parent_step_id: ReadOnly[str | None] = ReadOnly(
         "a step that begins within another one is below it"
     )
@@ -99,6 +83,9 @@ class Step(StepVocabulary, WithOrAsyncWith["Step"]):
         core.begin()
         core.enter_scope()
         return self
+
+    async def __aenter__(self) -> Self:
+        return self.__enter__()
 
     def __exit__(
         self,

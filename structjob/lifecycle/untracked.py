@@ -13,15 +13,14 @@ from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.context.scope import current_scope
 from structjob.exceptions import NotOpen
-from structjob.lifecycle.current import current_core
 from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.host import OPEN_HOSTS, JobHost
-from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.host import JobHost, Reporting
+from structjob.lifecycle.job_core import JobCore, current_core
 from structjob.lifecycle.jobs import Job
+from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.options import JobOptions
 
 if TYPE_CHECKING:
-    from structjob.lifecycle.core import Core
     from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
@@ -75,17 +74,17 @@ class _NoTracker:
         work.close()
         self._refuse()
 
-    def flush_later(self, core: Core) -> None:
+    def flush_later(self, core: Reporting) -> None:
         """Do nothing, because nothing is recorded."""
 
     def _refuse(self) -> NoReturn:
         raise NotOpen("no tracker is open; open one with `with structjob.Tracker(…)`")
 
 
-NO_TRACKER: JobHost = _NoTracker()
+NO_TRACKER: JobHost[JobCore] = _NoTracker()
 
 
-def current_host() -> JobHost:
+def current_host() -> JobHost[JobCore]:
     """Return the host of a job that starts here without an explicit tracker.
 
     It is the tracker of the enclosing job, otherwise the tracker that was opened first.

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import structlog
 
@@ -18,13 +18,10 @@ from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.handle import Handle
-from structjob.lifecycle.host import OPEN_HOSTS
+from structjob.lifecycle.job_core import JobCore
+from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.outcome import duration_fields
-
-if TYPE_CHECKING:
-    from structjob.lifecycle.job_core import JobCore
-    from structjob.lifecycle.step_core import StepCore
-    from structjob.lifecycle.steps import Step
+from structjob.lifecycle.step_core import StepCore
 
 INFO, ERROR = Kind("step_info"), Kind("step_error")
 """The kinds of these events."""
@@ -106,14 +103,10 @@ class HandleLogger:
         return HandleLogger(self._scope, self._about, self._logger.bind(**fields))
 
 
-class JobVocabulary(Handle["JobCore"]):
+class JobVocabulary(Handle[JobCore]):
     """The logging methods of a job. They replace the operation loggers of other libraries."""
 
     __slots__ = ()
-    if TYPE_CHECKING:
-        _core: JobCore
-
-        def step(self, name: str, *, total: float | None, metadata: Any) -> Step: ...
 
     @property
     def log(self) -> HandleLogger:
@@ -179,21 +172,6 @@ class JobVocabulary(Handle["JobCore"]):
         lasted = duration_fields(seconds_since(start))
         self._log_of(step).info(f"{step} took {lasted['duration_str']}", **{**lasted, **fields})
 
-    def start_step(self, name: str, /, *, total: float | None = None, **metadata: Any) -> Step:
-        """Start a step manually, and return it. ``step.end()`` ends it.
-
-        Args:
-            name: At most 200 characters.
-            total: The number of units to process, if it is known.
-            metadata: The step's metadata.
-
-        Raises:
-            InvalidState: if the job is not running.
-        """
-        step = self.step(name, total=total, metadata=metadata)
-        step.start()
-        return step
-
     def summarize(self, **fields: Any) -> None:
         """Add *fields* to the summary. They become attributes of the job's last event."""
         self._core.summary.update(fields)
@@ -211,12 +189,10 @@ class JobVocabulary(Handle["JobCore"]):
         return HandleLogger(scope)
 
 
-class StepVocabulary(Handle["StepCore"]):
+class StepVocabulary(Handle[StepCore]):
     """The logging methods of a step."""
 
     __slots__ = ()
-    if TYPE_CHECKING:
-        _core: StepCore
 
     @property
     def log(self) -> HandleLogger:
