@@ -50,6 +50,12 @@ class Redacting(Protocol):
     def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value*, whose own key is *key*, without secrets."""
 
+    def passes(self, names: Iterable[str], texts: Iterable[str]) -> bool:
+        """Return whether a flat mapping certainly contains no secret.
+
+        *names* are its keys, and *texts* the texts among its values.
+        """
+
     def clears(self, names: set[str], encoded: bytes) -> bool:
         """Return whether a value certainly contains no secret.
 
@@ -205,7 +211,7 @@ def encode_value(
     if (
         type(value) is dict
         and (flat := _flat(value)) is not None
-        and (redactor is None or _is_clear(redactor, value, flat[1]))
+        and (redactor is None or redactor.passes(value, flat[1]))
     ):
         return flat[0]
     # Nothing is redacted that must be cut for its size anyway: the search takes longer than all
@@ -288,15 +294,6 @@ def _flat(value: dict[Any, Any]) -> tuple[bytes, list[str]] | None:
     except Exception:  # noqa: BLE001 -- a class that cannot be hashed, half a surrogate pair
         return None
     return None if _BACKSLASH in out else (out, texts)
-
-
-def _is_clear(redactor: Redacting, names: Iterable[str], texts: Iterable[str]) -> bool:
-    """Return whether a mapping with these *names*, and *texts* among its values, has no secret."""
-    return (
-        not redactor.reads_all
-        and not any(map(redactor.concerns, names))
-        and not any(map(redactor.suspects, texts))
-    )
 
 
 def _survey(value: Any, limits: Limits) -> set[str] | None:

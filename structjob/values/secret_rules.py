@@ -171,9 +171,9 @@ class SecretRules:
             form for word in allow for form in (snake(word), snake(word.lower()))
         )
         self._kinds: dict[str, int] = {}
-        self._concerns: dict[str, bool] = {}
-        # Short texts that were checked, such as names of operations: programs repeat them.
-        self._harmless: dict[str, bool] = {}
+        # Keys and short texts that were checked, such as names of operations: programs repeat them.
+        self._innocent: set[str] = set()
+        self._harmless: set[str] = set()
         disabled = set(disable)
         for name in sorted(disabled - {*_RULES}):
             raise InvalidArgument(
@@ -209,15 +209,16 @@ class SecretRules:
         """Return whether a value under *key*, or the key itself, needs more than a check of its
         text.
         """
-        verdict = self._concerns.get(key)
-        if verdict is None:
-            verdict = (
-                self._kind(key) != 0
-                or ("is_secret" in self._overrides and self.is_secret(key))
-                or self._holds_one(key)
-            )
-            _remember(self._concerns, key, verdict)
-        return verdict
+        if key in self._innocent:
+            return False
+        concerned = (
+            self._kind(key) != 0
+            or ("is_secret" in self._overrides and self.is_secret(key))
+            or self._holds_one(key)
+        )
+        if not concerned and _has_room(self._innocent, key):
+            self._innocent.add(key)
+        return concerned
 
     def _holds_one(self, key: str) -> bool:
         """Return whether *key* itself contains a credential.
@@ -245,7 +246,8 @@ class SecretRules:
                     kind |= _WEAK
                 if words in CARD_KEYS or words.endswith(("_card", "_pan")):
                     kind |= _CARD
-            _remember(self._kinds, key, kind)
+            if _has_room(self._kinds, key):
+                self._kinds[key] = kind
         return kind
 
     def _counts(self, key: str) -> bool:
@@ -270,11 +272,13 @@ class SecretRules:
         """
         if self.reads_all:
             return True
-        if not self._on or len(text) < 5 or text in self._harmless:
+        if not self._on or text in self._harmless:
             return False
-        found = may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
-        if not found:
-            _remember(self._harmless, text, found)
+        found = len(text) >= 5 and (
+            may_hold_token(text) or self._may_name_secret(text) or may_hold_card(text)
+        )
+        if not found and _has_room(self._harmless, text):
+            self._harmless.add(text)
         return found
 
     def _may_name_secret(self, text: str) -> bool:
@@ -299,6 +303,17 @@ class SecretRules:
             self._roots.search(lower) is not None
             or (pair and ("@" in text or _SHORT_ROOTS.search(f" {lower}") is not None))
             or ("-" in text and may_be_command(text))
+        )
+
+    def passes(self, names: Iterable[str], texts: Iterable[str]) -> bool:
+        """Return whether a mapping with these *names*, and *texts* among its values, certainly has
+        no secret.
+        """
+        # Most were checked before, and a set is compared in C.
+        return (
+            not self.reads_all
+            and (self._innocent.issuperset(names) or not any(map(self.concerns, names)))
+            and (self._harmless.issuperset(texts) or not any(map(self.suspects, texts)))
         )
 
     def clears(self, names: set[str], encoded: bytes) -> bool:
@@ -443,12 +458,14 @@ def _marked(found: re.Match[str]) -> str:
     return f"{found.string[found.start() : at]}{MARK}{found.string[end : found.end()]}"
 
 
-def _remember(known: dict[str, Any], key: str, value: Any) -> None:
-    """Remember *value* for *key*; begin anew when full, so that new keys are remembered, too."""
-    if len(key) < 256:
-        if len(known) >= _REMEMBERED:
-            known.clear()
-        known[key] = value
+def _has_room(known: set[str] | dict[str, int], text: str) -> bool:
+    """Return whether *known* may remember *text*.
+
+    It is begun anew when full, so that new texts are remembered, too.
+    """
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    return len(text) < 256
 
 
 def snake(key: str) -> str:
