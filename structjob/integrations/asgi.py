@@ -165,7 +165,7 @@ class JobMiddleware:
         if is_django(self.app):
             return route_of_django(path)
         routes = routes_of(scope.get("app")) or routes_of(self.app)
-        return (find_route(routes, dict(scope)) or UNMATCHED) if routes else None
+        return (find_route(routes, scope) or UNMATCHED) if routes else None
 
     async def _started(self, job: Job) -> bool:
         try:
