@@ -117,7 +117,7 @@ class Reader:
     ) -> None:
         self._ask, self._flush = fetch, flush or _nothing_pending
         self._tails = tails or Tails()
-        self.masked_url = masked(url.set(drivername=url.get_backend_name()))
+        self._masked_url = masked(url.set(drivername=url.get_backend_name()))
         self._kind = url.get_backend_name()
         finder = JobFinder(fetch, resolve_id)
         self.jobs = Jobs(fetch, self._flush, finder=finder, delete=delete)
@@ -129,7 +129,7 @@ class Reader:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open" if self._attached else "new"
-        return f"<Reader {self.masked_url} {state}>"
+        return f"<Reader {self._masked_url} {state}>"
 
     # -- opening and closing
     # --------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Reader:
         """Return whether the database is available, and its state. Problems do not raise an
         exception.
         """
-        return await health.look(self._ask, self.masked_url, self._kind)
+        return await health.look(self._ask, self._masked_url, self._kind)
 
     async def _fetch(self, statement: Executable) -> Sequence[RowMapping]:
         return await self._on_present(lambda store: store.fetch(statement))

@@ -65,17 +65,15 @@ class RateLimit:
         self._below = LEVELS[level_name(level_below)]
         self._left: dict[_Key, tuple[float, float]] = {}
         """How many may pass, and the time of this value (monotonic seconds)."""
-        self._suppressed: dict[_Key, int] = {}
-        self._report_at = monotonic() + _REPORTED
-        LIMITS.add(self)
+        self._suppressed = _Suppressed()
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
         message: Any = event_dict.get("event")
         if type(message) is not str:
             message = encode_text(message).decode()  # any object can be logged
         now = monotonic()
-        if now >= self._report_at:
-            self.report()
+        if now >= self._suppressed.report_at:
+            self._suppressed.report()
         level = BY_NAME.get(method_name)
         if (level is not None and level.number >= self._below) or (
             self._events is not None and message not in self._events
@@ -91,25 +89,41 @@ class RateLimit:
         if len(self._left) > _KEYS:
             self._left.pop(next(iter(self._left)), None)
         if left < 1:
-            if key not in self._suppressed and len(self._suppressed) >= _KEYS:
-                key = (None, "…")
-            self._suppressed[key] = self._suppressed.get(key, 0) + 1
+            self._suppressed.add(key)
             raise structlog.DropEvent
-        if before := self._suppressed.pop(key, 0):
+        if before := self._suppressed.take(key):
             event_dict["suppressed"] = before
         return event_dict
 
+
+class _Suppressed:
+    """How many events one rate limit has suppressed that are not reported yet."""
+
+    def __init__(self) -> None:
+        self.report_at = monotonic() + _REPORTED
+        """The time of the next report (monotonic seconds)."""
+        self._counts: dict[_Key, int] = {}
+        LIMITS.add(self)
+
+    def add(self, key: _Key) -> None:
+        if key not in self._counts and len(self._counts) >= _KEYS:
+            key = (None, "…")
+        self._counts[key] = self._counts.get(key, 0) + 1
+
+    def take(self, key: _Key) -> int:
+        """Return the number of *key*, and forget it."""
+        return self._counts.pop(key, 0)
+
     def of_job(self, job_id: str) -> dict[str, int]:
-        """Return the numbers of a job that are not reported yet, by message, and forget them."""
-        found = [key for key in list(self._suppressed) if key[0] == job_id]
-        return {key[1]: self._suppressed.pop(key, 0) for key in found}
+        """Return the numbers of a job by message, and forget them."""
+        return {key[1]: self.take(key) for key in list(self._counts) if key[0] == job_id}
 
     def report(self) -> None:
-        """Log the numbers that are not reported yet."""
-        self._report_at = monotonic() + _REPORTED
-        suppressed, self._suppressed = self._suppressed, {}
+        """Log the numbers."""
+        self.report_at = monotonic() + _REPORTED
+        counts, self._counts = self._counts, {}
         messages: dict[str, int] = {}
-        for (_, message), count in suppressed.items():
+        for (_, message), count in counts.items():
             messages[message] = messages.get(message, 0) + count
         if messages:
             emit(
@@ -120,8 +134,8 @@ class RateLimit:
             )
 
 
-LIMITS: weakref.WeakSet[RateLimit] = weakref.WeakSet()
-"""The rate limits of this process."""
+LIMITS: weakref.WeakSet[_Suppressed] = weakref.WeakSet()
+"""What each rate limit of this process has suppressed."""
 
 
 def suppressed_in(job_id: str) -> dict[str, int]:
