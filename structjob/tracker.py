@@ -7,7 +7,6 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack
 
 from structjob.capture.logger import BoundLogger
@@ -373,12 +372,7 @@ class Tracker:
         self._for_opening().open_here(self._level)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self._lifetime.leave_here()
 
     def close(self, timeout: float = CLOSING_WAITS) -> bool:
@@ -425,12 +419,7 @@ class Tracker:
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         await self.aclose()
 
     # -- jobs

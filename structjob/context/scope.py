@@ -12,7 +12,6 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
-from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from structjob.process import on_reset
@@ -405,12 +404,7 @@ class Binding(Generic[Bound]):
         self._entries.append(None if self._scope is None else Entry(self._scope.copied()))
         return self._value
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         entry = self._entries.pop()
         if entry is not None:
             entry.leave()

@@ -14,7 +14,6 @@ import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from types import TracebackType
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.filters import LogFilter
@@ -158,12 +157,7 @@ class Listener(WithOrAsyncWith["Listener"]):
     def __enter__(self) -> Listener:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self.close()
 
     def __aiter__(self) -> AsyncIterator[EventRecord]:

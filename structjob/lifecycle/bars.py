@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from types import TracebackType
 from typing import IO, TYPE_CHECKING, Self
 
 from rich.cells import cell_len, set_cell_size
@@ -182,22 +181,12 @@ class Bars:
         self._view = _Rows(stream, self._jobs) if is_terminal(stream) else _Lines(stream)
         return True
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         if self._task is not None:
             self._task.cancel()
         self._close()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self._over.set()
         if self._thread is not None:
             self._thread.join()

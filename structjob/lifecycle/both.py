@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Generic, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
@@ -16,21 +15,11 @@ class WithOrAsyncWith(Generic[T_co]):
     def __enter__(self) -> T_co:
         raise NotImplementedError
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         raise NotImplementedError
 
     async def __aenter__(self) -> T_co:
         return self.__enter__()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self.__exit__(kind, exc, trace)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
 
 from structjob.capture.setup import SETUP
@@ -110,12 +109,7 @@ class StepContext(WithOrAsyncWith[Step]):
         self._step = step = self._make()
         return step.__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         step, self._step = self._step, None
         if step is not None:
             step.__exit__(kind, exc, trace)

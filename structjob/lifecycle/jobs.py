@@ -12,7 +12,6 @@ import inspect
 import os
 import threading
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
@@ -204,12 +203,7 @@ class Job(Cancellable):
         core.enter_scope()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         late = await self._core.cancellation.overdue(exc)
         exc = late or exc
         self._core.leave(outcome(exc), exc)
@@ -224,12 +218,7 @@ class Job(Cancellable):
         core.enter_scope()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self._core.leave(outcome(exc), exc)
 
     def end(
@@ -518,22 +507,12 @@ class JobContext:
             self._job = None
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         job, self._job = self._job, None
         if job is not None:
             job.__exit__(kind, exc, trace)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         job, self._job = self._job, None
         if job is not None:
             await job.__aexit__(kind, exc, trace)

@@ -16,7 +16,6 @@ import threading
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 
 from structjob.capture.emit import emit_lines, showing, without_secrets
@@ -83,12 +82,7 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
         _capturing.set(self._capture)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         # Not `Token.reset`, because the block may be left in another context.
         if _capturing.get() is self._capture:
             _capturing.set(self._outer)

@@ -13,7 +13,6 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, cast
 
 import msgspec
@@ -156,23 +155,13 @@ class Try(Generic[H]):
     async def __aenter__(self) -> H:
         return await self._tries.enter(self.number)
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
         return await self._tries.leave(exc)
 
     def __enter__(self) -> H:
         return _driven(self._tries.enter(self.number))
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
         return _driven(self._tries.leave(exc))
 
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import AsyncIterable, Iterable, Mapping, Sized
 from contextlib import suppress
 from functools import partial
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from structjob.exceptions import InvalidArgument
@@ -87,12 +86,7 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
     async def __aenter__(self) -> Self:
         return self.__enter__()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         core = self._core
         core.leave_scope()
         if exc is not None:

@@ -114,17 +114,11 @@ on_reset(_reset, lambda: int)  # a test goes on with the time
 
 
 def time_text() -> str:
-    """Return `now` in the databases' form; see `database_time`."""
+    """Return `now` in the databases' form: ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC."""
     _, second, _, micros = stamp()
     return (second + micros).decode()
 
 
-def database_time(ns: int) -> str:
-    """Return *ns* (since the epoch) in the databases' form: ``YYYY-MM-DD HH:MM:SS.ffffff``, UTC."""
-    _, second, _, micros = stamp(ns)
-    return (second + micros).decode()
-
-
 def moment(text: str) -> datetime:
-    """Parse a text that `database_time` returned."""
+    """Parse a time in the databases' form; see `time_text`."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC)

@@ -24,7 +24,6 @@ from collections.abc import (
 )
 from dataclasses import replace
 from itertools import islice
-from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet
 
@@ -184,12 +183,7 @@ class Tail(Generic[T_co]):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         await self.aclose()
 
     # -- for the functions below

@@ -6,7 +6,6 @@ SQLite has internal locks. A child process would inherit held locks, which are n
 from __future__ import annotations
 
 import threading
-from types import TracebackType
 
 from structjob.process import at_fork
 
@@ -31,12 +30,7 @@ class _Gate:
                 self._condition.wait()
             self._inside += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         with self._condition:
             self._inside -= 1
             self._condition.notify_all()
