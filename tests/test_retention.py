@@ -412,10 +412,10 @@ async def test_errors_keep_their_history(tracker, database):
     assert (kind, said) == ("ValueError", "the source is empty")
 
 
-@pytest.mark.parametrize("ended", [False, True])
-async def test_a_job_that_begins_again_stays(tracker, database, ended):
+@pytest.mark.parametrize(("ended", "archived"), [(False, False), (True, False), (True, True)])
+async def test_a_job_that_begins_again_stays(tracker, database, tmp_path, ended, archived):
     """A job whose next attempt begins, or ends even, while it is about to be deleted stays, with
-    its events (R41).
+    its events, also if they are archived already (R41).
     """
     async with tracker.job("again", job_id="again"):
         log.info("first attempt")
@@ -434,7 +434,7 @@ async def test_a_job_that_begins_again_stays(tracker, database, ended):
         return await original(call)
 
     tracker._store.transact = transact
-    await tracker.prune(timedelta(days=5))
+    await tracker.prune(Retention(days=5, archive=tmp_path / "archive" if archived else None))
     tracker._store.transact = original
     assert begun
     if not ended:

@@ -87,6 +87,9 @@ async def test_what_was_pruned_comes_back_as_it_was(tracker, database, directory
     pruned = await tracker.prune(Retention(days=30, archive=directory))
     assert (await everything(tracker))[:4] == ({}, {}, {}, [])
     assert sorted(map(str, directory.iterdir())) == sorted(pruned.archived)
+    assert sorted(Path(path).name.split("-")[-1] for path in pruned.archived) == [
+        "events.jsonl.gz", "jobs.jsonl.gz"
+    ]  # fmt: skip
     assert {Path(path).stat().st_mode & 0o777 for path in pruned.archived} == {0o600}
     assert directory.stat().st_mode & 0o777 == 0o700
     assert len(numbers(pruned.archived)) == pruned.events
@@ -225,35 +228,75 @@ async def test_what_is_kept_longer_now_is_not_deleted_after_all(
     assert {**before, "locks": 1} == await rows_of(database)
 
 
+@pytest.mark.parametrize(
+    ("first", "then", "stays"),
+    [
+        ({"days": 30}, {"days": 30}, ["info", "error"]),
+        ({"levels": {"info": 30, "error": 30}}, {"levels": {"info": 30}}, ["warning", "error"]),
+    ],
+)
 async def test_lines_that_go_without_their_job_are_carried_on_with(
-    tracker, database, directory, monkeypatch
+    tracker, database, directory, monkeypatch, first, then, stays
 ):
     """What a prune archived and did not delete is deleted by the next one, also lines that are due
-    by their level and those whose job is gone; lines that are kept longer now stay (R41).
+    by their level and those whose job is gone. What is kept longer now stays, and so does what is
+    in no file yet, until it is in one: also lines with the numbers of another session's (R41).
     """
-    gone = await work(tracker)
-    kept = await work(tracker, fail=True)
+    statuses = {"completed": None, "failed": None}
+    gone, kept = await work(tracker), await work(tracker, fail=True)
     log.warning("by itself")
     await tracker.flush()
-    await age(database, 40)
     for table, key in (("steps", "job_id"), ("attempts", "job_id"), ("jobs", "id")):
         await database.execute(f"DELETE FROM structjob_{table} WHERE {key} = '{gone}'")
-    due = {"statuses": {"failed": None}, "archive": directory}
-    monkeypatch.setattr(archiver, "FILE", 5)
-    for levels in ({"info": 30, "error": 30}, {"info": 30}):
-        with monkeypatch.context() as patch:
-            stopping(patch, 1, committed=False)
-            with pytest.raises(Stopped):
-                await tracker.prune(Retention(days=30, levels=levels, **due))
-    first = numbers(directory.glob("*.pending"))
-    rest = await tracker.prune(Retention(days=30, levels={"info": 30}, **due))
-    assert rest.events > len(first) > 0
+    await age(database, 40)
+    with monkeypatch.context() as patch:
+        stopping(patch, 1, committed=False)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(**first, statuses=statuses, archive=directory))
+    async with structjob.Tracker(database.url) as other:
+        others = await work(other)
+    await age(database, 40)
+
+    async def stored():
+        return [event async for event in tracker.logs.iterate(limit=1000)]
+
+    before = await stored()
+    await tracker.prune(Retention(**then, statuses=statuses, archive=directory))
+    left = await stored()
     archived = numbers(directory.iterdir())
-    assert len(archived) == len(set(archived)) == rest.events
-    left = [event async for event in tracker.logs.iterate()]
-    assert {event.job_id for event in left} == {kept}
-    assert {event.level for event in left} == {"error"}
-    assert (await tracker.verify()).ok
+    assert len(archived) == len(set(archived))
+    assert {(one.session_id, one.seq) for one in before} - set(archived) == {
+        (one.session_id, one.seq) for one in left if one.level not in first.get("levels", {})
+    }
+    for one in before:
+        due = one.job_id not in (kept, others) if "days" in then else one.level in then["levels"]
+        assert (one in left) is not due, one
+    assert {one.level for one in left} == set(stays)
+
+
+async def test_a_job_that_began_again_meanwhile_is_archived_again(
+    tracker, database, directory, monkeypatch
+):
+    """A job that was archived and not deleted, and began again since, is archived again before it
+    is deleted: each attempt and step of it is in a file (R41).
+    """
+    await fill(tracker, database)
+    with monkeypatch.context() as patch:
+        stopping(patch, 1, committed=False)
+        with pytest.raises(Stopped):
+            await tracker.prune(Retention(days=30, archive=directory))
+    async with tracker.job("twice", job_id="twice") as job, job.step("third"):
+        log.info("the third attempt")
+    await tracker.flush()
+    await age(database, 40)
+    await tracker.prune(Retention(days=30, archive=directory))
+    files = list(directory.iterdir())
+    assert {one["attempt"] for one in records(files, "attempt") if one["job_id"] == "twice"} == {
+        1, 2, 3
+    }  # fmt: skip
+    assert "third" in {one["name"] for one in records(files, "step")}
+    assert "the third attempt" in {one["message"] for one in records(files, "event")}
+    assert (await rows_of(database))["jobs"] == 0
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
