@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
+    from structjob.context.tracing import Span
     from structjob.exceptions import (
         AmbiguousId,
         Cancelled,
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.correlation import correlate, current_correlation_id, detached
     from structjob.lifecycle.current import current_job, current_step
-    from structjob.lifecycle.hooks import Hook, Transition, add_hook
+    from structjob.lifecycle.hooks import Hook, Transition, add_hook, set_tracing
     from structjob.lifecycle.operations import OperationLogger
     from structjob.lifecycle.printed import capture_output
     from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
@@ -97,7 +98,8 @@ _WHERE = {
     "context.executors": ("ContextExecutor", "in_context"),
     "worker_processes": ("worker_initializer",),
     "context.propagation": ("environment", "extract", "inject"),
-    "lifecycle.hooks": ("Hook", "Transition", "add_hook"),
+    "context.tracing": ("Span",),
+    "lifecycle.hooks": ("Hook", "Transition", "add_hook", "set_tracing"),
     "lifecycle.correlation": ("correlate", "current_correlation_id", "detached"),
     "lifecycle.operations": ("OperationLogger",),
     "lifecycle.current": ("current_job", "current_step"),
@@ -223,6 +225,7 @@ __all__ = [
     "SessionStatus",
     "Sink",
     "SinkEvent",
+    "Span",
     "SpoolError",
     "StatsFilter",
     "Step",
@@ -258,6 +261,7 @@ __all__ = [
     "retrying",
     "secret",
     "secrets_from_environment",
+    "set_tracing",
     "step",
     "success",
     "worker_initializer",

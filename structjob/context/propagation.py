@@ -10,6 +10,7 @@ from typing import Any, TypeVar, overload
 from urllib.parse import quote, unquote
 
 from structjob.context.scope import ENVIRONMENT, Binding, Scope, current_scope
+from structjob.context.tracing import is_span_id, is_trace_id, passed_on
 from structjob.diagnostics import faults
 from structjob.machine.clock import moment
 from structjob.values.encoding import normalise
@@ -22,14 +23,7 @@ Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
 _TRACEPARENT = re.compile(
     r"(?!ff|00.{54})([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?"
 )
-_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
-_SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
 _SAMPLED = "01"
-_MAX_TRACESTATE, _MAX_STATES = 512, 32
-"""Maximum characters and members of a ``tracestate`` that is passed on.
-
-A larger one is omitted completely.
-"""
 _MAX_BAGGAGE, _MAX_MEMBERS = 8192, 64
 """Maximum bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
 _OWN = "structjob."
@@ -200,10 +194,9 @@ def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
 
 def trace_of(scope: Scope) -> dict[str, str]:
     """Return ``traceparent`` and ``tracestate`` for calls from *scope*; empty outside a trace."""
-    trace_id, span_id = scope.trace_id or "", scope.span_id or ""
-    if not _TRACE_ID.fullmatch(trace_id) or not _SPAN_ID.fullmatch(span_id):
+    if not is_trace_id(scope.trace_id) or not is_span_id(scope.span_id):
         return {}
-    found = {"traceparent": f"00-{trace_id}-{span_id}-{scope.trace_flags or _SAMPLED}"}
+    found = {"traceparent": f"00-{scope.trace_id}-{scope.span_id}-{scope.trace_flags or _SAMPLED}"}
     if scope.tracestate is not None:
         found["tracestate"] = scope.tracestate
     return found
@@ -363,7 +356,7 @@ def _trace(parent: str, state: str | None) -> dict[str, Any]:
         "trace_id": trace_id,
         "span_id": span_id,
         "trace_flags": flags,
-        "tracestate": _state(state),
+        "tracestate": passed_on(state),
     }
 
 
@@ -384,21 +377,6 @@ def _from_outside(name: str, found: Mapping[str, str], limit: int = 128) -> str 
     if value and id_ is None:
         faults.count(f"refusing the id in {name}")
     return id_
-
-
-def _state(text: str | None) -> str | None:
-    """Return a ``tracestate`` unchanged if it may be passed on, otherwise None."""
-    text = text.strip() if text else ""
-    members = text.count(",") + 1
-    return (
-        text
-        if text
-        and len(text) <= _MAX_TRACESTATE
-        and members <= _MAX_STATES
-        and text.isascii()
-        and text.isprintable()
-        else None
-    )
 
 
 def _header(value: Any) -> str:

@@ -1,25 +1,36 @@
 """Tracing: a tracing system may give each job and step the ids of a span.
 
-The ids are set before the job or step logs anything.
+The ids are set before the job or step logs anything. `structjob.set_tracing` is the door to this.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from structjob.context.scope import Scope
 from structjob.diagnostics import faults
 from structjob.process import on_reset
 
+# W3C Trace Context: ids of zeros only are invalid.
+_TRACE_ID = re.compile(r"(?!0{32})[0-9a-f]{32}")
+_SPAN_ID = re.compile(r"(?!0{16})[0-9a-f]{16}")
+_FLAGS = re.compile(r"[0-9a-f]{2}")
+_MAX_TRACESTATE, _MAX_STATES = 512, 32
+"""Maximum characters and members of a ``tracestate`` that is passed on.
+
+A larger one is omitted completely.
+"""
+
 
 class Span(NamedTuple):
-    """The ids of a span; all are ``None`` outside a trace.
+    """The ids of a span, as W3C Trace Context defines them; all are ``None`` outside a trace.
 
     Attributes:
-        trace_id: 32 hexadecimal digits.
-        span_id: 16 hexadecimal digits.
-        flags: The trace flags, 2 hexadecimal digits.
+        trace_id: 32 lowercase hexadecimal digits.
+        span_id: 16 lowercase hexadecimal digits.
+        flags: The trace flags, 2 lowercase hexadecimal digits. ``None`` is sent as ``01``, sampled.
         tracestate: Further data that tracing systems pass on.
     """
 
@@ -31,26 +42,18 @@ class Span(NamedTuple):
 
 _NONE = Span()
 
-Begin = Callable[[object, Scope | None], Span | None]
-End = Callable[[object], object]
+Begin = Callable[[Any, Span], Span | None]
+"""A function that is called with a job or step that begins, and the span around it."""
+
+End = Callable[[Any], object]
+"""A function that is called with a job or step that has ended."""
 
 _begin: Begin | None = None
 _end: End | None = None
 
 
-def set_tracing(begin: Begin | None, end: End | None = None) -> None:
-    """Let a tracing system create a span for each job and step.
-
-    Errors that *begin* or *end* raise are counted, and never reach the program.
-
-    Args:
-        begin: Called when a job or step begins, before its scope is created, with the job or step
-            and the scope around it. Returns the span's ids, or ``None``: then the ids of the scope
-            around it are inherited, as without tracing. ``None`` for *begin* stops the tracing of
-            new jobs and steps.
-        end: Called with the job or step when it has ended: its status, error and duration are
-            known. Default: not called.
-    """
+def trace_with(begin: Begin | None, end: End | None = None) -> None:
+    """Let a tracing system create a span for each job and step; see `structjob.set_tracing`."""
     global _begin, _end
     _begin, _end = begin, end
 
@@ -60,14 +63,52 @@ def begin_span(handle: object, outer: Scope | None) -> Span | None:
     if _begin is None:
         return None
     try:
-        return _begin(handle, outer)
+        span = _begin(handle, span_of(outer))
+        return None if span is None else _checked(span)
     except Exception as exc:  # noqa: BLE001 -- an error in a tracing system must not reach the user's program
         faults.add("beginning a span", exc)
         return None
 
 
+def _checked(span: Span) -> Span:
+    """Return *span*. No database would store the events of ids that are too long."""
+    trace_id, span_id, flags, state = span
+    if not is_trace_id(trace_id) or not is_span_id(span_id):
+        raise ValueError(
+            f"a span needs a trace_id and a span_id of W3C Trace Context, not {span!r}"
+        )
+    if flags is not None and not _FLAGS.fullmatch(flags):
+        raise ValueError(f"the flags of a span are 2 hexadecimal digits, not {flags!r}")
+    return Span(trace_id, span_id, flags, passed_on(state))
+
+
+def is_trace_id(text: str | None) -> bool:
+    """Return whether *text* is a valid trace id."""
+    return text is not None and _TRACE_ID.fullmatch(text) is not None
+
+
+def is_span_id(text: str | None) -> bool:
+    """Return whether *text* is a valid span id."""
+    return text is not None and _SPAN_ID.fullmatch(text) is not None
+
+
+def passed_on(state: str | None) -> str | None:
+    """Return a ``tracestate`` unchanged if it may be passed on, otherwise None."""
+    text = state.strip() if state else ""
+    members = text.count(",") + 1
+    return (
+        text
+        if text
+        and len(text) <= _MAX_TRACESTATE
+        and members <= _MAX_STATES
+        and text.isascii()
+        and text.isprintable()
+        else None
+    )
+
+
 def end_span(handle: object) -> None:
-    """Inform the tracing system that a job or step has ended."""
+    """Inform the tracing system that a job or step whose span it began has ended."""
     if _end is None:
         return
     try:
@@ -85,7 +126,7 @@ def span_of(scope: Scope | None) -> Span:
 
 def _isolate() -> Callable[[], None]:
     begin, end = _begin, _end
-    return lambda: set_tracing(begin, end)
+    return lambda: trace_with(begin, end)
 
 
-on_reset(lambda: set_tracing(None), _isolate)
+on_reset(lambda: trace_with(None), _isolate)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol, cast
 
+from structjob.context.tracing import Span, trace_with
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.jobs import Job, Step
 from structjob.lifecycle.observers import OBSERVERS, Change
@@ -92,3 +93,46 @@ def add_hook(hook: Hook) -> Callable[[], None]:
         )
 
     return OBSERVERS.add(observe)
+
+
+BeginSpan = Callable[[Job | Step, Span], Span | None]
+EndSpan = Callable[[Job | Step], object]
+
+
+def set_tracing(begin: BeginSpan | None, end: EndSpan | None = None) -> None:
+    """Let a tracing system give each job and step the ids of a span, before it logs anything.
+
+    All of its events then have these ids, and `inject` passes them on. Without tracing, jobs and
+    steps have the ids of the trace that came in from outside, if one did.
+
+    ::
+
+        def begin(handle, parent):
+            span = spans[handle] = tracer.begin(handle.id, below=parent.span_id)
+            return structjob.Span(span.trace_id, span.id)
+
+        structjob.set_tracing(begin, lambda handle: spans.pop(handle).end())
+
+    Both functions are called in the thread of the job or step, so they must not block. What they
+    raise is counted, and never reaches the program.
+
+    Args:
+        begin: Called when a job or step begins, before anything is recorded, with the `Job` or
+            `Step` and the `Span` around it. It returns the span's ids, or ``None`` to inherit those
+            around it. Ids that are not valid are not used, and counted as an error. It is not
+            called for work that is not tracked. ``None`` stops the tracing of what begins from now
+            on.
+        end: Called with each `Job` and `Step` that got a span when it has ended: its status, error
+            and duration are known. By default nothing is called.
+
+    Raises:
+        InvalidArgument: if *begin* or *end* cannot be called, or is a coroutine function.
+    """
+    for function in (begin, end):
+        if function is not None and not callable(function):
+            raise InvalidArgument(f"set_tracing() takes two functions, not {function!r}")
+        if is_coroutine_function(function):
+            raise InvalidArgument(
+                f"{function!r} is a coroutine function, and is never awaited: write a plain one"
+            )
+    trace_with(begin, end)

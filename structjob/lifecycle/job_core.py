@@ -522,7 +522,8 @@ class JobCore(Core):
             check_overlooked()
         if OBSERVERS and self.began:
             self._announce("ended", exc, self.duration_ms)
-        end_span(self.handle)
+        if self.span is not None:
+            end_span(self.handle)
 
     def abandon(self, reason: str) -> bool:
         """Record the job and its open steps as cancelled because their tracker or process ends now.

@@ -214,7 +214,8 @@ class StepCore(Core):
         self.event("warning" if status == "cancelled" else "info", "step_end", attrs)
         if OBSERVERS:
             self._announce("ended", exc, self.duration_ms)
-        end_span(self.handle)
+        if self.span is not None:
+            end_span(self.handle)
         if self.scope is not None and not self.abandoned:
             # What refers to it does so no longer. Otherwise only the garbage collector would free
             # it, much later, and each step would take memory that is in no cache.
