@@ -281,6 +281,20 @@ async def test_jobs_that_run_are_ended_once(make, caplog):
     assert site.recorder.closed
 
 
+async def test_many_jobs_that_run_are_reported_in_one_line(make, caplog):
+    """Bad day: 600 jobs that run when the tracker closes are no 600 lines on the terminal."""
+    site = make()
+    operations = ["sync"] * 595 + ["copy"] * 2 + ["a", "b", "c"]
+    site.live[:] = [Running() for _ in operations]
+    for job, operation in zip(site.live, operations, strict=True):
+        job.operation = operation
+    site.engine.end_recording()
+    assert caplog.messages == [
+        "600 jobs were still running when their tracker closed; they are recorded as cancelled: "
+        "sync (595), copy (2), a (1), …"
+    ]
+
+
 @pytest.mark.parametrize("seconds", [1.0, 100.0])
 async def test_closing_keeps_a_tenth_of_its_time(make, monkeypatch, caplog, seconds):
     """faults H: but a second at most, in which its tasks end; then everything is stored and the

@@ -274,31 +274,41 @@ with structjob.Tracker():
 
 
 @pytest.mark.parametrize("factory", ["PrintLogger", "WriteLogger", "BytesLogger"])
-def test_loggers_of_structlog_itself(shell: Shell, factory: str) -> None:
-    """Faults 46, same kind: `install` records the events, and the set-up as it was shows them."""
+@pytest.mark.parametrize("recording", ["install", "by hand"])
+def test_loggers_of_structlog_itself(shell: Shell, factory: str, recording: str) -> None:
+    """Faults 46, same kind: `install`, or `record_event` in the program's own list, records the
+    events, and the set-up as it was shows them.
+    """
+    by_hand = recording == "by hand"
     last = ".encode()" if factory == "BytesLogger" else ""
     (shell.directory / "program.py").write_text(f"""
 import logging, structlog, structjob
 structlog.configure(
     processors=[
+        {"structjob.processors.record_event," if by_hand else ""}
         structlog.processors.format_exc_info,
         structlog.processors.JSONRenderer(lambda event, **_: repr(event){last}),
     ],
     logger_factory=structlog.{factory}Factory(),
 )
-structjob.install()
+{"" if by_hand else "structjob.install()"}
 log = structlog.get_logger()
 with structjob.Tracker(level="info"):
     log.info("logged")
     log.debug("only shown")
-    logging.getLogger("app").warning("of logging")
+    {"" if by_hand else 'logging.getLogger("app").warning("of logging")'}
     try:
         1 / 0
     except ZeroDivisionError:
         log.exception("failed")
 """)
     done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
-    once(shell, done, events=("logged", "failed", "of logging"), output=("only shown",))
+    once(
+        shell,
+        done,
+        events=("logged", "failed", *(() if by_hand else ("of logging",))),
+        output=("only shown",),
+    )
     kinds = [event["kind"] for event in shell.json("logs", "outer")]
     assert kinds.count("output") == 1  # no line of the traceback
 

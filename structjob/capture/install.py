@@ -11,7 +11,7 @@ import structlog
 from structjob.capture.event import Encoder, make_redactor
 from structjob.capture.processors import (
     is_recording,
-    mark_recorded,
+    mark_last,
     note_exception,
     note_template,
     record_event,
@@ -19,7 +19,6 @@ from structjob.capture.processors import (
 from structjob.capture.setup import SETUP
 from structjob.capture.stdlib import join_stdlib
 from structjob.context.errors import Classifier
-from structjob.sinks.marks import MARKS
 from structjob.values.redaction import Redactor
 
 
@@ -60,8 +59,7 @@ def install(
     if not is_recording(processors):
         # In place, because cached loggers hold this list.
         _insert(processors)
-    if MARKS is not None and mark_recorded not in processors:
-        _put(processors, len(processors), mark_recorded)
+    mark_last(processors)
     SETUP.renamer = _earlier_renamer(processors)
     if stdlib is None:
         join_stdlib(

@@ -114,7 +114,7 @@ class RequireCorrelation:
 
 
 def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-    """A processor that records the event and adds the ids; inserted by `install`.
+    """A processor that records the event and adds the ids; inserted by `install`, or by hand.
 
     Returns:
         The same event dict; nothing is removed from it.
@@ -139,6 +139,7 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
             given["exc_info"] = noted
         emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
         if MARKS is not None:
+            mark_last(structlog.get_config()["processors"])
             _thread.recorded_in = recorded_in(scope, level.number)
         if scope is not None:
             for key, value in (scope.ids | (scope.bound or {})).items():
@@ -214,6 +215,19 @@ def mark_recorded(logger: WrappedLogger, method_name: str, event: Any) -> Any:
         if isinstance(event, bytes):
             return MARKS.on(event + b"\n", stream).removesuffix(b"\n")
     return event
+
+
+def mark_last(processors: Any) -> None:
+    """Insert `mark_recorded` below ``structjob run``, in the list *processors* of an existing
+    setup.
+
+    It runs for the event that is in process, too, because structlog iterates over the list.
+    """
+    if MARKS is None or not isinstance(processors, list) or mark_recorded in processors:
+        return
+    if is_recording(processors):
+        processors.append(mark_recorded)
+        SETUP.inserted.append((processors, mark_recorded))
 
 
 def is_recording(processors: Iterable[Any]) -> bool:

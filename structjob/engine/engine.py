@@ -13,6 +13,7 @@ import contextvars
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Collection, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -53,9 +54,8 @@ _LAST_WAIT = 1.0
 _LOCK_TIMEOUT = 0.1
 """Maximum seconds that closing waits for threads that are recording."""
 
-_STILL_RUNNING = (
-    "job %s (%s) was still running when its tracker closed; it is recorded as cancelled"
-)
+_NAMED = 3
+"""Maximum number of jobs left running, and of their operations, that a warning names."""
 
 _NO_LOOP = (
     "the event loop in which the tracker was opened is closed: what is recorded waits in the spool; close the tracker before its loop, and "
@@ -234,12 +234,14 @@ class Engine:
         """
         if self.recorder.closed:
             return
+        left = []
         for job in list(self._live):
             # an error in one job must not keep the final state of the next job from being recorded
             with contextlib.suppress(Exception):
                 if job.abandon(LEFT_RUNNING):
-                    diagnostics.warning(_STILL_RUNNING, job.id, job.operation)
+                    left.append((job.id, job.operation))
         self.recorder.close()
+        _warn_of_running(left)
 
     def without_loop(self) -> StoreUnavailable | None:
         """Return the error to raise if the engine's loop is closed; None while it is open."""
@@ -312,8 +314,7 @@ class Engine:
             most=self.recorder.broken_off,
         )
         ended = await self.link.once(lambda: self.store.end_session(source.session, ending))
-        for job in ended.left:
-            diagnostics.warning(_STILL_RUNNING, job["id"], job["operation"])
+        _warn_of_running([(job["id"], job["operation"]) for job in ended.left])
         warn_of_loss(source.session, ended, None)
         # At this point every event is stored, explained by the ending, or lost.
         source.dropped["interrupted" if ended.explained else MISSING] += self._accounts.waiting()
@@ -464,6 +465,25 @@ class Engine:
                 if source.entered:
                     write = self.writers.as_write(work)
                     source.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
+
+
+def _warn_of_running(jobs: list[tuple[str, str]]) -> None:
+    """Warn about *jobs*, as id and operation, that a closing tracker leaves; about many in one
+    line.
+    """
+    if len(jobs) > _NAMED:
+        counts = Counter(operation for _, operation in jobs).most_common()
+        named = ", ".join(f"{operation} ({count:,})" for operation, count in counts[:_NAMED])
+        diagnostics.warning(
+            "%s still running when their tracker closed; they are recorded as cancelled: %s%s",
+            count_of(len(jobs), "job", many="were"), named, ", …" if len(counts) > _NAMED else "",
+        )  # fmt: skip
+        return
+    for id_, operation in jobs:
+        diagnostics.warning(
+            "job %s (%s) was still running when its tracker closed; it is recorded as cancelled",
+            id_, operation,
+        )  # fmt: skip
 
 
 def _nothing() -> None:
