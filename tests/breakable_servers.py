@@ -66,8 +66,12 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+# It reads until this process ends, however that is.
+_GUARD = 'read _; kill -9 $(cat "/proc/$0/task/$0/children") "$0"'
+
+
 class Server:
-    """A server in a directory of its own.
+    """A server in a directory of its own. It ends with this process at the latest.
 
     Args:
         directory: Where it may write; made if it is not there.
@@ -90,6 +94,7 @@ class Server:
         self.lasting = lasting
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -132,6 +137,12 @@ class Server:
             self._process = subprocess.Popen(
                 self._serve(), stdout=log, stderr=log, start_new_session=True, **self._as_account()
             )
+        self._guard = subprocess.Popen(
+            ["sh", "-c", _GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         deadline = time.monotonic() + _READY
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -164,8 +175,7 @@ class Server:
         """Ask it to end, as an operator does who restarts it."""
         if self._process is not None:
             self._process.send_signal(self._farewell)
-            self._process.wait()
-            self._process = None
+            self._has_ended()
 
     _farewell = signal.SIGTERM
 
@@ -173,8 +183,16 @@ class Server:
         """End it and all that belongs to it by SIGKILL."""
         if self._process is not None:
             self._signal(signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+            self._has_ended()
+
+    def _has_ended(self) -> None:
+        assert self._process is not None
+        self._process.wait()
+        self._process = None
+        if self._guard is not None:
+            self._guard.kill()  # its number may soon belong to another process
+            self._guard.communicate()
+            self._guard = None
 
     def running(self) -> bool:
         """Return whether it still runs, and answers."""
