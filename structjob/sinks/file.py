@@ -58,7 +58,8 @@ class FileSink:
     Several processes may write to the same file, each with a sink of its own or with a forked one.
     One of them at a time rotates it. Other programs may move the file away or delete it: at most a
     millisecond later, lines go to a new file. For logrotate, use ``max_bytes=None``. Then no line
-    is lost, even without ``delaycompress``. A line that is written at the moment of the renaming,
+    is lost, even without ``delaycompress``; only ``copytruncate`` loses those that are written
+    between its copy and its truncation. A line that is written at the moment of the renaming,
     when this process had to wait for the CPU, is also written to the new file, and may be in both.
 
     A link to the file is followed, and rotated files are placed beside the real file. A file that
