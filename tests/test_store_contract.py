@@ -134,6 +134,15 @@ async def test_an_event_is_stored_once(store, database):
     ]  # fmt: skip
 
 
+async def test_which_events_are_stored(store):
+    """A writer without an answer asks which of its numbers are stored."""
+    assert await store.stored(1, {1, 9}) == set()
+    await store.write(Write(1, events(1, 2, 3, 5, 7, 8)))
+    await store.write(Write(2, events(4)))
+    assert await store.stored(1, {2, 3, 4, 5, 9}) == {2, 3, 5}
+    assert await store.stored(1, [4]) == set()
+
+
 async def test_the_largest_events_are_stored_whole(store):
     """Events of 256 KiB, many in a batch: nothing is cut by a column type or the size of
     a packet.

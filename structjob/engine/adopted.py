@@ -233,7 +233,7 @@ class AdoptedSpools:
 
         ended = await self.attempt(source, end)
         # Some notices may come from an attempt that failed, and their jobs may not have crashed.
-        await self._link.until_answered(lambda: notices.account(self._own, self._link))
+        await self._link.until_answered(lambda: notices.account(self._own, self._link.store))
         del self._notices[source.session.session_id]
         if ended is None:
             return

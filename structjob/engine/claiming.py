@@ -63,7 +63,7 @@ class Claiming:
     async def claim(
         self, row: dict[str, Any], job: JobCore, *, pending: bool
     ) -> tuple[dict[str, Any] | None, int]:
-        """Claim *job*; see `structjob.store.contract.Store.claim`.
+        """Claim *job*; see `structjob.store.contract.StateStore.claim`.
 
         *pending* says that this process has created the pending job before.
         """

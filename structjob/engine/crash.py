@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import RowMapping, select
+from sqlalchemy import RowMapping
 
 from structjob.capture.emit import body_of, emit, show
 from structjob.capture.setup import SETUP
@@ -24,9 +24,8 @@ from structjob.spool.line import seal_event
 from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
-from structjob.store.contract import LeftRunning, Notices
+from structjob.store.contract import LeftRunning, LogStore, Notices
 from structjob.store.sessions import left_running
-from structjob.store.tables import logs
 from structjob.values.fingerprint import of_words
 
 _KIND, _LEVEL = "operation_crashed", "error"
@@ -91,7 +90,7 @@ class CrashNotices:
         number = self._recorder.take_number()
         return _Notice(scope, attrs, ns, number, seal_event(body, number))
 
-    async def account(self, own: Source, link: DatabaseLink) -> None:
+    async def account(self, own: Source, store: LogStore) -> None:
         """Show the events that are stored, and account for the numbers of all events.
 
         Every number is accounted for, because a transaction may have failed, or only seem to have
@@ -100,10 +99,7 @@ class CrashNotices:
         if not self._made:
             return
         numbers = {notice.number for notice in self._made.values()}
-        there = select(logs.c.seq).where(
-            logs.c.session_id == own.session.session_id, logs.c.seq.in_(numbers)
-        )
-        stored = {row["seq"] for row in await link.store.fetch(there)}
+        stored = await store.stored(own.session.session_id, numbers)
         made, self._made = self._made, {}
         own.stored += len(stored)
         lost = (Dropped(number, number, "interrupted") for number in numbers - stored)

@@ -176,7 +176,7 @@ class Reaper:
 
     async def _account(self, number: int) -> None:
         """Account for the notices of a session that has ended."""
-        await self._notices[number].account(self._own, self._link)
+        await self._notices[number].account(self._own, self._link.store)
         del self._notices[number]
 
     async def _revive(self, alive: Collection[int]) -> None:

@@ -12,15 +12,15 @@ import msgspec
 from sqlalchemy import Connection, delete, select, update
 
 from structjob.machine.clock import moment
-from structjob.store.contract import Ingest
+from structjob.store.contract import StateIngest
 from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS
 from structjob.store.tables import attempts, jobs
 
 
 def claim(
-    connection: Connection, ingest: Ingest, row: dict[str, Any]
+    connection: Connection, ingest: StateIngest, row: dict[str, Any]
 ) -> tuple[dict[str, Any] | None, int]:
-    """Implement `structjob.store.contract.Store.claim`; see `enter`."""
+    """Implement `structjob.store.contract.StateStore.claim`; see `enter`."""
     if row.get("idempotency_key") is not None:
         holder = find(connection, "idempotency_key", row["idempotency_key"])
         if holder is not None and holder["id"] != row["id"]:
@@ -43,7 +43,7 @@ def claim(
 
 
 def enter(
-    connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]
+    connection: Connection, ingest: StateIngest, former: dict[str, Any] | None, row: dict[str, Any]
 ) -> int:
     """Insert the next attempt of the job of *row*, and return the attempt's number.
 
@@ -73,7 +73,7 @@ def enter(
 
 
 def _reserve(
-    connection: Connection, ingest: Ingest, former: dict[str, Any] | None, row: dict[str, Any]
+    connection: Connection, ingest: StateIngest, former: dict[str, Any] | None, row: dict[str, Any]
 ) -> None:
     """Insert a job that is to be pending, or only its idempotency key if the job exists.
 

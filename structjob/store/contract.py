@@ -1,8 +1,14 @@
-"""The contract of a store: what the engine, readers and writers may ask of a database."""
+"""The contract of a store: what the engine, readers and writers may ask of a database.
+
+It has two parts, because events and everything else may be in different databases one day: a
+`LogStore` has the events, a `StateStore` has sessions, jobs, attempts, steps and what explains
+missing numbers. A `Store` is both in one SQL database, so that a batch is one transaction. A
+function takes the part that it needs.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -23,7 +29,7 @@ Flush = Callable[[], Awaitable[object]]
 class Transact(Protocol):
     """A function that runs a call in its own transaction.
 
-    See `Store.transact`.
+    See `StateStore.transact`.
     """
 
     def __call__(self, call: Callable[[Connection], T]) -> Awaitable[T]: ...
@@ -144,17 +150,21 @@ class Ended:
     withdrawn: Sequence[RowMapping] = ()
 
 
-class Ingest(Protocol):
-    """The statements of one database that write lines and rows into the tables.
+class LogIngest(Protocol):
+    """The statement of one database that writes events."""
+
+    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
+        """Insert the events in *lines* of the spool; existing events stay unchanged."""
+
+
+class StateIngest(Protocol):
+    """The statements of one database that write rows of all other tables.
 
     Each method takes JSON as one parameter, and a connection in a transaction.
     """
 
     most: int
     """Maximum size of the data in one statement, in bytes."""
-
-    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        """Insert the events in *lines* of the spool; existing events stay unchanged."""
 
     def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
         """Insert or update *rows*, a JSON array.
@@ -166,22 +176,21 @@ class Ingest(Protocol):
         """Insert *rows*, a JSON array of rows that do not exist yet."""
 
 
-class Store(Protocol):
-    """The database of one tracker.
+class Ingest(LogIngest, StateIngest, Protocol):
+    """The statements of one SQL database that write lines and rows into the tables."""
 
-    The methods raise `StoreUnavailable` while the database does not answer.
+
+class Database(Protocol):
+    """The connection to a database.
+
+    Its methods, and those of the stores below, raise `StoreUnavailable` while it does not answer.
     """
 
     masked_url: str
-    writers: int
     reached: bool
     """Whether the database has answered. If it has and `open` is slow, the tables are being created
     or migrated.
     """
-
-    @property
-    def ingest(self) -> Ingest:
-        """The database's statements, for use in a transaction of `transact`."""
 
     async def open(self) -> None:
         """Connect, and create the tables if they do not exist.
@@ -204,6 +213,26 @@ class Store(Protocol):
     async def close(self) -> None:
         """Close every connection."""
 
+    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
+        """Run a query and return its rows."""
+
+    async def make_durable(self) -> None:
+        """Make the stored data safe against a power failure."""
+
+
+class LogStore(Database, Protocol):
+    """The part of a store that has the events."""
+
+    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
+        """Return those of the *numbers* whose events are stored.
+
+        It is asked when the outcome of a transaction is uncertain.
+        """
+
+
+class StateStore(Database, Protocol):
+    """The part of a store that has everything besides the events."""
+
     async def begin_session(self, session: Session) -> None:
         """Insert *session* into the database; do nothing if it is there already."""
 
@@ -218,6 +247,33 @@ class Store(Protocol):
         Returns:
             Whether the session is in the database.
         """
+
+    async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
+        """Insert the job of *row* under its id, as its next attempt; see `structjob.lifecycle`.
+
+        Returns:
+            The job's former row, if any, and the attempt. The attempt 0 means that nothing was
+            inserted: the returned row is another job's with the same idempotency key, or the job
+            was cancelled while it was pending. A *row* that is pending is inserted as pending, with
+            the attempt 0 and without a former row.
+        """
+
+    async def transact(self, call: Callable[[Connection], T]) -> T:
+        """Return the result of *call*, which gets a connection in its own transaction.
+
+        The transaction is committed unless *call* raises. This is for rare statements that are the
+        same on every database. *call* may run in any thread, and must not await.
+        """
+
+
+class Store(LogStore, StateStore, Protocol):
+    """The SQL database of one tracker, which has the events and everything else."""
+
+    writers: int
+
+    @property
+    def ingest(self) -> Ingest:
+        """The database's statements, for use in a transaction of `transact`."""
 
     async def write(self, write: Write) -> Written:
         """Store a batch in one transaction, or in a few if one would take too long.
@@ -234,26 +290,3 @@ class Store(Protocol):
         session as ended and its running jobs as crashed, and store the *notices* of those jobs. If
         the session was closed normally, its running jobs are cancelled instead, without an event.
         """
-
-    async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
-        """Insert the job of *row* under its id, as its next attempt; see `structjob.lifecycle`.
-
-        Returns:
-            The job's former row, if any, and the attempt. The attempt 0 means that nothing was
-            inserted: the returned row is another job's with the same idempotency key, or the job
-            was cancelled while it was pending. A *row* that is pending is inserted as pending, with
-            the attempt 0 and without a former row.
-        """
-
-    async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
-        """Run a query and return its rows."""
-
-    async def transact(self, call: Callable[[Connection], T]) -> T:
-        """Return the result of *call*, which gets a connection in its own transaction.
-
-        The transaction is committed unless *call* raises. This is for rare statements that are the
-        same on every database. *call* may run in any thread, and must not await.
-        """
-
-    async def make_durable(self) -> None:
-        """Make the stored data safe against a power failure."""

@@ -17,7 +17,7 @@ from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, 
 from structjob.diagnostics import diagnostics
 from structjob.spool.line import number_of, rescue, seal_state, state_body, subject_of, verify_line
 from structjob.store import tables
-from structjob.store.contract import Ingest, Write, Written
+from structjob.store.contract import StateIngest, Write, Written
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime
@@ -158,7 +158,12 @@ def _left_out(column: Column[Any]) -> Any:
 
 
 def store_dead_letter(
-    connection: Connection, ingest: Ingest, write: Write, error: str, *, ascii_only: bool = False
+    connection: Connection,
+    ingest: StateIngest,
+    write: Write,
+    error: str,
+    *,
+    ascii_only: bool = False,
 ) -> Written:
     """Store the single line of *write* as a dead letter, with the *error* that it causes.
 

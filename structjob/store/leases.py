@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 
 from structjob.spool.session import Session
-from structjob.store.contract import NO_NOTICES, Ingest, Notices
+from structjob.store.contract import NO_NOTICES, LogIngest, Notices
 from structjob.store.expressions import utc_now
 from structjob.store.sessions import CLOSED, crash
 from structjob.store.tables import sessions
@@ -84,7 +84,11 @@ class Lease:
 
 
 def reap(
-    connection: Connection, ingest: Ingest, lease: Lease, reason: str, notices: Notices = NO_NOTICES
+    connection: Connection,
+    ingest: LogIngest,
+    lease: Lease,
+    reason: str,
+    notices: Notices = NO_NOTICES,
 ) -> Sequence[RowMapping] | None:
     """End a session that is presumed dead.
 

@@ -19,14 +19,14 @@ from structjob.machine.clock import moment
 from structjob.models import KEPT
 from structjob.spool.line import is_provisional, read_event, with_attempt
 from structjob.store import claims
-from structjob.store.contract import Ingest
+from structjob.store.contract import StateIngest
 from structjob.store.ingest import JOB_COLUMNS, JSON_COLUMNS, Provisional
 from structjob.store.locks import in_turn
 from structjob.store.tables import attempts, logs
 
 
 def store(
-    connection: Connection, ingest: Ingest, session_id: int, found: list[Provisional]
+    connection: Connection, ingest: StateIngest, session_id: int, found: list[Provisional]
 ) -> None:
     """Store a session's attempts that have provisional numbers, under their true numbers.
 
@@ -39,7 +39,7 @@ def store(
         _store(connection, ingest, session_id, each)
 
 
-def _store(connection: Connection, ingest: Ingest, session_id: int, each: Provisional) -> None:
+def _store(connection: Connection, ingest: StateIngest, session_id: int, each: Provisional) -> None:
     job = claims.find(connection, "id", each.job_id)
     own = next(
         (

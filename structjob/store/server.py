@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -351,6 +351,9 @@ class ServerStore:
 
     # -- reading
     # --------------------------------------------------------------------------
+
+    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
+        return await sessions.stored(self.fetch, session_id, numbers)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:

@@ -6,7 +6,7 @@ A session ends itself, or another process ends it after finding it dead.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -29,7 +29,7 @@ from sqlalchemy import (
 
 from structjob.machine.clock import moment
 from structjob.spool.session import Session
-from structjob.store.contract import Ended, Ending, Fetch, Ingest, LeftRunning, Notices, Store
+from structjob.store.contract import Ended, Ending, Fetch, LeftRunning, LogIngest, Notices, Store
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
@@ -229,6 +229,12 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
     return utc_now() if last is None else literal(last, sessions.c.heartbeat_at.type)
 
 
+async def stored(fetch: Fetch, number: int, numbers: Collection[int]) -> set[int]:
+    """Implement `structjob.store.contract.LogStore.stored`."""
+    there = select(logs.c.seq).where(logs.c.session_id == number, logs.c.seq.in_(numbers))
+    return {row["seq"] for row in await fetch(there)}
+
+
 async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
     """Return the running jobs of the session *number*, with the data for their crash events.
 
@@ -266,7 +272,7 @@ async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
 
 
 def crash(
-    connection: Connection, ingest: Ingest, session: Session, notices: Notices
+    connection: Connection, ingest: LogIngest, session: Session, notices: Notices
 ) -> Sequence[RowMapping]:
     """Mark the running jobs of *session* as crashed, and store the *notices* of these jobs.
 

@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -434,6 +434,9 @@ class SQLiteStore:
 
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
         return await self.transact(lambda connection: claims.claim(connection, self.ingest, row))
+
+    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
+        return await sessions.stored(self.fetch, session_id, numbers)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         if self.path is None:

@@ -31,7 +31,7 @@ from structjob.exceptions import ImportRefused
 from structjob.spool.line import event_body, level_field, seal_event, seal_state, state_body
 from structjob.spool.session import Session
 from structjob.store import tables
-from structjob.store.contract import Ending, Store, Write
+from structjob.store.contract import Ending, StateStore, Store, Write
 from structjob.store.expressions import utc_now
 from structjob.store.factory import make_store
 from structjob.store.gaps import PRUNED
@@ -308,7 +308,7 @@ def _new_id(seed: bytes, old: str) -> str:
     return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{int(text[16], 16) & 3 | 8:x}{text[17:20]}-{text[20:]}"
 
 
-async def _refuse_known(store: Store, checked: _Checked) -> None:
+async def _refuse_known(store: StateStore, checked: _Checked) -> None:
     """Refuse jobs and steps that exist already, except those of the same file."""
     hint = "give its jobs new ids (ids='new', or --new-ids)"
     for table, known in ((tables.jobs, checked.job_ids), (tables.steps, checked.step_ids)):
@@ -346,7 +346,7 @@ async def _refuse_known(store: Store, checked: _Checked) -> None:
                 )
 
 
-async def _unpruned(store: Store, session_id: int) -> int:
+async def _unpruned(store: StateStore, session_id: int) -> int:
     """Return the session for a file whose derived session is *session_id*.
 
     If the session's imported data has been pruned since, this is the next session number.
