@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Iterable
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -46,6 +48,7 @@ def test_the_page_names_each_room() -> None:
     assert rooms <= set(re.findall(r"`([a-z]+)/`", PAGE))
 
 
+@cache
 def imports_of(package: Path) -> dict[str, set[str]]:
     """Return which modules of *package* each of its modules imports, wherever the import stands: in
     a function, or below `if TYPE_CHECKING`, too.
@@ -69,13 +72,12 @@ def imports_of(package: Path) -> dict[str, set[str]]:
     return found
 
 
-def rooms_of(package: Path) -> dict[str, str]:
+def rooms_of(modules: Iterable[str]) -> dict[str, str]:
     """Return the room of each module: its top-level package, or the package itself."""
+    packages = {module.rpartition(".")[0] for module in modules}
+    top = {module: ".".join(module.split(".")[:2]) for module in modules}
     return {
-        module: ".".join(module.split(".")[:2])
-        if (package.parent / Path(*module.split(".")[:2])).is_dir()
-        else package.name
-        for module in imports_of(package)
+        module: room if room in packages else room.partition(".")[0] for module, room in top.items()
     }
 
 
@@ -90,11 +92,11 @@ def circle_in(imports: dict[str, set[str]]) -> list[str]:
 
 def test_there_are_few_rooms_and_few_arrows_between_them() -> None:
     """house F8: a new arrow replaces another one, or the limit is discussed."""
-    package = ROOT / "structjob"
-    room = rooms_of(package)
+    imports = imports_of(ROOT / "structjob")
+    room = rooms_of(imports)
     arrows = {
         (room[module], room[other])
-        for module, others in imports_of(package).items()
+        for module, others in imports.items()
         for other in others
         if room[module] != room[other]
     }
@@ -123,5 +125,5 @@ def test_every_kind_of_import_counts(tmp_path: Path) -> None:
     imports = imports_of(package)
     assert imports["house.door"] == {"house.hall.coats"}
     assert set(circle_in(imports)) == {"house.hall.coats", "house.cellar.wine"}
-    room = rooms_of(package)
+    room = rooms_of(imports)
     assert (room["house.door"], room["house.cellar.wine"]) == ("house", "house.cellar")

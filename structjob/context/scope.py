@@ -40,7 +40,7 @@ class Recording(Protocol):
         """Number events and record them together."""
 
 
-class StepHandle(Protocol):
+class LiveStep(Protocol):
     """What a scope needs from its step."""
 
     @property
@@ -49,7 +49,7 @@ class StepHandle(Protocol):
     def ended(self) -> bool: ...
 
 
-class JobHandle(Protocol):
+class LiveJob(Protocol):
     """What a scope needs from its job."""
 
     @property
@@ -115,8 +115,8 @@ class Scope:
         self,
         *,
         recorder: Recording | None = None,
-        job: JobHandle | None = None,
-        step: StepHandle | None = None,
+        job: LiveJob | None = None,
+        step: LiveStep | None = None,
         job_id: str | None = None,
         attempt: int | None = None,
         operation: str | None = None,
