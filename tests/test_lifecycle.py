@@ -720,12 +720,14 @@ async def test_what_a_job_used_can_be_told(any_tracker):
     assert used == [(12.5, 2048), (0.5, None), (None, None)]
 
 
-async def test_a_pending_job_can_be_given_up(any_tracker):
-    """R7: pending leads to cancelled, which is the job's own event."""
+async def test_a_pending_job_can_be_given_up(any_tracker, database):
+    """R7: pending leads to cancelled, which is the job's own event. What it has not is NULL."""
     job = await any_tracker.create_job("never")
     await job.end("cancelled")
     record = await any_tracker.jobs.get(job.id)
     assert (record.status, record.cancelled_at is not None) == ("cancelled", True)
+    assert (record.started_at, record.duration_ms) == (None, 0)
+    assert await database.rows("SELECT metadata, result FROM structjob_jobs") == [(None, None)]
     assert (await last(any_tracker, job, "operation_end")).attrs["status"] == "cancelled"
 
 

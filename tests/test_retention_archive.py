@@ -14,6 +14,7 @@ from retention_support import age, log, rows_of, work
 import structjob
 from structjob import ImportRefused, InvalidArgument, Retention
 from structjob.retention import archiver, deleter, finding
+from structjob.store.tables import logs
 
 TESTS = Path(__file__).parent
 
@@ -205,6 +206,7 @@ async def test_one_that_stops_in_between_is_carried_on(
     assert not list(directory.glob(".*"))
     assert not list(directory.glob("*.pending"))
     files = list(directory.iterdir())
+    assert len(files) == 3  # a new one begins after so many lines
     assert len(numbers(files)) == len(set(numbers(files))) == before["logs"] >= rest.events
     assert len(records(files, "job")) == before["jobs"]
     assert (await rows_of(database))["logs"] == 0
@@ -309,6 +311,9 @@ async def test_dead_letters_are_archived_once(tracker, database, directory, monk
             "INSERT INTO structjob_dead_letters (session_id, seq, reason, payload, ts) "
             f"VALUES (1, {seq}, 'refused', 'line {seq}', '{year}-01-01 00:00:00')"
         )
+    log.info("by itself")
+    await tracker.flush()
+    await age(database, 40, table=logs)
     monthly = Retention(days=30, archive=directory)
     with monkeypatch.context() as patch:
         stopping(patch, 1, committed=False)
@@ -318,6 +323,9 @@ async def test_dead_letters_are_archived_once(tracker, database, directory, monk
     assert len(list(directory.glob("*.pending"))) == 1
     assert (await tracker.prune(monthly)).dead_letters == 2
     assert (await rows_of(database))["dead_letters"] == 1
+    assert sorted(path.name.split("-")[-1] for path in directory.iterdir()) == [
+        "events.jsonl.gz", "letters.jsonl.gz"
+    ]  # fmt: skip
     letters = records(directory.iterdir(), "dead_letter")
     assert [(one["seq"], one["reason"], one["payload"]) for one in letters] == [
         (1, "refused", "line 1"), (2, "refused", "line 2")

@@ -471,6 +471,11 @@ async def test_without_a_tracker_in_a_loop(capsys):
         assert [item async for item in step.track([1, 2])] == [1, 2]
         assert step.percent == 100
     assert job.status == "completed"
+    structjob.configure(console=False)
+    async with structjob.job("b") as job, job.step("s") as step:
+        step.update(percent=-1)
+        job.update(percent="half")
+    assert job.status == "completed"
     assert capsys.readouterr() == ("", "")
 
 
