@@ -129,6 +129,21 @@ async def test_what_began_offline_is_the_next_attempt(
     assert (await cut_off.verify()).ok
 
 
+async def test_steps_of_other_processes_are_of_the_attempt_that_began_offline(
+    cut_off, other, database, faulty: FaultyStore
+):
+    """faults 46: a program below the job gets the job from its environment, whose attempt has no
+    number yet.
+    """
+    await finish(other, "j", "first")
+    async with cut_off.job("a", job_id="j", offline=True):
+        environ = structjob.environment({})
+        with propagation.from_environment(environ).as_current(), structjob.step("elsewhere"):
+            pass
+    await reconnect(cut_off, faulty)
+    assert (await told(database, "j"))["elsewhere"] == {2}
+
+
 async def test_each_start_offline_is_an_attempt(cut_off, other, database, faulty: FaultyStore):
     """Two starts of one job in one process, one within the other or after it, are two attempts
     (R2).

@@ -78,9 +78,6 @@ class _JoinedCore(JobCore):
     def progressed(self) -> None:
         """Do nothing, because the other process records the job."""
 
-    def record(self) -> int:
-        return 0
-
     def event(self, level: str, kind: str, attrs: dict[str, Any]) -> None:
         """Do nothing, because the other process writes the events about the job."""
 
@@ -94,8 +91,6 @@ def joined_job(scope: Scope | None) -> Job | None:
     core = scope.job
     if isinstance(core, _JoinedCore) and core.runs:
         return job_of(core)
-    if core is not None and not isinstance(core, _JoinedCore):
-        return None
     host = OPEN_HOSTS.of_database(scope.database)
     if host is None:
         scope.job = None
