@@ -310,5 +310,5 @@ BENCHMARK = Benchmark(
     cases=tuple(_cases()),
     rows=tuple(_rows()),
     size={"seconds": 5.0, "backlog": 100_000},
-    smoke={"seconds": 0.5, "backlog": 3_000},
+    smoke={"seconds": 0.1, "backlog": 500},
 )

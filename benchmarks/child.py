@@ -8,12 +8,12 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.registry import load
+from benchmarks import registry
 
 
-def main(benchmark: str, case: str, keywords: str, result: str) -> None:
+def main(name: str, case: str, keywords: str, result: str) -> None:
     """Run one case and write its measurements to the file *result*."""
-    measured = load()[benchmark].case(case).run(**json.loads(keywords))
+    measured = registry.benchmark(name).case(case).run(**json.loads(keywords))
     Path(result).write_text(json.dumps(dict(measured)))
 
 

@@ -99,9 +99,20 @@ class Benchmark:
 
 def load() -> dict[str, Benchmark]:
     """Import every ``b*.py`` and return the benchmarks by name, in order."""
-    found = [
-        importlib.import_module(f"{benchmarks.__name__}.{module.name}").BENCHMARK
-        for module in pkgutil.iter_modules(benchmarks.__path__)
-        if module.name.startswith("b") and module.name[1:2].isdigit()
-    ]
-    return {benchmark.name: benchmark for benchmark in sorted(found, key=lambda b: int(b.name[1:]))}
+    return {name: benchmark(name) for name in sorted(_modules(), key=lambda name: int(name[1:]))}
+
+
+def benchmark(name: str) -> Benchmark:
+    """Import and return one of them alone: the others import libraries that it does not measure."""
+    found: Benchmark = importlib.import_module(
+        f"{benchmarks.__name__}.{_modules()[name]}"
+    ).BENCHMARK
+    return found
+
+
+def _modules() -> dict[str, str]:
+    """Return the modules by the name of their benchmark: ``b4_saturated`` is B4."""
+    names = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    return {
+        name.partition("_")[0]: name for name in names if name[0] == "b" and name[1:2].isdigit()
+    }
