@@ -9,9 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from structjob import alembic as alembic
+    from structjob import asgi as asgi
+    from structjob import click as click
     from structjob import exceptions as exceptions
+    from structjob import http as http
     from structjob import processors as processors
     from structjob import typing as typing
+    from structjob import wsgi as wsgi
     from structjob.capture.configure import configure
     from structjob.capture.install import install
     from structjob.capture.logger import success
@@ -45,11 +50,6 @@ if TYPE_CHECKING:
         Terminated,
     )
     from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter
-    from structjob.integrations import alembic as alembic
-    from structjob.integrations import asgi as asgi
-    from structjob.integrations import click as click
-    from structjob.integrations import http as http
-    from structjob.integrations import wsgi as wsgi
     from structjob.lifecycle import Job, Step, Try, job, retrying, step
     from structjob.lifecycle.correlation import correlate, current_correlation_id, detached
     from structjob.lifecycle.current import current_job, current_step
@@ -166,10 +166,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_INTEGRATIONS = ("alembic", "asgi", "click", "http", "wsgi")
-"""Modules of `structjob.integrations` that ``from structjob import NAME`` finds."""
-
-_MODULES = ("exceptions", "processors", "typing")
+_MODULES = ("alembic", "asgi", "click", "exceptions", "http", "processors", "typing", "wsgi")
 """Public modules, which ``structjob.NAME`` imports. All others are internal."""
 
 __all__ = [
@@ -275,8 +272,6 @@ if not TYPE_CHECKING:  # otherwise type checkers accept every name, also misspel
         # database layer.
         import importlib
 
-        if name in _INTEGRATIONS:
-            return importlib.import_module(f"structjob.integrations.{name}")
         if name in _MODULES:
             return importlib.import_module(f"structjob.{name}")
         home = _HOME.get(name)

@@ -32,6 +32,24 @@ def test_all_is_sorted_and_importable():
         assert name in dir(structjob)
 
 
+@pytest.mark.parametrize("name", [*structjob._MODULES, "testing", "web"])
+def test_public_modules_are_imported_as_any_module(name):
+    """R51: ``import structjob.asgi`` and ``from structjob.asgi import JobMiddleware`` work in a
+    fresh process, and find what the attribute ``structjob.asgi`` is.
+    """
+    program = f"""if True:
+        import structjob.{name} as module
+        import structjob
+        assert module is structjob.{name}
+        from structjob.{name} import *
+        assert module.__doc__ and all(name in globals() for name in getattr(module, "__all__", ()))
+    """
+    child = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (child.returncode, child.stderr) == (0, "")
+
+
 def test_type_checkers_see_the_same_names():
     """The lazy names are imported under TYPE_CHECKING, each from where it is found."""
     tree = ast.parse((ROOT / "__init__.py").read_text())
@@ -45,10 +63,7 @@ def test_type_checkers_see_the_same_names():
         for alias in node.names
     }
     assert {declared.pop(name) for name in structjob._MODULES} == {"structjob"}
-    assert declared == {
-        **{name: f"structjob.{module}" for name, module in structjob._HOME.items()},
-        **dict.fromkeys(structjob._INTEGRATIONS, "structjob.integrations"),
-    }
+    assert declared == {name: f"structjob.{module}" for name, module in structjob._HOME.items()}
 
 
 PROMISED = [
@@ -253,7 +268,7 @@ def test_the_reference_names_everything_public():
     reference = (ROOT.parent / "docs" / "reference.md").read_text()
     names = [*structjob.__all__, *structjob.processors.__all__, *structjob.typing.__all__]
     assert [name for name in names if f"`{name}`" not in reference] == []
-    for module in (*structjob._MODULES, *structjob._INTEGRATIONS):
+    for module in structjob._MODULES:
         assert f"`structjob.{module}" in reference
 
 

@@ -14,8 +14,8 @@ from cli_support import typed
 from database_support import Database, bare, create, drop
 
 import structjob
+from structjob.alembic import include_object
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.integrations.alembic import include_object
 from structjob.store.factory import make_store
 from structjob.store.migration_sql import render
 from structjob.urls.url import parse

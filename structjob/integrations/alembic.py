@@ -3,7 +3,7 @@ migrations.
 
 It makes Alembic ignore structjob's tables. In the application's ``env.py``::
 
-    from structjob.integrations.alembic import include_object
+    from structjob.alembic import include_object
 
     context.configure(..., include_object=include_object)
 """
