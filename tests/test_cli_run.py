@@ -118,6 +118,21 @@ def test_a_person_is_told_how_it_went(shell: Shell) -> None:
     assert f"structjob show {job_of(shell)['id']}" in shown
 
 
+def test_the_error_is_the_exception_and_not_the_note_with_its_ids(shell: Shell) -> None:
+    """R48: a program that records jobs itself ends its traceback with a note of their ids. The
+    error of the run is what the exception said.
+    """
+    program = (
+        "import structjob\n"
+        "with structjob.Tracker('sqlite:///child.db') as tracker, tracker.job('pack'):\n"
+        "    raise RuntimeError('no tape left')\n"
+    )
+    done = shell.run("run", "--", sys.executable, "-c", program)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(b", operation=pack]")
+    assert job_of(shell)["error"]["message"] == "RuntimeError: no tape left (exit code 1)"
+
+
 def test_stdin_is_passed_through(shell: Shell) -> None:
     """What is piped into the command is the program's stdin (R48)."""
     assert shell.ok("run", "--", "cat", input=b"one\ntwo\n") == "one\ntwo\n"

@@ -69,6 +69,35 @@ async def test_its_output_is_recorded(any_tracker):
     assert (end.attrs["returncode"], end.attrs["lines"]) == (0, 3)
 
 
+FAILING_JOB = """
+import structjob
+structjob.configure(console=False)
+with structjob.Tracker("sqlite:///child.db") as tracker, tracker.job("pack"):
+    with structjob.step("wrap"):
+        raise RuntimeError("no tape left")
+"""
+
+
+async def test_the_reason_is_the_exception_and_not_the_note_with_its_ids(tracker, tmp_path):
+    """R31: a program that records jobs itself ends its traceback with a note of their ids. The
+    failure says what the exception said.
+    """
+    with pytest.raises(CommandFailed) as caught:
+        async with tracker.job("build") as job:
+            await job.run_process(python(FAILING_JOB), cwd=tmp_path)
+    assert str(caught.value).endswith(" ended with exit code 1: RuntimeError: no tape left")
+    assert caught.value.tail[-1].startswith("[job_id=")
+
+
+async def test_the_reason_is_the_last_exception_of_a_group(tracker):
+    """R31: the traceback of an exception group ends with a ruler, which is no reason."""
+    program = "raise ExceptionGroup('parts', [ValueError('no tape left')])"
+    with pytest.raises(CommandFailed) as caught:
+        async with tracker.job("build") as job:
+            await job.run_process(python(program))
+    assert str(caught.value).endswith(" ended with exit code 1: ValueError: no tape left")
+
+
 async def test_a_failure_is_raised(tracker):
     """R31: another exit code fails the step and says what the program said last."""
     with pytest.raises(CommandFailed, match="ended with exit code 3: no disk") as caught:

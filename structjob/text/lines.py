@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 
@@ -154,9 +155,18 @@ class LineSplitter:
             self._record(lines, {})
 
 
+_SAYS_NOTHING = re.compile(r"[-+|=_*\s]*|\[job_id=.*\]")
+"""A ruler, such as the end of an exception group's traceback, or the note with the ids of a job
+that ends the traceback of a program that records jobs itself.
+"""
+
+
 def last_words(lines: Sequence[str]) -> str:
-    """Return the last of *lines* that is not blank, without blanks around it."""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    """Return the last of *lines* that says something, without its margin: blanks, or the ``|`` of
+    an exception group.
+    """
+    texts = (line.strip().removeprefix("| ").lstrip() for line in reversed(lines))
+    return next((text for text in texts if not _SAYS_NOTHING.fullmatch(text)), "")
 
 
 def _text(line: bytes) -> str:
