@@ -1,6 +1,7 @@
 """The console on pipes and non-blocking descriptors: a line is there whole, or not at all."""
 
 import fcntl
+import io
 import json
 import os
 import select
@@ -13,6 +14,7 @@ import structlog
 from cli_support import preforked
 
 import structjob
+from structjob import ConsoleSink
 from structjob.machine import descriptor
 
 log = structlog.get_logger("app")
@@ -245,3 +247,32 @@ def test_a_thread_waits_for_the_line_of_another_and_no_longer(full):
         thread.join(20)
     assert not any(thread.is_alive() for thread in threads)
     assert set(names(drained(full).splitlines())) <= {"x"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1251", "utf-16"])
+def test_a_stream_whose_encoding_lacks_a_character_loses_no_line(encoding):
+    """Bad day: a stream without a descriptor, with an old encoding: what it lacks is shown as
+    escapes, and a line of JSON means the same.
+    """
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    structjob.configure(console=ConsoleSink(stream, format="json"), strict=True)
+    log.info("für 😀 ж", to="é")
+    line = json.loads(stream.buffer.getvalue().decode(encoding))
+    assert (line["event"], line["to"]) == ("für 😀 ж", "é")
+
+
+def test_a_stream_that_only_writes_is_enough():
+    """Bad day: `print` writes to an object that has nothing but `write`, such as a tee; so does the
+    console.
+    """
+
+    class Tee:
+        written = ""
+
+        def write(self, text):
+            self.written += text
+
+    tee = Tee()
+    structjob.configure(console=ConsoleSink(tee, format="json"), strict=True)
+    log.info("für")
+    assert json.loads(tee.written)["event"] == "für"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import shutil
@@ -176,10 +177,30 @@ def _write_through(stream: Any, line: bytes) -> None:
     if isinstance(stream, io.TextIOBase) or not isinstance(
         stream, (io.RawIOBase, io.BufferedIOBase)
     ):
-        stream.write(line.decode())
+        text = line.decode()
+        try:
+            stream.write(text)
+        except UnicodeEncodeError as exc:
+            # the error of some codecs does not name them
+            encoding = getattr(stream, "encoding", None) or exc.encoding
+            stream.write(text.encode(encoding, _ESCAPES).decode(encoding))
     else:
         stream.write(line)
-    stream.flush()
+    if hasattr(stream, "flush"):  # an object that only writes serves `print`, too
+        stream.flush()
+
+
+_ESCAPES = "structjob.escapes"
+r"""Handles characters that an encoding lacks: escapes such as ``\u00e9``, which JSON knows."""
+
+
+def _escape(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)  # noqa: S101 -- used only for encoding
+    units = error.object[error.start : error.end].encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4)), error.end
+
+
+codecs.register_error(_ESCAPES, _escape)
 
 
 def _is_terminal(stream: Any) -> bool:
