@@ -468,7 +468,7 @@ async def test_what_the_database_refuses_leaves_its_neighbours(
     await finish(other, "j", "first")
     bad = cut_off.job("a", job_id="bad", offline=True)
     async with bad as job:
-        monkeypatch.setattr(core_of(job), "_set_operation", None)
+        monkeypatch.setattr(core_of(job).columns, "operation", None)
     await finish(cut_off, "j", "second", offline=True)
     await reconnect(cut_off, faulty)
     assert await attempts(cut_off, "j") == [(1, "completed", "first"), (2, "completed", "second")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
@@ -38,8 +39,8 @@ else:
     class Checked(property, Generic[T]):
         """An attribute of a core that is checked whenever it is set.
 
-        The check matters because a value that the database refuses would prevent it from storing
-        the final state.
+        The core keeps it in its slot ``_set_…``, or else in its ``columns``. The check matters
+        because a value that the database refuses would prevent it from storing the final state.
 
         Args:
             check: A function that returns the value to keep, or raises `InvalidArgument`.
@@ -52,9 +53,12 @@ else:
 
         def __set_name__(self, owner: type, name: str) -> None:
             slot, check, optional = f"_set_{name}", self.check, self._optional
-            put = owner.__dict__[slot].__set__
+            if slot in owner.__dict__:
+                get, put = attrgetter(slot), owner.__dict__[slot].__set__
+            else:
+                get, put = attrgetter(f"columns.{name}"), partial(_put_column, name)
             super().__init__(
-                attrgetter(slot),
+                get,
                 lambda core, value: put(core, None if optional and value is None else check(value)),
             )
 
@@ -89,6 +93,10 @@ else:
                 attrgetter(f"_core.{self._path or name}"),
                 lambda handle, value: refuse(handle, name, hint),
             )
+
+
+def _put_column(name: str, core: Any, value: Any) -> None:
+    setattr(core.columns, name, value)
 
 
 class Absent:

@@ -7,10 +7,10 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from typing import Any, cast
 
 import msgspec
+from msgspec.structs import replace
 
 from structjob.capture.noise import LIMITS, suppressed_in
 from structjob.capture.processors import check_overlooked
@@ -57,7 +57,10 @@ START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""
 
 
-_check_operation = required_text("operation", 255)
+_check_operation = label(required_text("operation", 255))
+_check_id = identifier(required_text("job_id", 64))
+_check_root_id = identifier(required_text("root_job_id", 64))
+_check_correlation_id = identifier(required_text("correlation_id", 128))
 
 
 def _check_category(value: str | None) -> str:
@@ -104,6 +107,14 @@ _CHECKED = {
 }
 """The attribute of a job that checks an option, by the option's name."""
 
+_LABELS = (
+    "job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key",
+)  # fmt: skip
+"""Options that most jobs do not have."""
+
+_STATUSES = {status.value: status for status in JobStatus}
+"""A fifth of the time of `JobStatus(value)`."""
+
 
 class JobCore(Core):
     """A live job, as the library sees it; see `structjob.Job` for most attributes.
@@ -111,6 +122,7 @@ class JobCore(Core):
     Attributes:
         result: A value that can be stored as JSON.
         bound: Fields that every event of the job and its steps gets.
+        columns: The part of its row that says what it is: its ids, names and labels.
         claim: Which attempt it is.
         run: Its times, and the resources that it used.
         shared: What it shares with its steps.
@@ -118,9 +130,7 @@ class JobCore(Core):
     """
 
     __slots__ = (
-        "_outer_correlation_id", "_parent", "_set_category", "_set_context_id", "_set_correlation_id", "_set_description",
-        "_set_external_job_id", "_set_id", "_set_idempotency_key", "_set_job_type", "_set_metadata", "_set_operation", "_set_owner",
-        "_set_parent_job_id", "_set_project", "_set_root_job_id", "_set_total_steps", "bound", "cancellation", "claim", "error",
+        "_outer_correlation_id", "_parent", "_set_metadata", "_set_total_steps", "bound", "cancellation", "claim", "columns", "error",
         "percent", "result", "run", "shared", "status",
     )  # fmt: skip
     table = "job"
@@ -128,11 +138,11 @@ class JobCore(Core):
     """Whether another process runs it, and this one only adds steps."""
     host: JobHost[JobCore]
     shared: Shared
-    id = Checked(identifier(required_text("job_id", 64)))
-    operation: Checked[str] = Checked(label(_check_operation))
+    id = Checked(_check_id)
+    operation = Checked(_check_operation)
     parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
-    root_job_id = Checked(identifier(required_text("root_job_id", 64)))
-    correlation_id = Checked(identifier(required_text("correlation_id", 128)))
+    root_job_id = Checked(_check_root_id)
+    correlation_id = Checked(_check_correlation_id)
     job_type = Checked(label(checked_text("job_type", 128)), optional=True)
     description = Checked(check_description, optional=True)
     owner = Checked(label(checked_text("owner", 128)), optional=True)
@@ -148,39 +158,34 @@ class JobCore(Core):
         self, host: JobHost[JobCore], operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
         super().__init__(host)
-        self.operation = operation
-        # Ids that are made here need no check, so they go where the attributes would put them.
-        self._set_id: str
-        if options.job_id is None:
-            self._set_id = new_id()
-        else:
-            self.id = options.job_id
-        self.parent_job_id = parent.job_id if parent is not None else None
-        root = _root_of(host, parent)
-        self._set_root_job_id: str
-        if root is None:
-            self._set_root_job_id = self.id
-        else:
-            self.root_job_id = root
+        self.shared = Shared()
         inherited = parent.correlation_id if parent is not None else None
         self._outer_correlation_id = inherited
         given = (inherited or None) if options.correlation_id is None else options.correlation_id
-        self._set_correlation_id: str
-        if given is None:
-            self._set_correlation_id = new_id()
-        else:
-            self.correlation_id = given
-        self.job_type = options.job_type
-        self.description = options.description
-        above = parent.labels if parent is not None else {}
-        self.owner = above.get("owner") if options.owner is None else options.owner
-        self.project = (
-            (above.get("project") or host.project) if options.project is None else options.project
+        operation = _check_operation(operation)
+        # ids that are made here need no check
+        job_id = new_id() if options.job_id is None else _check_id(options.job_id)
+        root = _root_of(host, parent)
+        self.columns = JobRow(
+            id=job_id,
+            root_job_id=job_id if root is None else _check_root_id(root),
+            operation=operation,
+            status=JobStatus.PENDING,
+            category=_check_category(options.category),
+            correlation_id=new_id() if given is None else _check_correlation_id(given),
+            attempt=0,
+            created_at=self.shared.created,
         )
-        self.category = options.category
-        self.external_job_id = options.external_job_id
-        self.context_id = options.context_id
-        self.idempotency_key = options.idempotency_key
+        project = host.project
+        if parent is not None:
+            above = parent.labels
+            self.parent_job_id, self.owner = parent.job_id, above.get("owner")
+            project = above.get("project") or project
+        if project is not None:
+            self.project = project
+        for name in _LABELS:
+            if (value := getattr(options, name)) is not None:
+                setattr(self, name, value)
         self.metadata = options.metadata
         self.total_steps = options.total_steps
         self.result: Any = None
@@ -191,7 +196,6 @@ class JobCore(Core):
         self.percent: float | None = None
         self.claim = Claim(options)
         self.run = Run()
-        self.shared = Shared()
         self.cancellation = Cancellation(parent)
 
     @property
@@ -490,7 +494,7 @@ class JobCore(Core):
             and time.monotonic() - self.began >= PROGRESS_EVENT_EVERY
         ):
             self.shared.write_progress_event(self.scope)
-        ended = JobStatus(status)
+        ended = _STATUSES[status]
         seconds = time.monotonic() - self.began if self.began else 0.0
         # Directly before `try`, because a signal handler may raise between any two calls.
         self.status = ended
@@ -627,8 +631,10 @@ class JobCore(Core):
     # --------------------------------------------------------------------------
 
     def _described(self) -> dict[str, Any]:
-        described = zip(_DESCRIBING, _describing_of(self), strict=True)
-        given = {name: value for name, value in described if value is not None}
+        columns = self.columns
+        given = {
+            name: value for name in _DESCRIBING if (value := getattr(columns, name)) is not None
+        }
         if self.attempt > 1 and self.provisional is None:
             given["attempt"] = self.attempt
         return given
@@ -685,23 +691,11 @@ class JobCore(Core):
 
     def _row(self) -> JobRow:
         shared, run, claim = self.shared, self.run, self.claim
-        row = JobRow(
-            id=self.id,
-            parent_job_id=self.parent_job_id,
-            root_job_id=self.root_job_id,
-            job_type=self.job_type,
-            operation=self.operation,
-            description=self.description,
+        row = replace(  # it takes half the time of a new one
+            self.columns,
             status=self.status,
             percent_complete=self.percent,
             current_step=shared.current,
-            owner=self.owner,
-            project=self.project,
-            category=self.category,
-            correlation_id=self.correlation_id,
-            external_job_id=self.external_job_id,
-            context_id=self.context_id,
-            idempotency_key=self.idempotency_key,
             attempt=claim.attempt,
             created_at=shared.created,
             started_at=run.started,
@@ -720,8 +714,6 @@ class JobCore(Core):
 
 _DESCRIBING = ("job_type", "owner", "external_job_id", "context_id")
 """What the first event of a job says about it, besides its operation."""
-
-_describing_of = attrgetter(*_DESCRIBING)
 
 
 def check_arguments(operation: str, options: JobOptions) -> None:
