@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, TypedDict, TypeVar, get_args
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
+from structjob.filter_checks import (
+    Moment,
+    as_statuses,
+    check_limit,
+    check_order,
+    check_paths,
+    check_plain,
+    check_values,
+    check_window,
+    one_or_several,
+    values_of,
+)
 from structjob.levels import LEVELS, Level, level_name
 from structjob.models import (
     STREAMS,
@@ -20,12 +31,6 @@ from structjob.models import (
     JobStatusName,
     id_of,
 )
-
-MAX_LIMIT = 10_000
-"""Maximum number of rows in one page of a listing."""
-
-Moment = datetime | timedelta
-"""A time: a datetime with a time zone, or a `timedelta` before now."""
 
 
 class Filter:
@@ -50,100 +55,6 @@ def make_filter(cls: type[F], /, **filters: Any) -> F:
     return cls(**filters)
 
 
-def as_utc(name: str, value: Moment | None) -> datetime | None:
-    """Return the time *value* of the filter *name* in UTC.
-
-    Raises:
-        InvalidFilter: if it is not a time, or has no time zone.
-    """
-    if value is None:
-        return None
-    try:
-        if isinstance(value, timedelta):
-            return datetime.now(UTC) - abs(value)
-        if isinstance(value, datetime):
-            if value.utcoffset() is None:
-                raise InvalidFilter(
-                    f"{name} has no time zone ({value.isoformat()}): write datetime.now(UTC) for the present, "
-                    f"{name}.astimezone() for a local time, {name}.replace(tzinfo=UTC) for one in UTC"
-                )
-            return value.astimezone(UTC)
-    except OverflowError:
-        raise InvalidFilter(
-            f"{name} is a time before the year 1 or after 9999 ({value}): leave it out"
-        ) from None
-    raise InvalidFilter(
-        f"{name} must be a datetime or a timedelta before now, not {type(value).__name__}"
-    )
-
-
-def _as_statuses(
-    status: object, kind: type[JobStatus | ErrorStatus] = JobStatus
-) -> tuple[str, ...] | None:
-    if status is None:
-        return None
-    if not isinstance(status, Iterable):
-        raise InvalidFilter(f"status must be a status, or several, not {status!r}")
-    given = (status,) if isinstance(status, str) else tuple(status)
-    if not given:  # it would find everything, where a program that computes it means nothing
-        raise InvalidFilter(f"status must be a status, or several, not {status!r}")
-    if kind is JobStatus:
-        given = tuple("cancelled" if each == "canceled" else each for each in given)
-    known = [each.value for each in kind]
-    for each in given:
-        if each not in known:
-            raise InvalidFilter(f"unknown status {each!r}: use one of {', '.join(known)}")
-    return tuple(dict.fromkeys(given))  # each status is queried separately, so remove duplicates
-
-
-def check_plain(given: object) -> None:
-    """Raise `InvalidFilter` for flags that are not True or False, for several values of a field
-    that takes one text, and for text that no database accepts.
-    """
-    for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
-        value = getattr(given, field.name)
-        if (
-            field.type in ("bool", "bool | None")
-            and not isinstance(value, bool)
-            and not (value is None and field.default is None)
-        ):
-            raise InvalidFilter(f"{field.name} must be True or False, not {value!r}")
-        if (
-            field.type == "str | None"
-            and isinstance(value, Iterable)
-            and not isinstance(value, str)
-        ):
-            raise InvalidFilter(f"{field.name} must be one text, not {value!r}")
-        for text in _texts(value):
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InvalidFilter(
-                    f"{field.name} holds half of a surrogate pair, which no database can store: {value!r}"
-                ) from None
-
-
-def _texts(value: object) -> Iterable[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield str(key)
-            yield from _texts(item)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _texts(item)
-
-
-MAX_VALUES = 50
-"""Maximum number of values that one filter takes."""
-
-
-def values_of(value: Any) -> tuple[Any, ...]:
-    """Return the values of a filter field as a tuple."""
-    return () if value is None else value if isinstance(value, tuple) else (value,)
-
-
 def _several(given: Filter, names: Iterable[str]) -> None:
     """Replace fields that hold several values by a tuple without duplicates.
 
@@ -153,74 +64,11 @@ def _several(given: Filter, names: Iterable[str]) -> None:
         object.__setattr__(given, name, one_or_several(name, getattr(given, name)))
 
 
-def one_or_several(name: str, value: Any) -> Any:
-    """Return a value of the filter *name*: several as a tuple without duplicates.
-
-    Raises:
-        InvalidFilter: if there are too many, or not all are text.
-    """
-    if value is None or isinstance(value, str) or not isinstance(value, Iterable):
-        return value
-    values = tuple(dict.fromkeys(value))
-    if not 1 <= len(values) <= MAX_VALUES or not all(isinstance(one, str) for one in values):
-        raise InvalidFilter(f"{name} must be text, or 1 to {MAX_VALUES} of them, not {value!r}")
-    return values[0] if len(values) == 1 else values
-
-
-def _check_values(name: str, value: object, known: Iterable[str]) -> None:
-    for one in values_of(value):
-        if one not in known:
-            raise InvalidFilter(f"{name} must be one of {', '.join(known)}, not {one!r}")
-
-
-def _check_paths(name: str, given: object) -> None:
-    if given is not None and not isinstance(given, Mapping):
-        raise InvalidFilter(
-            f"{name} must be a mapping of attribute to value, not {type(given).__name__}"
-        )
-
-
 def _named(job: AnyJob) -> str:
     try:
         return id_of(job)
     except InvalidArgument as exc:
         raise InvalidFilter(str(exc)) from None
-
-
-def check_limit(
-    limit: int, name: str = "limit", *, hint: str = "; ask for more with the page's cursors"
-) -> None:
-    """Raise `InvalidFilter` unless *limit* is a valid number of rows."""
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-        raise InvalidFilter(
-            f"{name} must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}{hint}"
-        )
-
-
-def _check_order(order: str) -> None:
-    if order not in ("asc", "desc"):
-        raise InvalidFilter(
-            f"order must be 'asc' (oldest first) or 'desc' (newest first), not {order!r}"
-        )
-
-
-def check_window(selection: Any) -> None:
-    """Convert the times of a filter to datetimes in UTC.
-
-    Raises:
-        InvalidFilter: if a time is invalid, or ``since`` is after ``until``.
-    """
-    for name in ("since", "until"):
-        object.__setattr__(selection, name, as_utc(name, getattr(selection, name)))
-    check_span(selection.since, selection.until)
-
-
-def check_span(since: datetime | None, until: datetime | None) -> None:
-    """Raise `InvalidFilter` if *since* is after *until*."""
-    if since is not None and until is not None and since > until:
-        raise InvalidFilter(
-            f"since ({since.isoformat()}) is after until ({until.isoformat()}): swap them"
-        )
 
 
 Status = JobStatus | JobStatusName
@@ -375,11 +223,11 @@ class LogFilter(Filter):
                 raise InvalidFilter(f"levels must be a level, or several, not {given!r}")
             object.__setattr__(self, "levels", tuple(level_name(one) for one in given))
         _several(self, _SEVERAL_OF_LOGS)
-        _check_values("type", self.type, EVENT_TYPES)
-        _check_values("stream", self.stream, STREAMS)
-        _check_paths("attrs", self.attrs)
+        check_values("type", self.type, EVENT_TYPES)
+        check_values("stream", self.stream, STREAMS)
+        check_paths("attrs", self.attrs)
         check_window(self)
-        _check_order(self.order)
+        check_order(self.order)
         check_limit(self.limit)
 
     def matches(self, event: EventRecord) -> bool:
@@ -388,7 +236,7 @@ class LogFilter(Filter):
         *job* and *children* are ignored, because only a database knows a job's other ids and its
         children.
         """
-        if (levels := self.matching_levels) and event.level not in levels:
+        if (levels := matching_levels(self)) and event.level not in levels:
             return False
         for name in LOG_EQUALS:
             value = getattr(self, name)
@@ -405,15 +253,15 @@ class LogFilter(Filter):
             return False
         return all(_has(event.attrs, path, value) for path, value in (self.attrs or {}).items())
 
-    @property
-    def matching_levels(self) -> tuple[str, ...]:
-        """The levels that match; empty if every level matches."""
-        if self.level is None:
-            levels = values_of(self.levels)
-        else:
-            least = LEVELS[str(self.level)]
-            levels = tuple(name for name, number in LEVELS.items() if number >= least)
-        return () if len(levels) == len(LEVELS) else levels
+
+def matching_levels(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the levels that match; empty if every level matches."""
+    if wanted.level is None:
+        levels = values_of(wanted.levels)
+    else:
+        least = LEVELS[str(wanted.level)]
+        levels = tuple(name for name, number in LEVELS.items() if number >= least)
+    return () if len(levels) == len(LEVELS) else levels
 
 
 def _has(attrs: Mapping[str, Any], path: str, value: Any) -> bool:
@@ -453,9 +301,9 @@ class _Listed(Filter):
 
     def __post_init__(self) -> None:
         check_plain(self)
-        object.__setattr__(self, "status", _as_statuses(self.status))
+        object.__setattr__(self, "status", as_statuses(self.status))
         check_window(self)
-        _check_order(self.order)
+        check_order(self.order)
         check_limit(self.limit)
 
 
@@ -542,7 +390,7 @@ class JobFilter(_Listed):
             if (job := getattr(self, name)) is not None:
                 object.__setattr__(self, name, _named(job))
         _several(self, _SEVERAL_OF_JOBS)
-        _check_paths("metadata", self.metadata)
+        check_paths("metadata", self.metadata)
         if self.sort not in ("created", "duration"):
             raise InvalidFilter(f"sort must be 'created' or 'duration', not {self.sort!r}")
         if self.by not in ("created", "ended"):
@@ -586,7 +434,7 @@ class ErrorFilter(Filter):
 
     def __post_init__(self) -> None:
         check_plain(self)
-        object.__setattr__(self, "status", _as_statuses(self.status, ErrorStatus))
+        object.__setattr__(self, "status", as_statuses(self.status, ErrorStatus))
         if self.outcome is not None and self.outcome not in get_args(ErrorOutcome):
             raise InvalidFilter(
                 f"unknown outcome {self.outcome!r}: use one of {', '.join(get_args(ErrorOutcome))}"

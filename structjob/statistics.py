@@ -13,14 +13,8 @@ from datetime import datetime
 from typing import Any, Literal, TypedDict
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import (
-    Filter,
-    Moment,
-    check_limit,
-    check_plain,
-    check_window,
-    one_or_several,
-)
+from structjob.filter_checks import Moment, check_limit, check_plain, check_window, one_or_several
+from structjob.filters import Filter
 from structjob.models import ErrorInfo, ErrorOutcome, ErrorStatus, JobStatus
 
 

@@ -12,13 +12,13 @@ from structjob.context.propagation import RemoteContext
 from structjob.context.scope import Binding
 from structjob.engine.listeners import Callback, Listener
 from structjob.engine.queue import Queue
+from structjob.filter_checks import Moment
 from structjob.filters import (
     AttemptFilterKeywords,
     ErrorFilterKeywords,
     EventType,
     JobFilterKeywords,
     LogFilterKeywords,
-    Moment,
     Order,
     Sort,
     Status,

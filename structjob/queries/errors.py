@@ -24,7 +24,8 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, InvalidFilter
-from structjob.filters import ErrorFilter, ErrorFilterKeywords, values_of
+from structjob.filter_checks import values_of
+from structjob.filters import ErrorFilter, ErrorFilterKeywords
 from structjob.models import ErrorInfo, ErrorStatus
 from structjob.queries import outcomes
 from structjob.queries.buckets import Buckets

@@ -11,7 +11,8 @@ from datetime import datetime
 from sqlalchemy import ColumnElement, and_, select
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import MAX_VALUES, JobFilter, values_of
+from structjob.filter_checks import MAX_VALUES, values_of
+from structjob.filters import JobFilter
 from structjob.models import JobRecord, Page
 from structjob.queries import estimates, rows
 from structjob.queries.paging import SCAN_LIMIT, Listing, behind, fingerprint, first, read_page

@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
 
-from structjob.filters import LOG_EQUALS, LogFilter, values_of
+from structjob.filter_checks import values_of
+from structjob.filters import LOG_EQUALS, LogFilter, matching_levels
 from structjob.levels import LEVELS
 from structjob.queries.paging import Listing, fingerprint
 from structjob.queries.tail_reader import Query
@@ -79,7 +80,7 @@ async def listing_of(
     branches = await _alternatives(fetch, wanted)
     if await _levels_find_fewer(fetch, wanted, branches):
         fixed = (*conditions(wanted, by_level=True), *_without_index(branches))
-        branches = tuple(logs.c.level == level for level in wanted.matching_levels)
+        branches = tuple(logs.c.level == level for level in matching_levels(wanted))
     else:
         fixed = conditions(wanted)
     return Listing(
@@ -109,7 +110,7 @@ async def _levels_find_fewer(
     ):
         return False
     mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
-    levels = [unusual("level"), logs.c.level.in_(wanted.matching_levels)]
+    levels = [unusual("level"), logs.c.level.in_(matching_levels(wanted))]
     # Most jobs have few events, so the levels are seldom counted.
     return await _are_many(fetch, mine) and not await _are_many(fetch, levels)
 
@@ -178,7 +179,7 @@ def _by_correlation(wanted: LogFilter) -> bool:
 
 def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
     """Return the levels by whose index the events are found; empty if another index finds fewer."""
-    levels = wanted.matching_levels
+    levels = matching_levels(wanted)
     if _narrow(wanted) or not _unusual(wanted, "level"):
         return ()
     # Events of level warning and above are few. For the other levels, the index of the category or
@@ -201,7 +202,7 @@ def _leading(wanted: LogFilter) -> tuple[str, ...]:
 
 def _unusual(wanted: LogFilter, column: str) -> bool:
     """Return whether the index of *column* contains all requested events."""
-    values = wanted.matching_levels if column == "level" else values_of(getattr(wanted, column))
+    values = matching_levels(wanted) if column == "level" else values_of(getattr(wanted, column))
     return bool(values) and USUAL[column] not in values
 
 
@@ -237,7 +238,7 @@ def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElem
         found.append(unusual("level"))
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and not by_level and (levels := wanted.matching_levels):
+    if _narrow(wanted) and not by_level and (levels := matching_levels(wanted)):
         found.append(logs.c.level.in_(levels))
     if wanted.since is not None:
         found.append(logs.c.ts >= wanted.since)
@@ -250,7 +251,7 @@ def searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that have no index."""
     leading = _leading(wanted)
     found = _equal(wanted, [name for name in _EQUALS if name not in leading])
-    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := wanted.matching_levels):
+    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := matching_levels(wanted)):
         found.append(logs.c.level.in_(levels))
     if wanted.correlated is not None:
         column = logs.c.correlation_id

@@ -10,7 +10,8 @@ from typing import Any, Literal, Unpack, overload
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filters import LogFilter, LogFilterKeywords, check_limit, values_of
+from structjob.filter_checks import check_limit, values_of
+from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
 from structjob.queries.job_finder import JobFinder

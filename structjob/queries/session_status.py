@@ -9,8 +9,8 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
-from structjob.exceptions import InvalidFilter, SessionNotFound
-from structjob.filters import MAX_LIMIT
+from structjob.exceptions import SessionNotFound
+from structjob.filter_checks import check_limit
 from structjob.machine.host import process_exists
 from structjob.models import Gap, SessionRecord, SessionStatus
 from structjob.queries.verify import STALE_AFTER
@@ -81,10 +81,7 @@ class Sessions:
         Raises:
             InvalidFilter: if *limit* is out of range.
         """
-        if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
-            raise InvalidFilter(
-                f"limit must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}"
-            )
+        check_limit(limit, hint="")
         await self._flush()
         return await _read(self._fetch, limit, *((sessions.c.ended_at.is_(None),) if live else ()))
 

@@ -10,15 +10,8 @@ from typing import Any, TypeVar, Unpack, overload
 from sqlalchemy import ColumnElement, Table, case, func, select
 
 from structjob.exceptions import InvalidFilter
-from structjob.filters import (
-    ErrorFilter,
-    ErrorFilterKeywords,
-    Moment,
-    as_utc,
-    check_span,
-    one_or_several,
-    values_of,
-)
+from structjob.filter_checks import Moment, as_utc, check_span, one_or_several, values_of
+from structjob.filters import ErrorFilter, ErrorFilterKeywords
 from structjob.models import JobStatus, StepStatus
 from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from structjob.filters import LogFilter, values_of
+from structjob.filter_checks import values_of
+from structjob.filters import LogFilter
 from structjob.web.problems import Refused
 from structjob.web.shared_tail import SharedTail
 from structjob.web.subscription import Subscription
