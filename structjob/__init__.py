@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from structjob.lifecycle.hooks import Hook, Transition, add_hook, set_tracing
     from structjob.lifecycle.operations import OperationLogger
     from structjob.lifecycle.printed import capture_output
-    from structjob.lifecycle.processes import CommandFailed, CommandTimeout, ProcessResult
+    from structjob.lifecycle.process_result import CommandFailed, CommandTimeout, ProcessResult
     from structjob.models import (
         AttemptRecord,
         ErrorInfo,
@@ -131,7 +131,7 @@ _WHERE = {
     "lifecycle": ("Try", "Job", "Step", "job", "retrying", "step"),
     "lifecycle.printed": ("capture_output",),
     "process_tracker": ("init",),
-    "lifecycle.processes": ("CommandFailed", "CommandTimeout", "ProcessResult"),
+    "lifecycle.process_result": ("CommandFailed", "CommandTimeout", "ProcessResult"),
     "sinks.file": ("FileSink",),
     "capture.logger": ("success",),
     "models": (

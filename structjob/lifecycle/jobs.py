@@ -42,7 +42,8 @@ from structjob.values.redaction import identified
 
 if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy
-    from structjob.lifecycle.processes import ProcessKeywords, ProcessResult
+    from structjob.lifecycle.process_result import ProcessResult
+    from structjob.lifecycle.processes import ProcessKeywords
     from structjob.lifecycle.retries import Retrying
 
 P = ParamSpec("P")
