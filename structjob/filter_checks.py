@@ -50,7 +50,7 @@ def as_statuses(
     """Return the statuses of a filter, which takes one or several, without duplicates.
 
     Raises:
-        InvalidFilter: if there is none, or one is unknown.
+        InvalidFilter: if it names no status, or an unknown one.
     """
     if status is None:
         return None
