@@ -474,6 +474,15 @@ async def test_a_faulty_line_stores_nothing(plain, tmp_path, line, what):
         await plain.jobs.get("old-1")
 
 
+@pytest.mark.parametrize("packed", [bytes, gzip.compress])
+async def test_a_file_from_windows_is_read(plain, tmp_path, packed):
+    """R21: it may begin with a byte order mark, and its lines end with a carriage return too."""
+    path = tmp_path / "old.jsonl"
+    path.write_bytes(packed(b"\xef\xbb\xbf" + json.dumps(JOB).encode() + b"\r\n"))
+    assert (await plain.import_(path)).jobs == 1
+    assert (await plain.jobs.get(JOB["id"])).operation == JOB["operation"]
+
+
 async def test_files_that_cannot_be_read(plain, tmp_path):
     """A missing file, a cut-off archive and a wrong option have their messages (R21)."""
     with pytest.raises(ImportRefused, match="cannot read"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import zlib
@@ -89,6 +90,8 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
             try:
                 while line := file.readline(MAX_LINE + 1):
                     number += 1
+                    if number == 1:  # editors and shells of Windows begin a text with a mark
+                        line = line.removeprefix(codecs.BOM_UTF8)
                     if len(line) > MAX_LINE:
                         raise ImportRefused(f"line {number} has more than {MAX_LINE:,} bytes")
                     if line.strip():
