@@ -11,9 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
-import functools
-import os
 import sqlite3
 import threading
 import time
@@ -21,12 +18,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
-from sqlalchemy import URL, Connection, Engine, Executable, RowMapping, create_engine
+from sqlalchemy import URL, Connection, Executable, RowMapping
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool
 
 from structjob.exceptions import InvalidURL, QueryTimeout, SchemaMismatch, StoreUnavailable
-from structjob.spool.line import EVENT_DEFAULTS
 from structjob.spool.session import Session
 from structjob.store import claims, dead_letters, migrations, provisional, sessions
 from structjob.store.contract import NO_NOTICES, Ended, Ending, Notices, Write, Written
@@ -39,7 +34,9 @@ from structjob.store.database_file import (
     stamp,
 )
 from structjob.store.forking import within_sqlite
-from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, fold, on_conflict
+from structjob.store.ingest import as_array, fold
+from structjob.store.sqlite_connection import Query, close_connection, connection_over
+from structjob.store.sqlite_ingest import INSERT_EVENTS, UPSERTS, SQLiteIngest
 from structjob.store.worker import Worker
 from structjob.urls.url import masked, sqlite_path
 
@@ -54,69 +51,8 @@ _BUSY_SLICE = 0.25
 interrupted there.
 """
 
-_STOP_EVERY = 0.05
-"""Seconds between two interruptions of a query that must stop."""
-
 _CLOSE_TIMEOUT = 1.0
 """Seconds that the writing connection waits, on closing, for the reading connection."""
-
-
-_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-
-
-def _field(name: str, default: str | None = None) -> str:
-    value = f"json_extract(value, '$.{name}')"
-    return value if default is None else f"coalesce({value}, '{default}')"
-
-
-def _value(name: str) -> str:
-    if name != "result":  # the other JSON columns hold objects
-        return _field(name)
-    # With one path, `json_extract` returns an SQL value: a text loses its quotes, a boolean becomes
-    # a number, and a number keeps 15 digits. With two it returns a JSON array, which holds the
-    # value as it was written. The operator `->`, which does the same, needs SQLite 3.38.
-    pair = f"json_extract(value, '$.{name}', '$.absent')"
-    return (
-        f"CASE WHEN json_type(value, '$.{name}') <> 'null'"
-        f" THEN substr({pair}, 2, length({pair}) - length('[,null]')) END"
-    )
-
-
-# Materialized: otherwise json_each serializes each line again for every column that reads it, which
-# doubles the cost of an event.
-_LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
-
-_INSERT_EVENTS = f"""{_LINES}
-INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, {", ".join(EVENT_DEFAULTS)}, type, stored_at)
-SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field("attrs")},
-  {", ".join(_field(name, default) for name, default in EVENT_DEFAULTS.items())},
-  CASE WHEN {_field("job_id")} IS NULL THEN 'system' WHEN {_field("step_id")} IS NULL THEN 'job' ELSE 'task' END, {_NOW}
-FROM lines WHERE true
-ON CONFLICT (session_id, seq) DO NOTHING
-"""  # noqa: S608 -- contains only column names
-
-_INSERTS = {
-    table: f"{_LINES} INSERT INTO {table} ({', '.join(columns)}) SELECT {', '.join(map(_value, columns))} FROM lines WHERE true"  # noqa: S608 -- see above
-    for table, columns in COLUMNS.items()
-}
-_UPSERTS = {table: f"{statement} {on_conflict(table)}" for table, statement in _INSERTS.items()}
-
-
-class _Ingest:
-    """The statements for SQLite; see `structjob.store.contract.Ingest`."""
-
-    most = 256 * 1024 * 1024
-
-    def events(self, connection: Connection, session_id: int, lines: bytes) -> None:
-        connection.exec_driver_sql(
-            _INSERT_EVENTS, {"session": session_id, "batch": as_array(lines)}
-        )
-
-    def upsert(self, connection: Connection, table: str, rows: bytes) -> None:
-        connection.exec_driver_sql(_UPSERTS[table], {"batch": rows})
-
-    def insert(self, connection: Connection, table: str, rows: bytes) -> None:
-        connection.exec_driver_sql(_INSERTS[table], {"batch": rows})
 
 
 class SQLiteStore:
@@ -141,7 +77,7 @@ class SQLiteStore:
         self.masked_url = masked(url.set(drivername="sqlite"))
         self._read_timeout = read_timeout
         self.path = sqlite_path(url)
-        self.ingest = _Ingest()
+        self.ingest = SQLiteIngest()
         self._writer = Worker("structjob-writer")
         # A database in memory is visible to one connection only, which one thread at a time may
         # use.
@@ -178,7 +114,7 @@ class SQLiteStore:
                 file = DatabaseFile.at(self.path, ensure_private(self.path))
             self._connection = self._connect()
             try:
-                self._writing = _core(self._connection)
+                self._writing = connection_over(self._connection)
                 migrations.prepare(self._writing, anew=former is not None)
                 self._connection.execute(f"PRAGMA busy_timeout={_BUSY_SLICE * 1000:.0f}")
                 if file is not None:
@@ -199,19 +135,19 @@ class SQLiteStore:
             )
         with self._busy:
             if self._writing is not None:
-                _close_connection(self._writing)
+                close_connection(self._writing)
                 self._connection = self._writing = None
         if self._reading is not None:
-            _close_connection(self._reading)
+            close_connection(self._reading)
             self._reading = self._file = None
         file = DatabaseFile.at(self.path, existing(self.path))
-        reading = _core(self._connect(for_reading=True), "PRAGMA query_only=1")
+        reading = connection_over(self._connect(for_reading=True), "PRAGMA query_only=1")
         try:
             migrations.check(reading)
             self._file = self._reading_file = file.with_logs()
             self._check_file()
         except BaseException:
-            _close_connection(reading)
+            close_connection(reading)
             self._file = None
             raise
         self._reading = reading
@@ -223,7 +159,7 @@ class SQLiteStore:
             # The data stored so far must be in the file, wherever the file was moved to.
             with contextlib.suppress(sqlite3.Error, DBAPIError):
                 self._writing.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)")
-            _close_connection(self._writing)
+            close_connection(self._writing)
             self._connection = self._writing = None
         if file.replaced():
             file.remove_logs()
@@ -318,7 +254,7 @@ class SQLiteStore:
     def _close_reading(self) -> None:
         try:
             if self._reading is not None and self.path is not None:
-                _close_connection(self._reading)
+                close_connection(self._reading)
             self._reading = None
         finally:
             self._read.set()
@@ -328,7 +264,7 @@ class SQLiteStore:
         self._read.wait(_CLOSE_TIMEOUT)
         with self._busy:
             if self._writing is not None:
-                _close_connection(self._writing)
+                close_connection(self._writing)
                 self._connection = self._writing = None
 
     # -- writing
@@ -363,7 +299,7 @@ class SQLiteStore:
         if write.states:
             rows = fold(write.states, write.session_id)
             for table, values in rows.tables.items():
-                connection.execute(_UPSERTS[table], {"batch": values})
+                connection.execute(UPSERTS[table], {"batch": values})
             with _undisguised():
                 provisional.store(core, self.ingest, write.session_id, rows.provisional)
             written.states = rows.numbers
@@ -371,7 +307,7 @@ class SQLiteStore:
             with _undisguised():
                 events = provisional.renumbered(core, write.session_id, events)
             connection.execute(
-                _INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)}
+                INSERT_EVENTS, {"session": write.session_id, "batch": as_array(events)}
             )
         if write.last_seq:
             connection.execute(
@@ -441,7 +377,7 @@ class SQLiteStore:
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         if self.path is None:
             return await self._run(self._reader, self._fetch, statement)
-        query = _Query()
+        query = Query()
         try:
             async with asyncio.timeout(self._read_timeout):
                 return await self._run(self._reader, self._fetch_within, query, statement)
@@ -451,19 +387,19 @@ class SQLiteStore:
         finally:
             query.stop(asyncio.get_running_loop())
 
-    def _fetch_within(self, query: _Query, statement: Executable) -> Sequence[RowMapping]:
+    def _fetch_within(self, query: Query, statement: Executable) -> Sequence[RowMapping]:
         try:
             return self._fetch(statement, query)
         finally:
             query.end()
 
-    def _fetch(self, statement: Executable, query: _Query | None = None) -> Sequence[RowMapping]:
+    def _fetch(self, statement: Executable, query: Query | None = None) -> Sequence[RowMapping]:
         self._check_file()
         if self._reading is not None and (
             self._has_changed() or self._reading_file is not self._file
         ):
             if self.path is not None:
-                _close_connection(self._reading)
+                close_connection(self._reading)
             self._reading = None
         if self._reading is None:
             self._reading, self._reading_file = self._connect_to_read(), self._file
@@ -483,7 +419,7 @@ class SQLiteStore:
             return self._writing
         if self._file is None:
             raise StoreUnavailable(f"{self.masked_url} is closed")
-        return _core(self._connect(for_reading=True), "PRAGMA query_only=1")
+        return connection_over(self._connect(for_reading=True), "PRAGMA query_only=1")
 
     async def transact(self, call: Callable[[Connection], T]) -> T:
         return await self._run(self._writer, self._transact, call)
@@ -512,7 +448,7 @@ class SQLiteStore:
             if connection is None and self._file is not None and not self._closing:
                 # The store is only attached, and this is its first write.
                 connection = self._connection = self._connect()
-                self._writing = _core(connection)
+                self._writing = connection_over(connection)
             if connection is None:
                 raise StoreUnavailable(f"{self.masked_url} is closed")
             self._patiently(
@@ -602,69 +538,7 @@ class SQLiteStore:
         )
 
 
-class _Query:
-    """A query that another thread can stop, on a timeout or when its caller was cancelled."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._connection: Any = None
-        self._stopped = False
-
-    def begin(self, connection: Connection) -> None:
-        """Record the connection that the query runs on."""
-        with self._lock:
-            if self._stopped:
-                raise StoreUnavailable("the query was stopped before it began")
-            self._connection = connection.connection.dbapi_connection
-
-    def end(self) -> None:
-        """Record that the query has ended: the next query on the connection is a different one."""
-        with self._lock:
-            self._connection = None
-
-    def stop(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Interrupt the query repeatedly until it has ended; do nothing if it has."""
-        with self._lock:
-            self._stopped = True
-            if self._connection is None:
-                return
-            self._connection.interrupt()
-        # An interruption before the query starts has no effect, so it is repeated.
-        loop.call_later(_STOP_EVERY, self.stop, loop, context=contextvars.Context())
-
-
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-
-
-def _core(raw: sqlite3.Connection, *statements: str) -> Connection:
-    """Return a SQLAlchemy connection over *raw*; transactions are begun and ended explicitly."""
-    for statement in statements:
-        raw.execute(statement)
-    _given.raw = raw
-    try:
-        return _engine(os.getpid()).connect()
-    finally:
-        del _given.raw
-
-
-_given = threading.local()
-
-
-@functools.lru_cache(maxsize=1)
-def _engine(process: int) -> Engine:
-    """Return the engine of every connection in the *process*.
-
-    An engine keeps the statements that it has compiled. With one for each connection, compiling
-    would take half of the CPU time in which a tracker opens and closes. A forked child makes its
-    own, because a thread of its parent may hold the locks of this one.
-    """
-    return create_engine(
-        "sqlite://",
-        creator=lambda: _given.raw,
-        poolclass=NullPool,
-        pool_reset_on_return=None,
-        isolation_level="AUTOCOMMIT",
-    )
 
 
 @contextlib.contextmanager
@@ -677,14 +551,6 @@ def _undisguised() -> Iterator[None]:
         yield
     except DBAPIError as exc:
         raise (exc.orig or exc) from None
-
-
-def _close_connection(connection: Connection) -> None:
-    raw = connection.connection.dbapi_connection
-    connection.invalidate()
-    connection.close()
-    if raw is not None:
-        raw.close()
 
 
 def _is_locked(exc: sqlite3.OperationalError) -> bool:
