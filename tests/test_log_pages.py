@@ -3,6 +3,7 @@ kind of database.
 """
 
 import itertools
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -188,6 +189,69 @@ async def test_a_histogram_of_many_lines(database, monkeypatch):
     assert (some.total, some.looked_at) == (20, 20)
     assert some.counted_since == T0 + timedelta(milliseconds=28)
     assert sum(bar.total for bar in some.bars if bar.until <= some.counted_since) == 0
+
+
+async def test_a_histogram_counts_each_level(database, monkeypatch):
+    """It has the numbers of the lines that are stored, whether a chunk's lines of unusual levels
+    are few and found by their level, or many, also those of a level that is not the library's
+    (R36).
+    """
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 10)
+    monkeypatch.setattr(histograms, "SCAN_LIMIT", 10)
+    for session, job in ((1, "a"), (2, "b")):
+        await database.job(job)
+        for numbers, level in (
+            (range(1, 10), "info"),
+            ([10], "error"),
+            (range(11, 15), "info"),
+            (range(15, 19), "notice"),
+            (range(19, 34), "info"),
+            ([34], "warning"),
+        ):
+            step = {"step_id": "s"} if numbers[0] < 19 else {}
+            await database.add(session, numbers, job_id=job, level=level, **step)
+    for wanted in (
+        {},
+        {"job_id": "a"},
+        {"job_id": ("a", "b")},
+        {"step_id": "s"},
+        {"job_id": "a", "step_id": "s"},
+        {"job_id": "b", "since": T0 + timedelta(milliseconds=40, microseconds=1)},
+        {"job_id": "a", "until": T0 + timedelta(milliseconds=30)},
+        {"levels": ("info", "error"), "job_id": "a"},
+    ):
+        listed = await database.logs.list(**wanted, limit=1000)
+        for buckets in (1, 9):
+            found = await database.logs.histogram(**wanted, buckets=buckets)
+            for bar in found.bars:
+                inside = [one.level for one in listed if bar.since <= one.ts < bar.until]
+                assert bar.counts == Counter(inside), (wanted, buckets, bar)
+            assert found.total == len(listed)
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_histogram_of_a_job_does_not_read_its_lines(database, monkeypatch):
+    """The index has what it counts, but for the lines of unusual levels; and to find the end of a
+    chunk, one row is fetched (R47: the strip of a million lines).
+    """
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 20)
+    monkeypatch.setattr(histograms, "SCAN_LIMIT", 20)
+    await database.job("a")
+    await database.add(1, range(1, 40), job_id="a")
+    await database.add(1, range(40, 42), job_id="a", level="error")
+    database.asked.clear()
+    found = await database.logs.histogram(job_id="a", buckets=5)
+    assert found.total == 41
+    covered = []
+    async with database.engine.connect() as connection:
+        for statement in database.asked:
+            assert len((await connection.execute(statement)).all()) < 20
+            sql = str(statement.compile(connection, compile_kwargs={"literal_binds": True}))
+            if "AS number" in sql:
+                plan = await connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}")
+                read = [row[3] for row in plan if "INDEX structjob_logs_by_job" in row[3]]
+                covered.append(bool(read) and all("COVERING" in one for one in read))
+    assert covered == [True, True, False]  # what is left is less than a chunk
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

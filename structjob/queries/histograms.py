@@ -8,21 +8,28 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Integer, Select, func, literal, select, union_all
+from sqlalchemy import BigInteger, ColumnElement, Select, String, func, literal, select, union_all
 from sqlalchemy.sql.elements import BooleanClauseList
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
 from structjob.queries.buckets import microseconds
 from structjob.queries.paging import SCAN_LIMIT, Listing, Stretch, every_condition, first, stretches
+from structjob.queries.volume import MANY, unusual_values
 from structjob.statistics import LogBar, LogHistogram
 from structjob.store.contract import Fetch
-from structjob.store.tables import logs
+from structjob.store.tables import USUAL, logs, unusual
 
 MOST = 240
 """Maximum number of intervals: a chart cannot show more columns."""
+
+_FEW = 4
+"""Events of unusual levels are read instead of all events, if there are this many times fewer."""
+
+_ALL = ""
+"""Stands for the level in the count of all events."""
 
 _now = time.monotonic
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -65,15 +72,19 @@ async def count(
     until: datetime | None,
     buckets: int,
     max_seconds: float,
+    others: tuple[ColumnElement[bool], ...] | None,
 ) -> LogHistogram:
     """Count the events of *listing*, the newest first.
 
     Each interval is a range of the index that the listing is read with. This is several times as
-    fast as computing the interval of each event.
+    fast as computing the interval of each event. Where most events have the usual level, the events
+    themselves are not read: they are all events of the index without those of other levels.
 
     Args:
         fetch: Runs a statement on the store and returns its rows.
         listing: What to count, in descending order.
+        others: The conditions that find the listing's events of other levels than the usual one;
+            see `structjob.queries.log_listing.of_unusual_levels`.
         since: Start time of the listing, if it has one.
         until: End time of the listing, if it has one.
         buckets: Maximum number of intervals.
@@ -90,24 +101,33 @@ async def count(
     counts = [Counter[str]() for _ in edges[1:]]
     looked_at = 0
     counted_since: datetime | None = None
+    levels: list[str] | None = None
     async for stretch in stretches(fetch, listing):
         if _now() > ends_at and stretch.begins is not None:
             counted_since = stretch.begins
             break
-        looked_at += (
-            SCAN_LIMIT if stretch.ends is not None else await _size(fetch, listing, stretch)
-        )
-        statement, unit = _counted(listing, stretch, edges)
-        for row in await fetch(statement):
+        full = stretch.ends is not None
+        looked_at += SCAN_LIMIT if full else await _size(fetch, listing, stretch)
+        rare: tuple[ColumnElement[bool], ...] | None = None
+        if full and others is not None:
+            levels = await unusual_values(fetch, "level") if levels is None else levels
+            if len(levels) < MANY:
+                rare = await _rare(fetch, others, levels, stretch, edges)
+        found = [Counter[str]() for _ in counts]
+        for row in await fetch(_counted(listing, stretch, edges, rare)):
             # events stored in the meantime may be after the last interval
-            if 0 <= (number := row["number"] // unit) < len(counts):
-                counts[number][row["level"]] += row["n"]
+            if 0 <= (number := row["number"] // _width(edges)) < len(found):
+                found[number][row["level"]] += row["n"]
+        for sums, some in zip(counts, found, strict=True):
+            if (total := some.pop(_ALL, None)) is not None:
+                some[USUAL["level"]] = total - some.total()
+            sums.update(some)
     return LogHistogram(
         bars=tuple(
-            LogBar(since=begin, until=end, counts=dict(found))
-            for (begin, end), found in zip(itertools.pairwise(edges), counts, strict=True)
+            LogBar(since=begin, until=end, counts=dict(+sums))
+            for (begin, end), sums in zip(itertools.pairwise(edges), counts, strict=True)
         ),
-        width_seconds=(edges[1] - edges[0]).total_seconds(),
+        width_seconds=_width(edges) / 1_000_000,
         partial=counted_since is not None,
         looked_at=looked_at,
         counted_since=counted_since,
@@ -127,51 +147,97 @@ async def _size(fetch: Fetch, listing: Listing, stretch: Stretch) -> int:
     return int(row["n"])
 
 
-def _counted(
-    listing: Listing, stretch: Stretch, edges: Sequence[datetime]
-) -> tuple[CompoundSelect[Any] | Select[Any], int]:
-    """Return the query for the number of events by ``number`` and level, and a divisor.
-
-    ``number`` divided by the divisor is the number of the interval.
+async def _rare(
+    fetch: Fetch,
+    others: tuple[ColumnElement[bool], ...],
+    levels: Sequence[str],
+    stretch: Stretch,
+    edges: Sequence[datetime],
+) -> tuple[ColumnElement[bool], ...] | None:
+    """Return the conditions of the events of unusual levels, if they are few in the time of a full
+    chunk, whatever their job.
     """
-    conditions = (*every_condition(listing), *stretch.conditions)
-    some = [
-        (number, begin, end)
-        for number, (begin, end) in enumerate(itertools.pairwise(edges))
-        if (stretch.ends is None or end > stretch.ends)
-        and (stretch.begins is None or begin <= stretch.begins)
-    ]
-    if not some or any(isinstance(one, BooleanClauseList) for one in listing.branches):
-        # Many jobs, which a subquery finds. Run it once, and not for each interval.
-        width = (edges[1] - edges[0]) // _MICROSECOND
-        elapsed = microseconds(logs.c.ts) - (edges[0] - _EPOCH) // _MICROSECOND
-        events = (
-            select((elapsed - elapsed % width).label("number"), logs.c.level)
-            .where(*conditions)
-            .subquery()
-        )
-        return (
-            select(events.c.number, events.c.level, func.count().label("n")).group_by(
-                events.c.number, events.c.level
-            ),
-            width,
-        )
-    return _ranges(conditions, some), 1
+    rare = (
+        unusual("level"),
+        logs.c.level.in_(levels),
+        logs.c.ts >= stretch.ends,
+        logs.c.ts <= (stretch.begins or edges[-1]),
+    )
+    many = SCAN_LIMIT // _FEW
+    some = select(literal(1)).select_from(logs).where(*rare).limit(many).subquery()
+    (row,) = await fetch(select(func.count().label("n")).select_from(some))
+    return None if row["n"] == many else (*rare, *others)
+
+
+def _counted(
+    listing: Listing,
+    stretch: Stretch,
+    edges: Sequence[datetime],
+    rare: tuple[ColumnElement[bool], ...] | None,
+) -> CompoundSelect[Any] | Select[Any]:
+    """Return the query for the number of events by ``number`` and level.
+
+    ``number`` is the start of an interval, in microseconds after the first one. With *rare*, which
+    finds the events of unusual levels, the level `_ALL` has the number of all events.
+    """
+    conditions = every_condition(listing)
+    ranges = _ranges(conditions, stretch, edges, logs.c.level if rare is None else None)
+    # Many jobs, which a subquery finds. Run it once, and not for each interval.
+    if not ranges or any(isinstance(one, BooleanClauseList) for one in listing.branches):
+        return _each((*conditions, *stretch.conditions), edges)
+    # One statement, so that all numbers refer to the same moment.
+    return union_all(
+        *ranges, *([] if rare is None else [_each((*rare, *stretch.conditions), edges)])
+    )
+
+
+def _each(conditions: tuple[ColumnElement[bool], ...], edges: Sequence[datetime]) -> Select[Any]:
+    """Return the query that computes the interval of each event."""
+    elapsed = microseconds(logs.c.ts) - (edges[0] - _EPOCH) // _MICROSECOND
+    events = (
+        select((elapsed - elapsed % _width(edges)).label("number"), logs.c.level)
+        .where(*conditions)
+        .subquery()
+    )
+    return select(events.c.number, events.c.level, func.count().label("n")).group_by(
+        events.c.number, events.c.level
+    )
 
 
 def _ranges(
-    conditions: tuple[ColumnElement[bool], ...], some: Sequence[tuple[int, datetime, datetime]]
-) -> CompoundSelect[Any]:
-    return union_all(
-        *(
+    conditions: tuple[ColumnElement[bool], ...],
+    stretch: Stretch,
+    edges: Sequence[datetime],
+    by: ColumnElement[str] | None,
+) -> list[Select[Any]]:
+    """Return a query for each interval of which a chunk has a part: by a column, or for all
+    events.
+    """
+    level = literal(_ALL, String()) if by is None else by
+    found: list[Select[Any]] = []
+    for number, (begin, end) in enumerate(itertools.pairwise(edges)):
+        after, before = stretch.ends, stretch.begins
+        if (after and end <= after) or (before and begin > before):
+            continue
+        # where the chunk has all of the interval, its own conditions would only be slow
+        whole = not (after and begin <= after) and not (before and end > before)
+        more = () if whole else stretch.conditions
+        counted = (
             select(
-                literal(number, Integer()).label("number"), logs.c.level, func.count().label("n")
+                literal(number * _width(edges), BigInteger()).label("number"),
+                level.label("level"),
+                func.count().label("n"),
             )
-            .where(*conditions, logs.c.ts >= begin, logs.c.ts < end)
-            .group_by(logs.c.level)
-            for number, begin, end in some
+            .select_from(logs)
+            .where(*conditions, logs.c.ts >= begin, logs.c.ts < end, *more)
         )
-    )
+        found.append(cast("Select[Any]", counted if by is None else counted.group_by(by)))
+    return found
+
+
+def _width(edges: Sequence[datetime]) -> int:
+    """Return the length of an interval in microseconds."""
+    return (edges[1] - edges[0]) // _MICROSECOND
 
 
 def _edges(since: datetime, until: datetime, buckets: int) -> list[datetime]:

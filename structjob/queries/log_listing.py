@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
 
@@ -93,6 +94,25 @@ async def listing_of(
         fingerprint=mark or fingerprint("logs", wanted),
         searches=searches(wanted),
     )
+
+
+def of_unusual_levels(
+    wanted: LogFilter, listing: Listing
+) -> tuple[ColumnElement[bool], ...] | None:
+    """Return the conditions that find the events of unusual levels by the index of the levels.
+
+    Return None if *wanted* selects events by more than a few jobs or a step, and a time. Then no
+    index contains all that is needed to count them, and the events have to be read in any case.
+    """
+    unset = LogFilter(order=wanted.order, limit=wanted.limit)
+    rest = replace(wanted, job_id=None, children=None, step_id=None, since=None, until=None)
+    if (
+        rest != unset
+        or (wanted.job_id is not None and wanted.step_id is not None)
+        or any(not isinstance(one, BinaryExpression) for one in listing.branches)
+    ):
+        return None
+    return (*_without_index(listing.branches), *conditions(wanted, by_level=True))
 
 
 async def _levels_find_fewer(

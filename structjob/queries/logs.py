@@ -15,7 +15,13 @@ from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
 from structjob.queries.job_finder import JobFinder
-from structjob.queries.log_listing import conditions, listing_of, query_of, searches
+from structjob.queries.log_listing import (
+    conditions,
+    listing_of,
+    of_unusual_levels,
+    query_of,
+    searches,
+)
 from structjob.queries.paging import (
     Listing,
     beginning_at,
@@ -213,9 +219,16 @@ class Logs:
         _check(wanted)
         histograms.check(buckets, max_seconds)
         await self._flush()
-        listing = await listing_of(self._fetch, await self._resolved(wanted))
+        resolved = await self._resolved(wanted)
+        listing = await listing_of(self._fetch, resolved)
         return await histograms.count(
-            self._fetch, listing, _moment(wanted.since), _moment(wanted.until), buckets, max_seconds
+            self._fetch,
+            listing,
+            _moment(wanted.since),
+            _moment(wanted.until),
+            buckets,
+            max_seconds,
+            of_unusual_levels(resolved, listing),
         )
 
     async def around(

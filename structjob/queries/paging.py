@@ -348,7 +348,7 @@ async def _nth(
     """
     columns = (listing.time, *listing.key)
     found = await fetch(
-        _ordered(listing, at, columns, listing.conditions, number).offset(number - 1)
+        _ordered(listing, at, columns, listing.conditions, number).offset(number - 1).limit(1)
     )
     return _place(listing, found[0]) if found else None
 

@@ -43,7 +43,7 @@ async def count(
     if until is not None:
         within += (logs.c.ts < until,)
     if project is None:
-        values = [(name, value) for name in _BY for value in await _values(fetch, name)]
+        values = [(name, value) for name in _BY for value in await unusual_values(fetch, name)]
         if max(Counter(name for name, _ in values).values(), default=0) < MANY:
             rows = await fetch(_by_index(values, within))
             (total,) = (row["n"] for row in rows if row["name"] == _ALL)
@@ -60,7 +60,7 @@ async def count(
     return _volume([(name, row[name], row["n"]) for row in rows for name in _BY])
 
 
-async def _values(fetch: Fetch, name: str) -> list[str]:
+async def unusual_values(fetch: Fetch, name: str) -> list[str]:
     """Return the unusual values of a column, `MANY` at most.
 
     Each value costs one access to the index. No database reads all values this way in one
