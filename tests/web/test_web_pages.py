@@ -395,6 +395,52 @@ def test_lines_that_the_server_will_not_give_end_the_following(site, watched):
     assert "the token was revoked" in page.evaluate("window.viewer.shadowRoot.textContent")
 
 
+def test_rows_stay_in_their_order_while_lines_come_and_go(site, watched):
+    """The rows of a viewer have the order of their lines, so that a selection and a screen reader
+    take them one after the other; of lines beyond the most that are held, the oldest go, with their
+    days, and repeats that are folded stay folded (R44, R47).
+    """
+    page = watched.page(timezone_id="Asia/Kolkata")
+    page.goto(site + "sessions")
+    page.evaluate(
+        "() => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs.js'))"
+    )
+    page.evaluate("""() => {
+      const start = Date.UTC(2026, 0, 1), day = 86_400_000;
+      const line = (seq) => ({ session_id: 1, seq, ts: new Date(start + seq * day / 20_000).toISOString(), level: "info", message: seq % 10 ? "again" : `line ${seq}`, type: "system", kind: "log", stream: "system", attrs: {} });
+      const viewer = document.createElement("structjob-logs");
+      viewer.setAttribute("follow", "");
+      viewer.client = {
+        logs: async () => ({ items: [], next_cursor: null, previous_cursor: null, partial: false }),
+        histogram: async () => ({ bars: [] }), count: async () => ({ count: 0 }), request: async () => [],
+        stream: (wanted, handlers) => { window.come = (from, to) => handlers.onLines(Array.from({ length: to - from }, (_, i) => line(from + i)), false); setTimeout(() => handlers.onState("live", "ws")); return { close() {} }; },
+      };
+      window.viewer = viewer;
+      document.querySelector("main").replaceChildren(viewer);
+    }""")
+    rows = "[...window.viewer.tall.children].map((row) => [row.getBoundingClientRect().top, row.item.line?.message ?? row.innerText])"
+    until(page, "window.come && window.viewer.state === 'live'")
+    for first in range(1, 60_001, 4_000):
+        page.evaluate(f"window.come({first}, {first + 4_000})")
+    until(
+        page,
+        "window.viewer.tall.lastChild?.item.line.message === 'again' && window.viewer.tall.lastChild.item.until.seq === 60_000 - 1 || window.viewer.tall.lastChild?.item.line.seq === 60_000",
+    )
+    assert page.evaluate("window.viewer.lines.length") <= 50_000
+    at_end = page.evaluate(rows)
+    assert [top for top, _ in at_end] == sorted(top for top, _ in at_end)
+    page.evaluate("window.viewer.box.scrollTop -= 3_000")
+    until(page, "window.viewer.paused")
+    page.evaluate("window.viewer.box.scrollTop -= 150")
+    until(page, f"{rows}.every(([top], i, all) => !i || all[i - 1][0] < top)")
+    before = page.evaluate("window.viewer.tall.innerText")
+    for _ in range(2):  # built anew, in the other zone and back again
+        page.evaluate("window.viewer.toggleAttribute('wrap')")
+        page.evaluate("window.viewer.rezone()")
+    until(page, f"window.viewer.tall.innerText === {json.dumps(before)}")
+    page.close()
+
+
 HOSTILE = [
     "<img src=x onerror=alert(1)>", "<script>alert(1)</script>", "</script><script>alert(1)</script>",
     "javascript:alert(1)", "\"><svg onload=alert(1)>", "${alert(1)}", "{{constructor.constructor('alert(1)')()}}",

@@ -58,9 +58,16 @@ export function offer(row) {
   row.firstChild.after(acts);
 }
 
+/** Show whether a row is the one that the cursor is on, and whether it is selected. */
+export function mark(row, view) {
+  row.classList.toggle("cursor", view.cursor === row.item.key);
+  row.classList.toggle("picked", view.picked.has(row.item.key));
+}
+
 /** The row of an item; *view* has columns, find, cursor, picked, open and whole. */
 export function rowNode(item, view) {
   const row = el("div", "row");
+  row.item = item;
   row.dataset.key = item.key;
   row.id = `r${item.key}`;
   row.setAttribute("part", "row");
@@ -69,8 +76,6 @@ export function rowNode(item, view) {
     const { line } = item;
     row.setAttribute("aria-label", `${clock(line.ts, false)}, ${line.level}, ${line.message.slice(0, 200)}`);
     row.append(lineNode(line, view));
-    if (view.cursor === item.key) row.classList.add("cursor");
-    if (view.picked.has(item.key)) row.classList.add("picked");
     if (view.open.has(item.key)) row.append(detail(line, view));
     else if (errorOf(line) && !view.inPanel) row.append(hint(line, view));
   } else if (item.kind === "fold") {
@@ -86,7 +91,6 @@ export function rowNode(item, view) {
       + (differs ? ` · ${differs[0]} ${count(from.attrs[differs[0]])}–${count(until.attrs[differs[0]])}` : every >= 1 ? ` · every ${duration(every)}` : "")));
     row.setAttribute("aria-label", `${lines} repeats of the line before`);
     row.append(fold);
-    if (view.cursor === item.key) row.classList.add("cursor");
   } else if (item.kind === "gap") {
     const { gap } = item;
     const n = gap.count ?? gap.last_seq - gap.first_seq + 1;
@@ -101,6 +105,7 @@ export function rowNode(item, view) {
   } else {
     row.append(el("div", "day", item.text));
   }
+  mark(row, view);
   return row;
 }
 

@@ -6,6 +6,7 @@ import { zone, zoneChoice } from "./format.js";
 export const MOST = 50_000;
 const TRIM = 5_000;
 const FOLD = 4;
+const SHARED = ["message", "job_id", "step_id", "operation", "step", "correlation_id", "trace_id", "span_id", "logger", "project", "fingerprint", "stored_at"];
 
 /** The first moments of a time's day and of the next one, as times are written in lines, and whether
  * the clocks change on it. */
@@ -19,6 +20,12 @@ function dayOf(time) {
 }
 
 export const idOf = (line) => `${line.session_id}:${line.seq}`;
+
+/** Have a line hold the texts of the one before it where they are equal: most lines of a log differ
+ * in few of them, and 50,000 are held. */
+function share(before, line) {
+  for (const name of SHARED) if (line[name] === before[name]) line[name] = before[name];
+}
 
 /** Whether *b* repeats *a*: the same text from the same place; numbers in attributes may differ. */
 function repeats(a, b) {
@@ -56,11 +63,19 @@ export class Window {
     this.heights.clear();
   }
 
-  /** Add lines at an end; return how many were new. */
+  /** Those of the lines that are not here. */
+  unknown(lines) { return lines.filter((line) => !this.known.has(idOf(line))); }
+
+  /** Add lines at an end; return those that were new. */
   add(lines, end = "bottom") {
-    const fresh = lines.filter((line) => !this.known.has(idOf(line)));
-    for (const line of fresh) this.known.add(idOf(line));
-    if (!fresh.length) return 0;
+    const fresh = [];
+    for (const line of lines) {
+      const had = this.known.size;
+      if (this.known.add(idOf(line)).size === had) continue;
+      if (fresh.length) share(fresh.at(-1), line);
+      fresh.push(line);
+    }
+    if (!fresh.length) return fresh;
     if (end === "bottom") {
       const from = this.lines.length;
       const last = from ? this.lines[from - 1] : null;
@@ -72,7 +87,7 @@ export class Window {
       this.lines = fresh.concat(this.lines);
       this.build();
     }
-    return fresh.length;
+    return fresh;
   }
 
   /** A late line goes where its time belongs, if that is near the end; return whether any moved. */
@@ -87,12 +102,36 @@ export class Window {
 
   /** Drop what is beyond the most lines, at the end that is not looked at; return how many. */
   trim(end) {
-    if (this.lines.length <= MOST) return 0;
-    const n = this.lines.length - MOST + TRIM;
+    const over = this.lines.length - MOST;
+    if (over <= 0) return 0;
+    const { rows, lines } = end === "top" ? this.firstRows(over + TRIM) : { rows: 0, lines: over + TRIM };
+    const cut = lines < over; // one fold has them all
+    const n = cut ? over + TRIM : lines;
     const gone = end === "top" ? this.lines.splice(0, n) : this.lines.splice(-n, n);
-    for (const line of gone) this.known.delete(idOf(line));
-    this.build();
+    for (const line of gone) { const id = idOf(line); this.known.delete(id); this.heights.delete(id); }
+    if (cut || end !== "top") this.build();
+    else this.forget(rows);
     return n;
+  }
+
+  /** How many rows at the top have at most *most* lines, and how many they have. */
+  firstRows(most) {
+    let rows = 0, lines = 0;
+    for (; rows < this.items.length; rows += 1) {
+      const item = this.items[rows], more = item.kind === "line" ? 1 : item.kind === "fold" ? item.lines : 0;
+      if (lines + more > most) break;
+      lines += more;
+    }
+    return { rows, lines };
+  }
+
+  /** Drop rows at the top; the others stay as they are. */
+  forget(rows) {
+    this.layout();
+    const above = this.tops[rows];
+    this.items.splice(0, rows);
+    this.clean = this.items.length;
+    for (let i = 0; i <= this.clean; i += 1) this.tops[i] = this.tops[i + rows] - above;
   }
 
   /** A row that is no line (lag, a restart): it stands after the last line that is there now. */
@@ -111,6 +150,15 @@ export class Window {
     list.sort((a, b) => a.first_seq - b.first_seq);
     this.gaps.set(session, list);
     if (list.length || gaps.length) this.build();
+  }
+
+  /** Times are shown in another zone now. */
+  rezone() {
+    if (!this.lines.length) return;
+    this.day = dayOf(this.lines[0].ts);
+    const [from, until, changes] = this.day;
+    const of = (item) => item.kind === "day" || item.kind === "zone";
+    if (changes || this.items.some(of) || this.lines.some(({ ts }) => ts < from || ts >= until)) this.build(); // days begin elsewhere
   }
 
   build() {
@@ -156,12 +204,12 @@ export class Window {
           const lines = items.splice(items.length - (this.run - 1)).map((one) => one.line);
           items.push({ kind: "fold", key: `f${this.runKey}`, first: this.runKey, line: lines[0], from: this.runFirst, lines: this.run, until: line });
           this.fewer(items.length - 1);
-        } else items.push({ kind: "line", key: idOf(line), line, index: i });
+        } else items.push({ kind: "line", key: idOf(line), line });
       } else {
         this.run = 0;
         this.runKey = idOf(line);
         this.runFirst = line;
-        items.push({ kind: "line", key: this.runKey, line, index: i });
+        items.push({ kind: "line", key: this.runKey, line });
       }
       this.last = line;
       const notes = this.notes.size && this.notes.get(idOf(line));
@@ -188,6 +236,9 @@ export class Window {
     this.clean = Math.min(this.clean, index);
     return true;
   }
+
+  /** Forget what rows have measured. */
+  unmeasured() { this.heights.clear(); this.clean = 0; }
 
   /** The positions of all rows: tops[i], and the whole height at tops[items.length]. */
   layout() {

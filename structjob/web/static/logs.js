@@ -12,7 +12,7 @@ import { Structjob } from "./client.js";
 import { count } from "./format.js";
 import { el } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
-import { offer, rowNode } from "./logs-row.js";
+import { mark, offer, rowNode } from "./logs-row.js";
 import { CSS } from "./logs-style.js";
 
 const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
@@ -30,7 +30,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #programmatic = 0; #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #undrawn = 0; #height = 0;
+  #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #undrawn = 0; #height = 0; #width = 0;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -90,22 +90,26 @@ export class StructjobLogs extends HTMLElement {
   get cursor() { return this.view.cursor; }
 
   connectedCallback() {
-    for (const name of ["client", "token", "filter", "channels"]) {
-      if (Object.hasOwn(this, name) && name !== "channels") { const value = this[name]; delete this[name]; this[name] = value; }
+    for (const name of ["client", "token", "filter"]) {
+      if (Object.hasOwn(this, name)) { const value = this[name]; delete this[name]; this[name] = value; }
     }
     this.#started = true;
-    this.#resize = new ResizeObserver(() => {
-      const atEnd = this.#lastTop > 0 && this.#lastTop >= this.#window.total - this.#height - 2;
-      this.#height = this.box.clientHeight;
-      this.#window.base = this.clientWidth <= 640 ? NARROW : 20;
-      this.#window.heights.clear(); this.#window.clean = 0;
-      this.redraw();
-      if (atEnd) this.#to(Infinity);
-    });
-    this.#resize.observe(this);
+    this.#drawColumns();
+    this.#resize = new ResizeObserver(() => this.#resized());
+    for (const one of [this, this.box]) this.#resize.observe(one);
     this.hiding = () => this.#hidden();
     document.addEventListener("visibilitychange", this.hiding);
     this.#later();
+  }
+
+  #resized() {
+    const atEnd = this.#lastTop > 0 && this.#lastTop >= this.#window.total - this.#height - 2;
+    this.#height = this.box.clientHeight;
+    if (this.#width !== this.box.clientWidth) {
+      this.#width = this.box.clientWidth;
+      this.#hold(() => { this.#window.base = this.clientWidth <= 640 ? NARROW : 20; this.#window.unmeasured(); });
+    }
+    if (atEnd) this.#to(Infinity); else this.draw();
   }
 
   disconnectedCallback() {
@@ -119,9 +123,13 @@ export class StructjobLogs extends HTMLElement {
 
   attributeChangedCallback(name, before, value) {
     if (name === "height") { this.style.height = /^\d+$/.test(value) ? `${value}px` : value; return; }
-    if (name === "wrap") { this.#window.heights.clear(); this.#window.clean = 0; this.redraw(); return; }
+    if (name === "wrap") {
+      this.tall.classList.toggle("wrapped", this.hasAttribute("wrap"));
+      this.#hold(() => this.#window.unmeasured());
+      return;
+    }
     if (name === "follow" && this.#turn && !this.#busy) { this.#followed(); return; }
-    if (name === "columns") { this.view.columns = (value ?? "logger").split(/[ ,]+/).filter(Boolean); this.redraw(); return; }
+    if (name === "columns") { this.view.columns = (value ?? "logger").split(/[ ,]+/).filter(Boolean); this.#drawColumns(); this.redraw(); return; }
     if (before !== value) this.#later();
   }
 
@@ -203,7 +211,7 @@ export class StructjobLogs extends HTMLElement {
       else if (!this.#stream) {
         this.#finished = false;
         this.#following = true;
-        if (this.#detached || this.#top < this.#window.total - this.box.clientHeight - 2) this.#pause();
+        if (this.#detached || this.#top < this.#window.total - this.#height - 2) this.#pause();
         this.#follow(turn);
       }
     });
@@ -280,7 +288,7 @@ export class StructjobLogs extends HTMLElement {
   /** Repeats that fold may leave most of the view empty: load on, within reason. */
   #fillUp() {
     const had = this.#window.lines.length;
-    if ((!this.#older && !this.#newer) || this.#window.total >= this.box.clientHeight) {
+    if ((!this.#older && !this.#newer) || this.#window.total >= this.#height) {
       if (this.noticeText === MORE) this.notice = null;
     } else if (had >= FILL) this.notice = MORE;
     else this.#more(this.#older ? "top" : "bottom", Math.min(FILL_PAGE, Math.max(PAGE, had))); // few requests, for folds may be of thousands
@@ -288,7 +296,7 @@ export class StructjobLogs extends HTMLElement {
 
   /** Where nothing can be scrolled, a wheel or a key loads what lies in its direction. */
   #beyond(by) {
-    if (this.#window.total <= this.box.clientHeight) this.#more(by < 0 ? "top" : "bottom");
+    if (this.#window.total <= this.#height) this.#more(by < 0 ? "top" : "bottom");
     return false;
   }
 
@@ -307,7 +315,7 @@ export class StructjobLogs extends HTMLElement {
     const from = end === "top" ? this.#older : this.#newer;
     if (!from || this.#loading.has(end)) return;
     this.#loading.add(end);
-    const turn = this.#turn, short = this.#window.total <= this.box.clientHeight;
+    const turn = this.#turn, short = this.#window.total <= this.#height;
     try {
       const page = await this.client.logs({ ...this.wanted, ...from, limit, order: end === "top" ? "desc" : "asc" });
       if (turn !== this.#turn) return;
@@ -410,7 +418,9 @@ export class StructjobLogs extends HTMLElement {
   }
 
   #take(lines) {
-    const fresh = lines.filter((line) => !this.#window.known.has(idOf(line)));
+    const w = this.#window;
+    const room = !this.#detached && (!this.#paused || w.lines.length + lines.length <= MOST);
+    const fresh = room ? w.add(lines) : w.unknown(lines);
     if (!fresh.length) return;
     const errors = fresh.filter((line) => line.level === "error" || line.level === "critical").length;
     if (this.#said.at === 0) setTimeout(() => this.#speak(), SPEAK);
@@ -418,16 +428,12 @@ export class StructjobLogs extends HTMLElement {
     if (this.#paused) {
       // What is read stays where it is: new lines stand below it, or are counted only.
       this.#missed = { lines: this.#missed.lines + fresh.length, errors: this.#missed.errors + errors };
-      if (!this.#detached && this.#window.lines.length + fresh.length <= MOST) this.#window.add(fresh);
-      else { if (!this.#newer) this.#newer = { start: idOf(this.#window.lines.at(-1)) }; this.#detached = true; }
+      if (!room) { if (!this.#newer) this.#newer = { start: idOf(w.lines.at(-1)) }; this.#detached = true; }
       this.#drawPill();
     } else if (this.#detached) {
       this.resume();
       return;
-    } else {
-      this.#window.add(fresh);
-      if (this.#window.trim("top")) this.#older = { start: idOf(this.#window.lines[0]) };
-    }
+    } else if (w.trim("top")) this.#older = { start: idOf(w.lines[0]) };
     this.empty.hidden = true;
     this.#lookForGaps(fresh);
     this.#emit("line", { lines: fresh, errors });
@@ -485,9 +491,13 @@ export class StructjobLogs extends HTMLElement {
   // --- drawing --------------------------------------------------------------------------------
 
   /** Times are shown in another zone now: days begin elsewhere. */
-  rezone() { this.#hold(() => this.#window.build()); this.redraw(); }
+  rezone() { this.#hold(() => this.#window.rezone()); this.redraw(); }
 
-  redraw() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); this.draw(); }
+  /** Build all rows anew. */
+  redraw() { this.#rows.clear(); this.tall.replaceChildren(); this.draw(); }
+
+  /** Build the row of a line anew. */
+  #renew(key) { this.#rows.get(key)?.remove(); this.#rows.delete(key); this.draw(); }
 
   draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
 
@@ -498,20 +508,25 @@ export class StructjobLogs extends HTMLElement {
     const pouring = this.#undrawn > this.#rows.size;
     const wait = (pouring ? DRAW_POURING : DRAW_EVERY) - (performance.now() - this.#drawn);
     if (wait <= 0) this.draw();
-    else this.#drawing ||= setTimeout(() => { this.#drawing = 0; this.draw(); }, wait);
+    else this.#drawSoon(wait);
   }
+
+  #drawSoon(wait) { this.#drawing ||= setTimeout(() => { this.#drawing = 0; this.draw(); }, wait); }
 
   get #top() { return this.box.scrollTop; }
   /** Whether the newest line stays in view. */
   get #sticks() { return this.#following && !this.#paused && !this.#detached; }
 
   #to(y, tries = 3) {
-    const top = Math.min(y, Math.max(0, this.#window.total - this.box.clientHeight));
-    this.#programmatic = performance.now();
-    this.box.scrollTop = top;
+    if (y < Infinity || !this.#sticks) this.#scrollTo(Math.min(y, Math.max(0, this.#window.total - this.#height)));
+    this.#drawAll(); // to the newest line, where that stays in view
+    if (y === Infinity && this.#window.total - this.#height > this.#top + 1 && tries) this.#to(y, tries - 1); // rows are as high as they measure
+  }
+
+  #scrollTo(top) {
+    this.tall.style.height = `${this.#window.total}px`;
+    if (Math.abs(this.box.scrollTop - top) >= 0.5) this.box.scrollTop = top;
     this.#lastTop = this.box.scrollTop;
-    this.#drawAll();
-    if (y === Infinity && this.#window.total - this.box.clientHeight > this.#top + 1 && tries) this.#to(y, tries - 1); // rows are as high as they measure
   }
 
   /** Change the window while the first visible row stays where it is. */
@@ -525,74 +540,66 @@ export class StructjobLogs extends HTMLElement {
     this.#window.layout();
     if (item) {
       const now = item.kind === "line" ? this.#window.items.findIndex((one) => one.key === item.key) : this.#window.items.indexOf(item);
-      if (now >= 0) this.#keep(this.#window.tops[now] + offset);
+      if (now >= 0) this.#scrollTo(this.#window.tops[now] + offset);
     }
     this.draw();
   }
 
-  #keep(top) {
-    this.tall.style.height = `${this.#window.total}px`;
-    if (Math.abs(this.box.scrollTop - top) < 0.5) return;
-    this.#programmatic = performance.now();
-    this.box.scrollTop = top;
-    this.#lastTop = this.box.scrollTop;
-  }
-
   #drawAll() {
+    const pouring = this.#sticks && this.#undrawn > this.#rows.size;
     this.#drawn = performance.now();
     this.#undrawn = 0;
-    const w = this.#window;
-    this.box.style.setProperty("--columns", `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`);
-    this.headBox.style.setProperty("--columns", this.box.style.getPropertyValue("--columns"));
-    this.tall.classList.toggle("wrapped", this.hasAttribute("wrap"));
-    const stick = this.#sticks;
+    const w = this.#window, height = this.#height || 300, overscan = pouring ? 0 : OVERSCAN;
     for (let pass = 0; pass < 3; pass += 1) {
-      const total = w.total;
-      this.tall.style.height = `${total}px`;
-      if (stick) {
-        this.#programmatic = performance.now();
-        if (total - this.box.clientHeight > this.box.scrollTop + 0.5) this.box.scrollTop = total;
-        this.#lastTop = this.box.scrollTop; // also where fewer rows have moved it
-      }
-      if (!w.items.length) { this.redrawNone(); break; }
-      const top = this.#top, height = this.box.clientHeight || 300;
-      const first = w.at(Math.max(0, top - OVERSCAN)), last = w.at(top + height + OVERSCAN);
+      const end = Math.max(0, w.total - height); // known, so that the browser lays out once, with the new rows
+      const top = this.#sticks ? end : Math.min(this.#top, end);
+      this.tall.style.height = `${w.total}px`;
+      if (!w.items.length) { this.#rows.clear(); this.tall.replaceChildren(); break; }
+      const first = w.at(Math.max(0, top - overscan)), last = w.at(top + height + overscan);
       const anchor = w.at(top), offset = top - w.tops[anchor];
-      const kept = new Map();
+      this.#drawRows(first, last);
       let moved = false;
       for (let i = first; i <= last; i += 1) {
-        const item = w.items[i];
-        let row = this.#rows.get(item.key);
-        if (row && row.item !== item && item.kind === "line" && row.item.kind === "line") row.item = item;
-        if (!row || row.item !== item || (item.kind === "fold" && row.n !== item.lines)) {
-          row?.remove();
-          row = rowNode(item, this.view);
-          row.item = item;
-          row.n = item.lines;
-          this.tall.append(row);
-        }
-        row.style.transform = `translateY(${w.tops[i]}px)`;
-        kept.set(item.key, row);
-      }
-      for (const [key, row] of this.#rows) if (kept.get(key) !== row) row.remove();
-      this.#rows = kept;
-      for (let i = first; i <= last; i += 1) {
-        const measured = kept.get(w.items[i].key).offsetHeight;
+        const measured = this.#rows.get(w.items[i].key).offsetHeight;
         if (measured) moved = w.measure(w.items[i], i, measured) || moved;
       }
-      if (!moved) break;
       w.layout();
-      if (!stick) this.#keep(w.tops[anchor] + offset);
+      this.#scrollTo(this.#sticks ? Math.max(0, w.total - height) : w.tops[anchor] + offset);
+      if (!moved) break;
     }
     this.box.setAttribute("aria-activedescendant", this.view.cursor && this.#rows.has(this.view.cursor) ? `r${this.view.cursor}` : "");
     this.#drawFrame();
-    if (!this.headBox.hidden || this.hasAttribute("head")) this.#drawHead();
+    if (pouring) this.#drawSoon(DRAW_POURING); // the rows beyond the edges, once there is time
   }
 
-  redrawNone() { for (const row of this.#rows.values()) row.remove(); this.#rows.clear(); }
+  /** Have the rows of these items, in their order, and no others. */
+  #drawRows(first, last) {
+    const { items, tops } = this.#window;
+    const kept = new Map();
+    for (let i = first; i <= last; i += 1) {
+      const item = items[i];
+      let row = this.#rows.get(item.key);
+      if (row && row.item !== item && item.kind === "line" && row.item.kind === "line") row.item = item;
+      if (!row || row.item !== item || row.n !== item.lines) {
+        row = rowNode(item, this.view);
+        row.n = item.lines;
+      } else mark(row, this.view);
+      row.style.transform = `translateY(${tops[i]}px)`;
+      kept.set(item.key, row);
+    }
+    for (const [key, row] of this.#rows) if (kept.get(key) !== row) row.remove();
+    this.#rows = kept;
+    let at = this.tall.firstChild;
+    for (const row of kept.values()) {
+      if (row === at) at = at.nextSibling; else this.tall.insertBefore(row, at);
+    }
+  }
 
-  #drawHead() {
-    this.headBox.hidden = false;
+  #drawColumns() {
+    const columns = `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`;
+    this.box.style.setProperty("--columns", columns);
+    this.headBox.style.setProperty("--columns", columns);
+    this.headBox.hidden = !this.hasAttribute("head");
     const names = { job: "Job", step: "Step", logger: "Logger" };
     this.headBox.replaceChildren(el("span", "", "Time"), el("span", "", "L"), ...this.view.columns.map((one) => el("span", "", names[one] || one.replace(/^attr\./, ""))), el("span", "", "Message and attributes"));
     this.headBox.firstChild.style.paddingLeft = "0";
@@ -601,17 +608,17 @@ export class StructjobLogs extends HTMLElement {
 
   #scrolled() {
     const top = this.#top;
-    const byUs = performance.now() - this.#programmatic < 80 && Math.abs(top - this.#lastTop) < 2;
+    const byUs = top === this.#lastTop;
     if (!byUs && this.#following) {
       // The end of what is drawn: lines that came since, or went at the top, move nothing yet.
-      const bottom = this.box.scrollHeight - this.box.clientHeight;
+      const bottom = this.box.scrollHeight - this.#height;
       if (top < this.#lastTop - 1 && top < bottom - 2 && !this.#paused) this.#pause();
       else if (this.#paused && top >= bottom - 2 && !this.#detached && top > this.#lastTop) this.resume();
     }
     this.#lastTop = top;
     if (!byUs || !this.#sticks) this.draw(); // what is followed was drawn where it was scrolled to
     if (top < NEAR) this.#more("top");
-    if (this.#window.total - top - this.box.clientHeight < NEAR) this.#more("bottom");
+    if (this.#window.total - top - this.#height < NEAR) this.#more("bottom");
   }
 
   // --- strip ----------------------------------------------------------------------------------
@@ -655,7 +662,7 @@ export class StructjobLogs extends HTMLElement {
     const start = Date.parse(buckets[0].since), length = Date.parse(buckets.at(-1).until) - start || 1;
     const whole = (share, round) => round(share * buckets.length) / buckets.length; // the strip counts by bucket
     const time = (index) => { for (let i = index; i >= 0; i -= 1) { const item = this.#window.items[i]; if (item?.line) return Date.parse(item.line.ts); } return start; };
-    const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.box.clientHeight));
+    const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.#height));
     const height = this.stripBox.clientHeight;
     const y = Math.min(height - 6, Math.max(0, whole((first - start) / length, Math.floor) * height));
     this.frameBox.style.top = `${y}px`;
@@ -686,8 +693,8 @@ export class StructjobLogs extends HTMLElement {
     this.view.cursor = item.key;
     this.#window.layout();
     const top = this.#window.tops[index], height = this.#window.height(item);
-    if (top < this.#top + 40 || top + height > this.#top + this.box.clientHeight - 40) this.#to(Math.max(0, top - this.box.clientHeight / 3));
-    this.redraw();
+    if (top < this.#top + 40 || top + height > this.#top + this.#height - 40) this.#to(Math.max(0, top - this.#height / 3));
+    this.#renew(item.key);
     requestAnimationFrame(() => this.#fit(item.key)); // once its height is known: it may be open
     return true;
   }
@@ -697,7 +704,7 @@ export class StructjobLogs extends HTMLElement {
     const w = this.#window, index = w.items.findIndex((one) => one.key === key);
     if (index < 0 || this.view.cursor !== key) return;
     w.layout();
-    const top = w.tops[index], over = top + w.height(w.items[index]) + 44 - this.#top - this.box.clientHeight;
+    const top = w.tops[index], over = top + w.height(w.items[index]) + 44 - this.#top - this.#height;
     if (over > 0) this.#to(Math.min(this.#top + over, Math.max(0, top - 40)));
   }
 
@@ -775,8 +782,8 @@ export class StructjobLogs extends HTMLElement {
     w.layout();
     const top = w.tops[index], bottom = top + w.height(item);
     if (top < this.#top) this.#to(top);
-    else if (bottom > this.#top + this.box.clientHeight) this.#to(bottom - this.box.clientHeight);
-    this.redraw();
+    else if (bottom > this.#top + this.#height) this.#to(bottom - this.#height);
+    this.draw();
     this.#emit("cursor", { line: item.line, id: item.key });
   }
 
@@ -785,14 +792,14 @@ export class StructjobLogs extends HTMLElement {
     if (this.#older) { try { await this.#end(this.#turn, true); } catch (error) { this.#failed(error); return; } }
     else this.#to(0);
     this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines[0]) : null;
-    this.redraw();
+    this.draw();
   }
   async bottom() {
     if (this.#following) { await this.resume(); return; }
     if (this.#newer) { try { await this.#end(this.#turn); } catch (error) { this.#failed(error); return; } }
     this.#to(Infinity);
     this.view.cursor = this.#window.lines.length ? idOf(this.#window.lines.at(-1)) : null;
-    this.redraw();
+    this.draw();
   }
 
   #pick(from, to) {
@@ -817,7 +824,7 @@ export class StructjobLogs extends HTMLElement {
     if (this.#emit("open", { line }, true)) {
       if (!this.view.open.delete(id)) this.view.open.add(id);
     }
-    this.redraw();
+    this.#renew(id);
   }
 
   /** Take a key; return whether it meant something here. */
@@ -832,12 +839,12 @@ export class StructjobLogs extends HTMLElement {
       g: () => this.top(), G: () => this.bottom(), Home: () => this.top(), End: () => this.bottom(),
       e: () => this.nextError(), E: () => this.nextError(true), n: () => this.nextMatch(), N: () => this.nextMatch(true),
       PageUp: () => this.#beyond(-1), PageDown: () => this.#beyond(1), r: () => this.resume(), c: () => this.context(), w: () => this.toggleAttribute("wrap"),
-      v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#pickFrom, this.#pickFrom); } this.redraw(); },
+      v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#pickFrom, this.#pickFrom); } this.draw(); },
       Enter: () => { if (cursor?.startsWith("f")) this.#unfold(cursor.slice(1)); else if (cursor) this.toggle(cursor); },
       Escape: () => {
-        if (this.#pickFrom || this.view.picked.size) { this.#pickFrom = null; this.view.picked.clear(); this.redraw(); return true; }
+        if (this.#pickFrom || this.view.picked.size) { this.#pickFrom = null; this.view.picked.clear(); this.draw(); return true; }
         if (this.#context) { this.context(cursor); return true; }
-        if (cursor && this.view.open.delete(cursor)) { this.redraw(); return true; }
+        if (cursor && this.view.open.delete(cursor)) { this.#renew(cursor); return true; }
         return false;
       },
     }[event.key];
@@ -849,7 +856,7 @@ export class StructjobLogs extends HTMLElement {
   #unfold(key) {
     this.#hold(() => { if (!this.#window.unfolded.delete(key)) this.#window.unfolded.add(key); this.#window.build(); });
     this.view.cursor = key;
-    this.redraw();
+    this.draw();
   }
 
   #clicked(event) {
@@ -864,11 +871,11 @@ export class StructjobLogs extends HTMLElement {
     const id = item.key;
     if (act === "context") this.context(id);
     else if (act === "link") { this.view.cursor = id; this.#emit("link", { id, line: item.line }); }
-    else if (act === "whole") { this.view.whole.add(id); this.redraw(); }
+    else if (act === "whole") { this.view.whole.add(id); this.#renew(id); }
     else if (act === "open") { this.toggle(id); }
     else if (act) this.#emit("filter", { act, name: button.dataset.name, value: item.line.attrs[button.dataset.name] });
     else if (event.target.closest?.(".level")) this.#emit("filter", { act: event.shiftKey ? "exclude" : "filter", name: "level", value: item.line.level, field: true });
-    else if (event.shiftKey && this.view.cursor) { this.#pick(this.view.cursor, id); getSelection()?.removeAllRanges(); this.redraw(); }
+    else if (event.shiftKey && this.view.cursor) { this.#pick(this.view.cursor, id); getSelection()?.removeAllRanges(); this.draw(); }
     else if (!String(getSelection())) { this.view.picked.clear(); this.toggle(id); }
     else this.pause();
   }
