@@ -51,7 +51,7 @@ class Number(msgspec.Struct, frozen=True, gc=False):
     event: EventRecord | EncodedEvent | None = None
 
 
-class Item(msgspec.Struct, frozen=True):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """The next item to return, and the position after it.
 
     Args:
