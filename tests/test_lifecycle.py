@@ -342,6 +342,15 @@ async def test_an_exception_outside_any_step_is_on_the_jobs_own_event(tracker):
     assert caught.value.__notes__ == [f"[job_id={job.id}, operation=a]"]
 
 
+async def test_an_exception_names_the_innermost_step(tracker):
+    """R9: what it passes through adds nothing to it, and is not what failed."""
+    with pytest.raises(ValueError, match="x") as caught:
+        async with tracker.job("a") as job, job.step("around"), job.step("bad") as step:
+            raise ValueError("x")
+    assert (await last(tracker, job, "operation_end")).attrs["failure_step"] == "bad"
+    assert caught.value.__notes__ == [f"[job_id={job.id}, step_id={step.id}, operation=a]"]
+
+
 async def test_an_exception_group_keeps_all_its_parts(any_tracker):
     """R9: a task group's failure is stored with each of its parts."""
 

@@ -63,6 +63,7 @@ async def background(tracker, begun, go_on, after):
             begun.set_result(job)
             await go_on.wait()
             inner.advance(1)
+            structjob.current_step().advance(1)
             job.update(percent=99)
             job.result = {"ended": True}
     except BaseException as exc:

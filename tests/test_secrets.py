@@ -7,6 +7,7 @@ import structlog
 
 import structjob
 from structjob import Redactor
+from structjob.values.secret_rules import SecretRules
 
 log = structlog.get_logger("app")
 
@@ -71,7 +72,7 @@ def test_a_text_that_was_harmless_is_replaced_once_it_is_registered(monkeypatch,
     """
     found = []
     structjob.configure(console=False, sinks=[found.append])
-    checked = getattr(Redactor, check)
+    checked = getattr(SecretRules, check)
 
     def register_meanwhile(self, what):
         result = checked(self, what)
@@ -81,7 +82,7 @@ def test_a_text_that_was_harmless_is_replaced_once_it_is_registered(monkeypatch,
     log.info("before", by="swordfish-1")
     log.info("before", by="swordfish-1")
     with monkeypatch.context() as patch:
-        patch.setattr(Redactor, check, register_meanwhile)
+        patch.setattr(SecretRules, check, register_meanwhile)
         log.info("swordfish-1", host="at swordfish-1")
     log.info("swordfish-1", by="swordfish-1", host="swordfish-1")
     assert [event.attrs["by"] for event in found[:2]] == ["swordfish-1"] * 2

@@ -41,7 +41,7 @@ async def test_jobs_and_steps_are_spans(tracker):
         headers = structjob.inject()
         async with job.step("outer") as outer, job.step("inner") as inner:
             log.info("innermost")
-        async with job.child("b") as child:
+        async with job.child("b") as child, job.step("beside") as beside:
             pass
     assert headers["traceparent"] == f"00-{TRACE}-{1:016x}-00"
     assert headers["tracestate"] == "vendor=1"
@@ -50,10 +50,12 @@ async def test_jobs_and_steps_are_spans(tracker):
         (outer.id, f"{1:016x}"),
         (inner.id, f"{2:016x}"),
         (child.id, f"{1:016x}"),
+        (beside.id, f"{1:016x}"),
     ]
     assert tracing.ended == [
         (inner.id, "completed"),
         (outer.id, "completed"),
+        (beside.id, "completed"),
         (child.id, "completed"),
         (job.id, "completed"),
     ]
