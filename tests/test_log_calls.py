@@ -200,7 +200,7 @@ def test_they_are_shown_beside_the_events_own():
     structjob.configure(
         console=structjob.ConsoleSink(stream, format="json"), sinks=[Sink()], strict=True
     )
-    structlog.get_logger().info("tank", level=80, event="e", kind="k")
+    structlog.get_logger().info("tank", level=80, event="e", kind="k", **{"attrs.x": 1})
     line = json.loads(stream.getvalue(), object_pairs_hook=list)
     assert line[1:] == [
         ("level", "info"),
@@ -208,12 +208,27 @@ def test_they_are_shown_beside_the_events_own():
         ("attrs.level", 80),
         ("attrs.event", "e"),
         ("kind", "k"),
+        ("attrs.x", 1),
     ]
     assert (records[0].level, records[0].message, records[0].attrs) == (
         "info",
         "tank",
-        {"level": 80, "event": "e", "kind": "k"},
+        {"level": 80, "event": "e", "kind": "k", "attrs.x": 1},
     )
+
+
+async def test_an_id_of_the_call_hides_no_other_id(tracker):
+    """faults 33d: an attribute with the name of an id of the job is shown in its place; the other
+    ids are shown, too.
+    """
+    stream = io.StringIO()
+    structjob.configure(console=structjob.ConsoleSink(stream, format="json"), strict=True)
+    async with tracker.job("a") as job:
+        structlog.get_logger().info("tank", job_id="mine")
+    (line,) = [
+        one for one in map(json.loads, stream.getvalue().splitlines()) if one["event"] == "tank"
+    ]
+    assert (line["job_id"], line["correlation_id"]) == ("mine", job.correlation_id)
 
 
 def test_they_are_found_on_the_command_line(db_url):

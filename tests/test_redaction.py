@@ -466,12 +466,16 @@ async def test_further_keys_can_be_secret_and_redaction_switched_off(tracker):
     structjob.configure(console=False, redact=False, strict=True)
     async with tracker.job("b", metadata={"password": "x"}) as job:
         log.info("without", password="x")
+        with pytest.raises(ValueError, match="y"), structjob.step("s" * 200):
+            raise ValueError("y" * 3000)
     (with_,), (without,) = (
         await tracker.logs.list(text="with", operation="a", kind="log"),
         await tracker.logs.list(text="without"),
     )
     assert with_.attrs["customer"] == {"IBAN": "[redacted]", "password": "[redacted]"}
     assert without.attrs == {"password": "x"}
+    (failed,) = await tracker.logs.list(operation="b", kind="step_error")
+    assert 200 < len(failed.message) <= 2000
     assert (await tracker.jobs.get(job.id)).metadata == {"password": "x"}
 
 
