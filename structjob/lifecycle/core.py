@@ -202,13 +202,9 @@ class Core:
 
         The first truncated value of each job is reported by a warning.
         """
-        return (
-            None
-            if value is None
-            else msgspec.Raw(
-                encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field))
-            )
-        )
+        if value is None:
+            return None
+        return msgspec.Raw(encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field)))
 
     def _cut(self, field: str, why: str) -> None:
         shared = self.shared
