@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -37,6 +38,20 @@ DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
 
 DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
 """Loggers of the library and of its dependencies. Their events are not recorded."""
+
+
+def is_fault(exc: BaseException) -> bool:
+    """Return whether *exc* is an error of other code that was called without ``await``: a
+    ``__repr__``, a sink, a hook.
+
+    This includes asyncio's `CancelledError`, such as a canceled future raises when it is asked for
+    its result. A task is canceled only where it awaits, so this must not seem to cancel it. What a
+    signal handler raises is no such error.
+    """
+    asyncio = sys.modules.get("asyncio")  # not imported here: the command line does not need it
+    return issubclass(type(exc), Exception) or (
+        asyncio is not None and issubclass(type(exc), asyncio.CancelledError)
+    )
 
 
 class Faults:

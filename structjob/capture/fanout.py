@@ -30,7 +30,7 @@ from structjob.capture.event import (
 from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import faults, is_fault
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.marks import MARKS
@@ -282,7 +282,9 @@ class FanOut:
             if number >= least:
                 try:
                     write(line)
-                except Exception as exc:  # noqa: BLE001 -- an error of a sink must not reach it, either
+                except BaseException as exc:
+                    if not is_fault(exc):  # an error of a sink must not reach it, either
+                        raise
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
@@ -343,7 +345,9 @@ class FanOut:
             if level.number >= least:
                 try:
                     write(line)
-                except Exception as exc:  # noqa: BLE001 -- an error of a sink must not reach it, either
+                except BaseException as exc:
+                    if not is_fault(exc):  # an error of a sink must not reach it, either
+                        raise
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
@@ -388,7 +392,9 @@ class FanOut:
                                 del attrs[name]
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 emit(record)
-            except Exception as exc:  # noqa: BLE001 -- see `take`
+            except BaseException as exc:
+                if not is_fault(exc):  # see `take`
+                    raise
                 faults.add(f"the sink {name_of_sink(sink)}", exc)
 
     def close(self, *, but: Sequence[Sink] = ()) -> None:

@@ -5,7 +5,6 @@ errors.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import sys
 import traceback
@@ -14,6 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from structjob.context.scope import Scope, current_scope
+from structjob.diagnostics import is_fault
 from structjob.exceptions import InvalidArgument
 from structjob.process import on_reset
 from structjob.text.wording import count_of
@@ -130,7 +130,9 @@ def message_of(exc: BaseException) -> str:
     """Return ``str(exc)`` as a plain `str`, or a text that says why this failed."""
     try:
         return str.__str__(str(exc))
-    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception
+    except BaseException as fault:
+        if not is_fault(fault):  # a raising __str__ must not hide the exception
+            raise
         return f"<its text raised {type_name(fault)}>"
 
 
@@ -142,7 +144,9 @@ def format_traceback(exc: BaseException) -> str:
     trace = traceback_of(exc)
     try:
         text = _formatted(exc, trace)
-    except Exception:  # noqa: BLE001 -- see message_of
+    except BaseException as fault:
+        if not is_fault(fault):  # see message_of
+            raise
         # The causes, the notes or the text raised an error. The place of the exception is still
         # known.
         lines = (
@@ -281,11 +285,14 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
     }
     for name in ("errno", "code", "status_code"):
         # attributes of an exception may be properties or come from `__getattr__`, and may raise
-        with contextlib.suppress(Exception):
+        try:
             code = getattr(exc, name, None)
             if issubclass(type(code), (int, str)) and code:
                 fields["error_code"] = code
                 break
+        except BaseException as fault:
+            if not is_fault(fault):
+                raise
     cause = _cause.__get__(exc)
     if cause is None and not _suppress_context.__get__(exc):
         cause = _context.__get__(exc)
@@ -295,8 +302,11 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         found = next((REGISTERED[kind] for kind in type(exc).__mro__ if kind in REGISTERED), {})
         fields.update(found)
     if classifier is not None:
-        with contextlib.suppress(Exception):  # an error in the classifier must not hide the failure
+        try:
             fields.update(classifier(exc))
+        except BaseException as fault:
+            if not is_fault(fault):  # an error in the classifier must not hide the failure
+                raise
     return fields
 
 
@@ -366,7 +376,9 @@ def _mark_recorded(exc: BaseException, scope: Scope | None) -> str:
     # traceback.
     try:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
-    except Exception:  # noqa: BLE001 -- its parts may raise
+    except BaseException as fault:
+        if not is_fault(fault):  # its parts may raise
+            raise
         found = of_words(type_name(exc), message_of(exc))
     _marked(exc).mark = (found, (*recorded, _root(scope)))
     return found

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
-from structjob.diagnostics import faults
+from structjob.diagnostics import faults, is_fault
 from structjob.models import JobStatus, StepStatus
 from structjob.process import on_reset
 
@@ -73,7 +73,9 @@ class Observers:
             token = _running.set(running | {observer})
             try:
                 observer(change)
-            except Exception as exc:  # noqa: BLE001 -- an exception in a hook must not reach the user's work
+            except BaseException as exc:
+                if not is_fault(exc):  # an exception in a hook must not reach the user's work
+                    raise
                 faults.add("calling a hook", exc)
             finally:
                 _running.reset(token)

@@ -31,6 +31,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from structjob.diagnostics import is_fault
 from structjob.values.bounds import (
     MAX_BITS,
     MAX_DEPTH,
@@ -418,7 +419,9 @@ class _Normaliser:
             return value
         try:
             return self._plain(value, type(value), depth)
-        except Exception as exc:  # noqa: BLE001 -- a hostile object must not lose the event
+        except BaseException as exc:
+            if not is_fault(exc):  # a hostile object must not lose the event
+                raise
             return f"<{type_name(value)}: cannot be shown, {type(exc).__name__}>"
 
     def _plain(self, value: Any, kind: type, depth: int) -> Any:
@@ -732,7 +735,9 @@ def _clean_text(
     if type(value) is not str:
         try:
             value = str.__str__(value if issubclass(type(value), str) else _repr(value, redact))
-        except Exception as exc:  # noqa: BLE001 -- a hostile __repr__ must not lose the event
+        except BaseException as exc:
+            if not is_fault(exc):  # a hostile __repr__ must not lose the event
+                raise
             value = f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
     return _clean(value[: limit + 1]), len(value)
 

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
+from structjob.diagnostics import is_fault
 from structjob.values.encoding import encode_text, type_name
 
 FRAMES = 3
@@ -137,7 +138,9 @@ def _pieces(exc: BaseException, where: str | None, depth: int) -> Iterator[str]:
     yield type_name(exc)
     try:
         yield normalised(str(exc))
-    except Exception as fault:  # noqa: BLE001 -- a raising __str__ must not hide the exception
+    except BaseException as fault:
+        if not is_fault(fault):  # a raising __str__ must not hide the exception
+            raise
         yield f"<{type(fault).__name__}>"
     frames = _frames(exc)
     yield from frames or [where or ""]
