@@ -132,7 +132,7 @@ def python(
     """
     how, program, *rest = map(str, words)
     assert how == "-c" or (how, program) == ("-m", "structjob")
-    program = program if how == "-c" else _MAIN
+    program = program if how == "-c" else MAIN
     done = preforked.run(program, rest, cwd or Path.cwd(), input.encode(), env)
     if check:
         done.check_returncode()
@@ -145,7 +145,7 @@ _USUAL = environment()
 preforked = Preforked(_USUAL, whole_end=False)
 in_development = Preforked(_USUAL, "-X", "dev")
 """Python's development mode, in which what is not closed or not awaited is reported."""
-_MAIN = "from structjob.cli import main; main()"
+MAIN = "from structjob.cli import main; main()"
 
 
 _sampled: list[bytes] = []
@@ -173,7 +173,7 @@ class Shell:
         if env is None or not any(
             name.startswith("PYTHON") and value != _USUAL.get(name) for name, value in env.items()
         ):
-            return preforked.run(_MAIN, words, self.directory, input, env)
+            return preforked.run(MAIN, words, self.directory, input, env)
         return subprocess.run(
             [*COMMAND, *words],
             cwd=self.directory,
@@ -214,9 +214,7 @@ class Shell:
     def start(self, *words: str, env: dict[str, str] | None = None, **options: Any) -> Forked:
         """Start ``structjob *words``, its streams as pipes."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        return self._keep(
-            preforked.start(_MAIN, words, self.directory, env, **{**pipes, **options})
-        )
+        return self._keep(preforked.start(MAIN, words, self.directory, env, **{**pipes, **options}))
 
     def python(self, program: str, *words: str) -> str:
         """Run a Python program to its end; return its stderr."""
@@ -245,7 +243,7 @@ class Shell:
         """Start ``structjob *words`` in a terminal, whose keyboard is its stdin and whose screen
         its stdout.
         """
-        return self._keep(preforked.start_in_a_terminal(_MAIN, words, self.directory, env))
+        return self._keep(preforked.start_in_a_terminal(MAIN, words, self.directory, env))
 
     def in_a_terminal(self, *words: str, env: dict[str, str] | None = None) -> tuple[int, str]:
         """Run ``structjob *words`` in a terminal; return the exit code, and what the

@@ -239,16 +239,22 @@ class Preforked:
     Args:
         environment: Of the process, and so of all the programs.
         options: The interpreter's.
+        modules: Further modules that are imported before.
         whole_end: Whether the interpreter also takes its modules apart when a program has ended:
             it does what is registered for the end and flushes in any case. The rest takes more time
             than most programs, because it writes to all the memory of the process that was forked.
     """
 
     def __init__(
-        self, environment: Mapping[str, str], *options: str, whole_end: bool = True
+        self,
+        environment: Mapping[str, str],
+        *options: str,
+        modules: Sequence[str] = (),
+        whole_end: bool = True,
     ) -> None:
         self._environment = environment
         self._options = options
+        self._modules = (*_MODULES, *modules)
         self._whole_end = whole_end
         self._lock = threading.Lock()
         self._address: str | None = None
@@ -366,7 +372,15 @@ class Preforked:
                 directory = tempfile.mkdtemp(prefix="prefork-")
                 address = os.path.join(directory, "socket")
                 end = "whole end" if self._whole_end else "short end"
-                command = [sys.executable, *self._options, "-c", _SERVER, address, end, *_MODULES]
+                command = [
+                    sys.executable,
+                    *self._options,
+                    "-c",
+                    _SERVER,
+                    address,
+                    end,
+                    *self._modules,
+                ]
                 process = subprocess.Popen(
                     command,
                     stdin=subprocess.PIPE,

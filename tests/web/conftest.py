@@ -6,7 +6,6 @@ import json
 import os
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -15,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import story
+from cli_support import MAIN, environment, preforked, python
+from prefork import Forked, Preforked
 
 CHROMIUM = Path("/usr/bin/chromium")
 ROOT = Path(__file__).parents[2]
@@ -39,14 +40,21 @@ def mark(exact: float, busy: float) -> float:
     return exact if _IDLE else busy
 
 
-def serve(url: str, *options: str, cwd: Path = ROOT) -> tuple[subprocess.Popen[bytes], str]:
+_servers = Preforked(
+    environment(), modules=("fastapi", "uvicorn", "structjob.web.app"), whole_end=False
+)
+
+
+def serve(url: str, *options: str, cwd: Path = ROOT) -> tuple[Forked, str]:
     """Start a server of the pages of a database; return it with its address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-m", "structjob", "--db", url, "serve", "--port", str(port), *options],
-        cwd=cwd,
+    server = _servers.start(
+        MAIN,
+        ["--db", url, "serve", "--port", str(port), *options],
+        cwd,
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
@@ -63,7 +71,7 @@ def serve(url: str, *options: str, cwd: Path = ROOT) -> tuple[subprocess.Popen[b
     raise AssertionError("the server did not start")
 
 
-def stop(server: subprocess.Popen[bytes]) -> None:
+def stop(server: Forked) -> None:
     """End a server."""
     server.terminate()
     server.wait(10)
@@ -82,18 +90,17 @@ def pages_of(url: str, *options: str) -> Iterator[str]:
 @contextmanager
 def running_job(url: str, name: str) -> Iterator[Callable[[int], None]]:
     """A job that runs in another process; the function has it log so many lines."""
-    writer = subprocess.Popen(
-        [sys.executable, str(LIVE), url, name],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+    writer = preforked.start(
+        LIVE.read_text(), [url, name], ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
     assert writer.stdin is not None
     assert writer.stdout is not None
 
     def write(lines: int) -> None:
-        print(lines, file=writer.stdin, flush=True)
+        assert writer.stdin is not None
         assert writer.stdout is not None
+        writer.stdin.write(b"%d\n" % lines)
+        writer.stdin.flush()
         assert writer.stdout.readline()
 
     try:
@@ -117,13 +124,7 @@ def story_url(tmp_path_factory) -> str:
     directory = tmp_path_factory.mktemp("story")
     story.write(directory / "story.jsonl")
     url = f"sqlite:///{directory}/story.db"
-    done = subprocess.run(
-        [sys.executable, "-m", "structjob", "--db", url, "import", str(directory / "story.jsonl")],
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr.decode()
+    python("-m", "structjob", "--db", url, "import", directory / "story.jsonl", check=True)
     return url
 
 

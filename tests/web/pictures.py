@@ -1,6 +1,6 @@
 """Takes the pictures of the documentation: each page with the story, in both themes.
 
-python tests/web/pictures.py docs/images
+PYTHONPATH=tests python tests/web/pictures.py docs/images
 """
 
 from __future__ import annotations

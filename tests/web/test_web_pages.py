@@ -14,6 +14,7 @@ import urllib.request
 from contextlib import closing
 
 import pytest
+from cli_support import python
 from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
 
 from structjob.text.amounts import fraction
@@ -40,20 +41,20 @@ def settled(page) -> None:
     page.wait_for_load_state("networkidle")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("name", PAGES)
 def test_each_page_shows_its_content_without_an_error_and_without_sideways_scroll(
-    site, watched, name, width, theme
+    site, watched, name, width
 ):
     """(R47)"""
-    page = watched.page(width=width, theme=theme)
+    page = watched.page(width=width)
     page.goto(site + PAGES[name])
     settled(page)
-    assert page.locator("main").inner_text().strip()
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert background == ("rgb(251, 251, 249)" if theme == "light" else "rgb(15, 17, 19)")
+    for theme, color in (("light", "rgb(251, 251, 249)"), ("dark", "rgb(15, 17, 19)")):
+        page.emulate_media(color_scheme=theme)
+        assert page.locator("main").inner_text().strip()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == color
 
 
 def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, tmp_path):
@@ -614,7 +615,7 @@ def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path)
     page.get_by_role("heading", name="No job has the id gui-71").wait_for()
     page.get_by_role("link", name="gui-17").first.click()
     page.wait_for_url("**/jobs/gui-17")
-    subprocess.run([sys.executable, "-m", "structjob", "--db", f"sqlite:///{tmp_path}/empty.db", "migrate"], check=True, capture_output=True)  # fmt: skip
+    python("-m", "structjob", "--db", f"sqlite:///{tmp_path}/empty.db", "migrate", check=True)
     server, empty = serve(f"sqlite:///{tmp_path}/empty.db")
     try:
         for path in ("", "jobs"):
@@ -710,7 +711,7 @@ def test_many_repeats_fold_and_what_is_before_them_fills_the_view(empty_url, wat
         "        for number in range(100): log.info(f'before {number}')\n"
         "        for number in range(12_000): log.info('waiting', n=number)\n"
     )
-    subprocess.run([sys.executable, "-c", code, empty_url], cwd=tmp_path, check=True)
+    python("-c", code, empty_url, cwd=tmp_path, check=True)
     with pages_of(empty_url) as address:
         page = watched.page()
         asked: list[str] = []
