@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import re
 import time
 
@@ -75,6 +76,15 @@ async def test_the_console_shows_jobs_and_steps_in_words(tracker, monkeypatch):
         "info     ✓ import-orders completed in ms ·",
     ]
     assert "[job_id=" not in stream.getvalue()
+
+
+async def test_a_newline_at_the_end_of_a_message_is_not_shown(tracker, monkeypatch):
+    """faults 41: uvicorn ends a message with a newline, which is not written out as ``\\n``."""
+    stream = console(monkeypatch)
+    logging.getLogger("uvicorn.error").error("Exception in ASGI application\n")
+    assert re.search(
+        r"error +Exception in ASGI application · uvicorn.error$", stream.getvalue(), re.MULTILINE
+    )
 
 
 async def test_console_and_logs_show_the_same_line(tracker, monkeypatch):

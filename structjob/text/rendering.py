@@ -201,9 +201,8 @@ class Lines:
                     else colour_of(status)
                 )
                 return style, f"{symbol(status, unicode=self._unicode)} {escape(words)}"
-        return "" if event.level in ("info", "debug") else LEVELS.get(event.level, ""), escape(
-            event.message
-        )
+        style = "" if event.level in ("info", "debug") else LEVELS.get(event.level, "")
+        return style, escape(event.message.rstrip())  # uvicorn's messages end with a newline
 
     def _places_of(self, event: Shown, *, short_form: bool) -> Iterator[list[Piece]]:
         """Yield the place of *event*: step and job, or its logger.
