@@ -360,6 +360,28 @@ def test_show_says_what_is_usual(tmp_path: Path) -> None:
     assert estimate["steps"][0]["slower"] is True
 
 
+@pytest.mark.parametrize(("last_ms", "shown"), [(0.4, ""), (40, "  slow: usually <1ms")])
+def test_a_step_is_slow_only_if_that_can_be_seen(
+    tmp_path: Path, last_ms: float, shown: str
+) -> None:
+    """R38, R49: no step that took <1ms is called slow because it usually takes <1ms."""
+    lines = []
+    for number in range(7):
+        moment = f"2026-05-04T13:{number:02}:00Z"
+        ids = {"job_id": f"job-{number}", "id": f"step-{number}"}
+        job = {"record": "job", "id": f"job-{number}", "operation": "o", "status": "completed"}
+        step = {"record": "step", **ids, "name": "s", "status": "completed"}
+        times = {"started_at": moment, "completed_at": moment}
+        lines.append({**job, **times, "created_at": moment, "duration_ms": 50})
+        lines.append({**step, **times, "duration_ms": 0.1 if number < 6 else last_ms})
+    (tmp_path / "o.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    shell = Shell(tmp_path)
+    shell.ok("import", "o.jsonl")
+    (row,) = re.findall(r"^  ✓ s  .*", shell.ok("show", "job-6"), re.MULTILINE)
+    assert ("slow" in row) == bool(shown)
+    assert row.rstrip().endswith(shown)
+
+
 def test_errors_per_hour(tmp_path: Path) -> None:
     """Review 2, task 9: with ``--bucket`` errors are counted in each stretch of time, by type."""
     shell = Shell(tmp_path)

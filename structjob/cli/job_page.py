@@ -337,8 +337,10 @@ class JobPage:
             row.append((" " * _INTERVAL, ""))
         if beside:
             row.append((f"  {beside}", "dim"))
-        if (slow := self._slow.get(what.id)) is not None and slow.median_ms is not None:
-            row.append((f"  slow: usually {lasting(slow.median_ms / 1000)}", "yellow"))
+        slow = self._slow.get(what.id)
+        usual = lasting(slow.median_ms / 1000) if slow and slow.median_ms is not None else ""
+        if usual and usual != lasting(lasted):
+            row.append((f"  slow: usually {usual}", "yellow"))
         elif slowest:
             row.append(("  slowest", "dim"))
         if status == "retrying":
