@@ -340,6 +340,12 @@ def test_what_completes_is_a_word_and_no_command(live: Shell) -> None:
         assert live.run(env=env).stdout.decode().splitlines() == expected
 
 
+def test_a_tail_takes_the_option_of_the_command_that_everybody_knows(shell: Shell) -> None:
+    """R37: ``structjob tail -f ID`` is ``structjob tail ID``, which follows anyway."""
+    (job,) = shell.json("jobs", "-n", "1")
+    assert shell.ok("tail", "-f", job["id"]) == shell.ok("tail", job["id"])
+
+
 def test_a_tail_does_not_offer_what_it_refuses() -> None:
     """Review 1.10: ``--until`` is not in the help, and says which command takes it."""
     helped = CliRunner().invoke(tail, ["--help"]).output

@@ -34,6 +34,7 @@ Each line is shown exactly once, whichever process logs it. If lines were droppe
     show_default=True,
     help="Number of existing lines to show first.",
 )
+@click.option("-f", "--follow", is_flag=True, expose_value=False, hidden=True)  # it always does
 @followed
 @options.utc
 @options.json_lines
