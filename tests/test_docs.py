@@ -138,6 +138,7 @@ def test_the_pages_are_mounted_in_an_application(tmp_path, name, pages):
         "    with tracker.job('nightly'): pass\n"
         f"import {name} as program\n"
         "app = getattr(program, 'application', None) or program.app\n"
+        "import logging; logging.getLogger('httpx').disabled = True\n"  # Litestar shows its lines
         "async def main():\n"
         "    transport = httpx.ASGITransport(app, client=('127.0.0.1', 1))\n"
         "    async with httpx.AsyncClient(transport=transport, base_url='http://localhost') as client:\n"
@@ -147,6 +148,39 @@ def test_the_pages_are_mounted_in_an_application(tmp_path, name, pages):
         "asyncio.run(main())\n"
     )
     assert _run_program(tmp_path / "ask.py", asked) == "200 ['nightly']\n"
+
+
+def test_a_request_of_litestar_is_a_job(tmp_path):
+    """The Litestar program of the page on ASGI: a tracker that its lifespan opens, a job with the
+    template of its route, and for a failed one the exception.
+    """
+    pytest.importorskip("litestar")
+    asked = program("integrations/asgi", "litestar_app.py") + (
+        "from starlette.testclient import TestClient\n"
+        "with TestClient(app) as client:\n"
+        "    codes = [client.get(f'/orders/{n}').status_code for n in (7, 0)]\n"
+        "assert codes == [200, 500], codes\n"
+    )
+    (tmp_path / "ask.py").write_text(asked, "utf-8")
+    command = [sys.executable, "ask.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    with structjob.Tracker(tmp_path / "jobs.db") as tracker:
+        failed, completed = tracker.run(tracker.jobs.list())
+    assert (completed.operation, completed.status) == ("GET /orders/{number}", "completed")
+    assert (failed.status, failed.error.type) == ("failed", "ZeroDivisionError")
+
+
+def test_a_message_of_a_queue_is_a_child_job_and_its_next_delivery_an_attempt(tmp_path):
+    """The worker of the page on clients: one correlation id, one tree, two attempts."""
+    _run_program(tmp_path / "messages.py", program("integrations/http", "messages.py"))
+    with structjob.Tracker(tmp_path / "jobs.db") as tracker:
+        resize, upload = tracker.run(tracker.jobs.list())
+        attempts = tracker.run(tracker.jobs.history(operation="resize"))
+    assert (upload.operation, resize.operation, resize.id) == ("upload", "resize", "msg-1")
+    assert resize.parent_job_id == upload.id
+    assert resize.correlation_id == upload.correlation_id
+    assert {one.attempt: one.status for one in attempts} == {1: "failed", 2: "completed"}
 
 
 def test_alembic_of_an_application_leaves_the_tables_alone(tmp_path):
