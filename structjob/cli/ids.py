@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from structjob.exceptions import AmbiguousId, InvalidArgument, JobNotFound
+from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, JobNotFound
 
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
@@ -47,13 +47,15 @@ async def resolve(
             or await _ending(reader, given)
         )
         if found is None:
-            await _refuse_correlation_id(reader, given)
+            await _refuse_another_id(reader, given)
             raise
         return found
 
 
-async def _refuse_correlation_id(reader: Reader, given: str) -> None:
-    """Raise `JobNotFound` with what to type if *given* is the correlation id of jobs."""
+async def _refuse_another_id(reader: Reader, given: str) -> None:
+    """Raise `JobNotFound` with what to type if *given* is the correlation id of jobs, or the id of
+    an error.
+    """
     with suppress(InvalidArgument):  # too long for such an id
         if await reader.jobs.list(correlation_id=given, limit=1):
             raise JobNotFound(
@@ -61,6 +63,10 @@ async def _refuse_correlation_id(reader: Reader, given: str) -> None:
                 "it is a correlation id: structjob jobs, or structjob logs, with "
                 f"--correlation-id {shlex.quote(given)}",
             )
+    if len(given) >= _LEAST_TYPED:
+        with suppress(InvalidArgument, ErrorGroupNotFound, AmbiguousId):
+            group = await reader.errors.get(given)
+            raise JobNotFound(given, f"it is an error: structjob errors show {group.fingerprint}")
 
 
 async def _ending(reader: Reader, given: str) -> JobRecord | None:
