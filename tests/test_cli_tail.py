@@ -270,7 +270,7 @@ def test_ids_and_names_complete(shell: Shell) -> None:
         return [word.partition(",")[2] for word in words]
 
     assert offered("structjob show import", 2) == ["import", "import-17"]
-    assert offered("structjob delete import", 2) == ["import-17"]
+    assert offered("structjob delete import", 2) == ["import", "import-17"]
     assert offered("structjob jobs --operation v", 3) == ["verify-checksums", "vm-migrate"]
     assert offered("structjob logs --operation verify", 3) == ["verify-checksums"]
     (error,) = shell.json("errors")
