@@ -279,7 +279,7 @@ def test_ids_and_names_complete(shell: Shell) -> None:
     assert offered("structjob errors resolve ", 3) == [fingerprint]
     assert offered("structjob errors show no-such", 3) == []
     assert offered("structjob jobs --status failed,cr", 3) == ["failed,crashed"]
-    assert len(offered("structjob delete ", 2)) == len(shell.json("jobs"))
+    assert {job["id"] for job in shell.json("jobs")} < set(offered("structjob delete ", 2))
     assert offered("structjob --db none.db show ", 4) == []
 
 
