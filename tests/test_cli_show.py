@@ -283,7 +283,7 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
 
 
 def test_the_id_of_an_error_names_the_command_that_shows_it(tmp_path: Path) -> None:
-    """R49: an id that `structjob errors` prints is told from the id of a job."""
+    """R49: an id that `structjob errors` prints is not taken for the id of a job."""
     line = {"record": "event", "job_id": "root", "ts": T0, "message": "disk full", "level": "error"}
     url = imported(tmp_path, job("root", parent=None, operation="backup"), line)
     error = json.loads(typed(url, "errors", "--json"))[0]["fingerprint"]
