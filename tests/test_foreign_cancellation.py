@@ -70,6 +70,26 @@ async def test_sinks_hooks_and_classifiers_do_not_reach_the_job(db_url):
         remove()
 
 
+@pytest.mark.parametrize("waits", [False, True])
+async def test_a_listener_goes_on(tracker, waits):
+    """R30: whether its callback asks a canceled future or awaits it: the next event is heard."""
+    heard = asyncio.Event()
+
+    def ask(event):
+        if event.message != "second":
+            canceled()
+        heard.set()
+
+    async def wait(event):
+        ask(event)
+
+    with tracker.listen(wait if waits else ask):
+        log.info("first")
+        log.info("second")
+        async with asyncio.timeout(20):
+            await heard.wait()
+
+
 def test_what_a_signal_handler_raises_ends_the_program():
     """R9: Ctrl-C while a value is shown is no error of that value."""
 

@@ -140,7 +140,10 @@ class Listener(WithOrAsyncWith["Listener"]):
                 result = callback(event)
                 if inspect.isawaitable(result):
                     await result
-            except Exception as exc:  # noqa: BLE001 -- an error in a listener must not affect anything else
+            # a canceled future that the callback asks or awaits is its error, too
+            except (Exception, asyncio.CancelledError) as exc:
+                if type(exc) is asyncio.CancelledError and self._task and self._task.cancelling():
+                    raise
                 self._failed.next()
                 name = getattr(callback, "__qualname__", type(callback).__name__)
                 self._recorder.warn(
