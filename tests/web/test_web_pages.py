@@ -261,6 +261,43 @@ def test_the_waterfall_of_a_running_job_grows_without_being_asked_for_again(tmp_
         print(file=runs.stdin, flush=True)
 
 
+def test_a_step_that_begins_does_not_scroll_the_waterfall_back(tmp_path, watched):
+    """The chosen step is brought into view once, when it is chosen; a waterfall that was scrolled
+    to other steps stays there while rows of a running job arrive (R44).
+    """
+    program = tmp_path / "long.py"
+    program.write_text(
+        "import sys, structjob\n"
+        "with structjob.Tracker(sys.argv[1]) as tracker:\n"
+        "    with tracker.job('long', external_job_id='long') as job:\n"
+        "        for number in range(60):\n"
+        "            with job.step(chr(97 + number % 26) * (number // 26 + 1)): pass\n"
+        "        print('ready', flush=True)\n"
+        "        sys.stdin.readline()\n"
+        "        with job.step('later'):\n"
+        "            sys.stdin.readline()\n"
+    )
+    url = f"sqlite:///{tmp_path}/long.db"
+    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
+        assert runs.stdin is not None
+        assert runs.stdout is not None
+        assert runs.stdout.readline()
+        with pages_of(url) as site:
+            page = watched.page()
+            page.goto(f"{site}jobs/long")
+            wf = page.locator(".wf")
+            wf.get_by_text("aa", exact=True).wait_for()
+            page.keyboard.press("]")
+            page.locator(".wf [aria-selected=true]").wait_for()
+            wf.evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+            assert wf.evaluate("(box) => box.scrollTop") > 100
+            print(file=runs.stdin, flush=True)
+            wf.get_by_text("later").wait_for()
+            assert wf.evaluate("(box) => box.scrollTop") > 100
+            page.close()
+        print(file=runs.stdin, flush=True)
+
+
 def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and_back(
     site, watched
 ):

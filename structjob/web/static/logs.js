@@ -206,7 +206,8 @@ export class StructjobLogs extends HTMLElement {
   #followed() {
     const turn = this.#turn;
     requestAnimationFrame(() => {
-      if (turn !== this.#turn || this.#reload || !this.#started) return; // it is loaded anew
+      // it is loaded anew
+      if (turn !== this.#turn || this.#reload || !this.#started) return;
       if (!this.hasAttribute("follow")) this.#finish(turn);
       else if (!this.#stream) {
         this.#finished = false;
@@ -291,7 +292,8 @@ export class StructjobLogs extends HTMLElement {
     if ((!this.#older && !this.#newer) || this.#window.total >= this.#height) {
       if (this.noticeText === MORE) this.notice = null;
     } else if (had >= FILL) this.notice = MORE;
-    else this.#more(this.#older ? "top" : "bottom", Math.min(FILL_PAGE, Math.max(PAGE, had))); // few requests, for folds may be of thousands
+    // few requests, for folds may be of thousands
+    else this.#more(this.#older ? "top" : "bottom", Math.min(FILL_PAGE, Math.max(PAGE, had)));
   }
 
   /** Where nothing can be scrolled, a wheel or a key loads what lies in its direction. */
@@ -341,7 +343,8 @@ export class StructjobLogs extends HTMLElement {
     }
     if (turn !== this.#turn) return;
     this.draw();
-    if (short && end === "top") { if (this.view.cursor) this.#show(this.view.cursor); else this.#to(Infinity); } // a fold that grew holds no place
+    // a fold that grew holds no place
+    if (short && end === "top") { if (this.view.cursor) this.#show(this.view.cursor); else this.#to(Infinity); }
     this.#fillUp();
   }
 
@@ -406,7 +409,8 @@ export class StructjobLogs extends HTMLElement {
       } catch (error) {
         if (turn !== this.#turn) return;
         this.#failed(error);
-        if (error.status === 404) { this.#held = null; this.#later(); return; } // the last line was deleted
+        // the last line was deleted
+        if (error.status === 404) { this.#held = null; this.#later(); return; }
         if (error.final) { this.#stop(); return; }
         await new Promise((resolve) => { setTimeout(resolve, 1000); });
         if (turn !== this.#turn) return;
@@ -519,8 +523,10 @@ export class StructjobLogs extends HTMLElement {
 
   #to(y, tries = 3) {
     if (y < Infinity || !this.#sticks) this.#scrollTo(Math.min(y, Math.max(0, this.#window.total - this.#height)));
-    this.#drawAll(); // to the newest line, where that stays in view
-    if (y === Infinity && this.#window.total - this.#height > this.#top + 1 && tries) this.#to(y, tries - 1); // rows are as high as they measure
+    // to the newest line, where that stays in view
+    this.#drawAll();
+    // rows are as high as they measure
+    if (y === Infinity && this.#window.total - this.#height > this.#top + 1 && tries) this.#to(y, tries - 1);
   }
 
   #scrollTo(top) {
@@ -551,7 +557,8 @@ export class StructjobLogs extends HTMLElement {
     this.#undrawn = 0;
     const w = this.#window, height = this.#height || 300, overscan = pouring ? 0 : OVERSCAN;
     for (let pass = 0; pass < 3; pass += 1) {
-      const end = Math.max(0, w.total - height); // known, so that the browser lays out once, with the new rows
+      // known, so that the browser lays out once, with the new rows
+      const end = Math.max(0, w.total - height);
       const top = this.#sticks ? end : Math.min(this.#top, end);
       this.tall.style.height = `${w.total}px`;
       if (!w.items.length) { this.#rows.clear(); this.tall.replaceChildren(); break; }
@@ -569,7 +576,8 @@ export class StructjobLogs extends HTMLElement {
     }
     this.box.setAttribute("aria-activedescendant", this.view.cursor && this.#rows.has(this.view.cursor) ? `r${this.view.cursor}` : "");
     this.#drawFrame();
-    if (pouring) this.#drawSoon(DRAW_POURING); // the rows beyond the edges, once there is time
+    // the rows beyond the edges, once there is time
+    if (pouring) this.#drawSoon(DRAW_POURING);
   }
 
   /** Have the rows of these items, in their order, and no others. */
@@ -616,7 +624,8 @@ export class StructjobLogs extends HTMLElement {
       else if (this.#paused && top >= bottom - 2 && !this.#detached && top > this.#lastTop) this.resume();
     }
     this.#lastTop = top;
-    if (!byUs || !this.#sticks) this.draw(); // what is followed was drawn where it was scrolled to
+    // what is followed was drawn where it was scrolled to
+    if (!byUs || !this.#sticks) this.draw();
     if (top < NEAR) this.#more("top");
     if (this.#window.total - top - this.#height < NEAR) this.#more("bottom");
   }
@@ -660,7 +669,8 @@ export class StructjobLogs extends HTMLElement {
     const buckets = this.#strip?.bars;
     if (!this.frameBox || !buckets?.length || !this.#window.items.length) return;
     const start = Date.parse(buckets[0].since), length = Date.parse(buckets.at(-1).until) - start || 1;
-    const whole = (share, round) => round(share * buckets.length) / buckets.length; // the strip counts by bucket
+    // the strip counts by bucket
+    const whole = (share, round) => round(share * buckets.length) / buckets.length;
     const time = (index) => { for (let i = index; i >= 0; i -= 1) { const item = this.#window.items[i]; if (item?.line) return Date.parse(item.line.ts); } return start; };
     const first = time(this.#window.at(this.#top)), last = time(this.#window.at(this.#top + this.#height));
     const height = this.stripBox.clientHeight;
@@ -684,7 +694,8 @@ export class StructjobLogs extends HTMLElement {
   #show(id) {
     let index = this.#window.indexOf(id);
     if (index < 0) return false;
-    if (this.#window.items[index].kind === "fold") { // what one stands on is a row of its own
+    // what one stands on is a row of its own
+    if (this.#window.items[index].kind === "fold") {
       this.#window.unfolded.add(this.#window.items[index].first);
       this.#window.build();
       index = this.#window.indexOf(id);
@@ -695,7 +706,8 @@ export class StructjobLogs extends HTMLElement {
     const top = this.#window.tops[index], height = this.#window.height(item);
     if (top < this.#top + 40 || top + height > this.#top + this.#height - 40) this.#to(Math.max(0, top - this.#height / 3));
     this.#renew(item.key);
-    requestAnimationFrame(() => this.#fit(item.key)); // once its height is known: it may be open
+    // once its height is known: it may be open
+    requestAnimationFrame(() => this.#fit(item.key));
     return true;
   }
 

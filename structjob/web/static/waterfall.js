@@ -156,12 +156,17 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
   const virtual = rows.length > VIRTUAL;
   const from = virtual ? Math.max(0, Math.floor(scroll.top / ROW) - 10) : 0;
   const to = virtual ? Math.min(rows.length, Math.ceil((scroll.top + scroll.height) / ROW) + 10) : rows.length;
+  // Once for each step that is chosen: rows that arrive later must not move what is looked at.
+  const shown = useRef(null);
   useEffect(() => {
     const at = rows.findIndex((one) => one.node.id === current);
-    if (at < 0 || !box.current) return;
+    if (at < 0) shown.current = null;
+    if (at < 0 || !box.current || shown.current === current) return;
+    shown.current = current;
     const y = at * ROW;
     if (y < box.current.scrollTop) box.current.scrollTop = y;
-    else if (y + ROW > box.current.scrollTop + box.current.clientHeight - 26) box.current.scrollTop = Math.ceil((y + ROW + 28 - box.current.clientHeight) / ROW) * ROW; // whole rows
+    // whole rows
+    else if (y + ROW > box.current.scrollTop + box.current.clientHeight - 26) box.current.scrollTop = Math.ceil((y + ROW + 28 - box.current.clientHeight) / ROW) * ROW;
   }, [current, rows]);
   const onScroll = (event) => { if (virtual) setScroll({ top: event.target.scrollTop, height: event.target.clientHeight }); };
   const lines = ticks.map((t) => html`<line class="grid" x1=${`${(100 * t) / axis.length}%`} x2=${`${(100 * t) / axis.length}%`} y1="0" y2="24" />`);
