@@ -48,7 +48,10 @@ async def test_a_hook_hears_of_every_beginning_and_end(tracker, seen):
 
 
 async def test_work_that_is_begun_by_hand_is_not_entered(tracker, seen):
-    """R28: its end may be in another context than its beginning, and the hook is told."""
+    """R28: its end may be in another context than its beginning, and the hook is told. A job that
+    never began does not end, either.
+    """
+    await (await tracker.create_job("given up")).end("cancelled")
     job = await tracker.create_job("by hand")
     assert seen == []
     await job.start()

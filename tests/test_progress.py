@@ -303,6 +303,7 @@ async def test_progress_has_a_history(any_tracker, monkeypatch):
                 step.advance(2)
                 job.update(percent=step.completed)
     async with any_tracker.job("short") as job:
+        clock[0] += 0.5
         job.update(percent=50)
     async with any_tracker.job("silent") as job, job.step("copy"):
         clock[0] += 60

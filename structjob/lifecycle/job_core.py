@@ -489,10 +489,7 @@ class JobCore(Core):
         # the job was only pending, or has got another operation
         if self.scope is None or self.scope.operation != self.operation:
             self.scope = self.scope_of()
-        if (
-            self.shared.unreported is not None
-            and time.monotonic() - self.began >= PROGRESS_EVENT_EVERY
-        ):
+        if time.monotonic() - self.began >= PROGRESS_EVENT_EVERY:
             self.shared.write_progress_event(self.scope)
         ended = _STATUSES[status]
         seconds = time.monotonic() - self.began if self.began else 0.0
