@@ -221,14 +221,17 @@ async def test_an_id_of_the_call_hides_no_other_id(tracker):
     """faults 33d: an attribute with the name of an id of the job is shown in its place; the other
     ids are shown, too.
     """
-    stream = io.StringIO()
-    structjob.configure(console=structjob.ConsoleSink(stream, format="json"), strict=True)
+    stream, found = io.StringIO(), []
+    console = structjob.ConsoleSink(stream, format="json")
+    structjob.configure(console=console, sinks=[found.append], strict=True)
     async with tracker.job("a") as job:
         structlog.get_logger().info("tank", job_id="mine")
     (line,) = [
         one for one in map(json.loads, stream.getvalue().splitlines()) if one["event"] == "tank"
     ]
     assert (line["job_id"], line["correlation_id"]) == ("mine", job.correlation_id)
+    (event,) = [one for one in found if one.message == "tank"]
+    assert (event.attrs, event.ids["job_id"]) == ({"job_id": "mine"}, job.id)
 
 
 def test_they_are_found_on_the_command_line(db_url):
