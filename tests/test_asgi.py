@@ -341,7 +341,7 @@ async def test_a_fault_at_the_end_of_a_request_costs_neither_response_nor_end(tr
         raise RuntimeError("a fault of the library")
 
     structjob.configure(console=False)  # not strict
-    monkeypatch.setattr(asgi, "ending_of", broken)
+    monkeypatch.setattr("structjob.integrations.asgi.ending_of", broken)
     task, sent = plain_request(asgi.JobMiddleware(answer, tracker))
     await task
     [job] = await tracker.jobs.list()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 import structlog
 
 import structjob
+from structjob.queries.jobs import lookups_of
 
 log = structlog.get_logger()
 
@@ -60,7 +61,7 @@ async def test_sql_in_every_field_of_every_read(any_tracker):
         # no regular expression, and no pattern of SQL's
         for text in (".*", "(?i)EVENT|x", "%", "_v_nt"):
             assert not await any_tracker.logs.list(text=text)
-        for ask in (any_tracker.jobs.get, any_tracker.jobs.find, any_tracker.jobs.find_by_prefix, any_tracker.jobs.tree, any_tracker.jobs.progress,
+        for ask in (any_tracker.jobs.get, any_tracker.jobs.find, lookups_of(any_tracker.jobs).by_prefix, any_tracker.jobs.tree, any_tracker.jobs.progress,
                     any_tracker.jobs.by_external_id, any_tracker.jobs.estimate):  # fmt: skip
             with pytest.raises(structjob.JobNotFound):
                 await ask(EVIL)
