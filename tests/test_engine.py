@@ -894,7 +894,7 @@ async def test_whoever_closes_second_is_told_what_became_of_it(db_path, complete
 
 async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     """``aclose(timeout)`` ends within its timeout; what is left stays in the spool, and the next
-    tracker stores it (guarantee 6).
+    tracker stores it (guarantee 6). The session is closed, and has not died.
     """
     structjob.configure(console=False, strict=True)
     tracker = await structjob.Tracker(f"sqlite:///{db_path}").open()
@@ -910,6 +910,7 @@ async def test_closing_is_bounded_when_the_database_is_locked_for_ever(db_path):
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         await tracker.flush()
         assert (await tracker.verify()).ok
+        assert [one.status for one in await tracker.sessions.list()] == ["live", "closed"]
     assert rows(
         db_path, "SELECT message, count(*) FROM structjob_logs GROUP BY message ORDER BY 1"
     ) == [("late", 1), ("left", 500)]

@@ -644,7 +644,8 @@ asyncio.run(main())
 )
 async def test_jobs_that_a_child_leaves_are_cancelled(db_path, way, status, message):
     """faults 56: what a child began with its parent's tracker and leaves when it ends in an orderly
-    way is cancelled with the reason, with its steps; its parent's own job is not touched.
+    way is cancelled with the reason, with its steps; its parent's own job is not touched. The
+    child's session is closed, and has not died.
     """
     run(
         f"way, left = {way!r}, []"
@@ -691,6 +692,9 @@ asyncio.run(main())
         (left,) = await tracker.jobs.list(operation="left")
         (parent,) = await tracker.jobs.list(operation="parent")
         (step,) = await tracker.jobs.steps(left.id)
+        sessions = {one.session_id: one.status for one in await tracker.sessions.list()}
     assert (left.status, parent.status, step.status) == (status, "completed", status)
+    assert sessions[left.session_id] == {"cancelled": "closed", "crashed": "died"}[status]
+    assert sessions[parent.session_id] == "closed"
     assert message in left.error.message
     await check(db_path)

@@ -400,4 +400,8 @@ async def test_how_a_process_ends(url, way, code, status, message):
         assert message is None or message in found.error.message
         assert [one for _, one, _ in steps] == ["cancelled" if status == "completed" else status]
         assert ("operation_crashed" in events) == (status == "crashed")
+        (session,) = [
+            one for one in await reader.sessions.list() if one.session_id == found.session_id
+        ]
+        assert session.status == ("died" if way == "kill" else "closed")
         assert (await reader.verify()).ok

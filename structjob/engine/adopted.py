@@ -20,7 +20,7 @@ from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
 from structjob.store.contract import Ended, Ending
-from structjob.store.sessions import DIED
+from structjob.store.sessions import CLOSED, DIED
 from structjob.text.wording import count_of
 
 T = TypeVar("T")
@@ -41,7 +41,7 @@ def _ending(source: Source, spool: spool_directory.SessionSpool) -> Ending:
     # only in memory can be any number; those are lost.
     most = tally.hands if tally is not None and not at_risk else 0
     return Ending(
-        reason=DIED,
+        reason=CLOSED if spool.was_closed else DIED,
         last_seq=max(events.last_seen, at_risk),
         confirmed=source.confirmed,
         absent="damaged" if events.damaged else "in_flight",

@@ -276,7 +276,7 @@ def _after_fork_in_child() -> None:
     # A process of `multiprocessing` runs its own exit handlers and none of `atexit`. It also
     # forgets the handlers that were registered before the fork.
     if _inherited and (multiprocessing := sys.modules.get("multiprocessing.util")) is not None:
-        multiprocessing.register_after_fork(_cancel_inherited, _at_exit_of_worker)
+        multiprocessing.register_after_fork(_end_inherited, _at_exit_of_worker)
 
 
 _fork = threading.local()
@@ -311,13 +311,18 @@ def _isolate() -> Callable[[], None]:
 on_reset(_reset, _isolate)
 
 
-def _cancel_inherited() -> None:
-    """Record as cancelled the jobs that a forked child began with its parent's trackers.
-
-    Called when the child ends.
-    """
+def _end_inherited() -> None:
+    """End what a forked child began with its parent's trackers. Called when the child ends."""
     for tracker in list(_inherited):
-        cancel(tracker, _PROCESS_ENDED)
+        _end_at_exit(tracker)
+
+
+def _end_at_exit(tracker: Host) -> None:
+    """Record the running jobs as cancelled, and that the process ends in the normal way."""
+    cancel(tracker, _PROCESS_ENDED)
+    recorder = tracker.engine.recorder
+    if recorder.spool is not None and not recorder.closed:
+        recorder.spool.mark_closed()
 
 
 def _at_exit_of_worker(call: Callable[[], None]) -> None:
@@ -334,13 +339,13 @@ def _at_exit() -> None:
 
     What is not delivered in time stays in the spool.
     """
-    _cancel_inherited()
+    _end_inherited()
     for tracker in list(_open):
         if tracker.threaded:
             cancel(tracker, _REASON if _ending else _INTERPRETER_EXIT)
             with suppress(Exception):
                 tracker.run(_closed(tracker), CLOSING + 1.0)
-        cancel(tracker, _PROCESS_ENDED)
+        _end_at_exit(tracker)
         tracker.engine.drain(3.0)
     if _ending:  # a loop that was stopped while it handled SIGTERM
         _cancel_rest()

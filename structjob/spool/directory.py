@@ -46,6 +46,8 @@ from structjob.spool.tally import Tally
 _META = "session.json"
 _SET_ASIDE = "set-aside"
 """File in a session's directory with the reason why it was set aside."""
+_CLOSED = "closed"
+"""File in a session's directory: its tracker was closed, or its process exited normally."""
 RETRY_AFTER = 600.0
 """Seconds after which a directory that was set aside is tried again."""
 _EARLIEST, _LATEST = 1970, 9998
@@ -277,6 +279,16 @@ class SessionSpool:
             if self.tally is not None:
                 self.tally.reread()
         return not self.alive
+
+    def mark_closed(self) -> None:
+        """Note that the session ends in the normal way. What is still written is delivered, too."""
+        with contextlib.suppress(OSError):
+            os.close(open_directly(self.directory / _CLOSED, _NEW))
+
+    @property
+    def was_closed(self) -> bool:
+        """Whether the session has ended in the normal way."""
+        return os.path.lexists(self.directory / _CLOSED)
 
     def reopen(self) -> bool:
         """Open the files again that the program has closed, for example to become a daemon.

@@ -507,8 +507,9 @@ class Recorder:
         remove(self)
         if self.spool is not None:
             FAULT_LOG.remove(self.spool.directory)
-        if self.forked and self.spool is not None:
-            self.spool.close()
+            self.spool.mark_closed()
+            if self.forked:
+                self.spool.close()
 
     def quiet(self) -> bool:
         """Return whether no thread is recording.

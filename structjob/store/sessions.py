@@ -37,7 +37,7 @@ from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, se
 from structjob.store.withdrawal import withdraw
 
 CLOSED = "closed"
-"""``end_reason`` of a session that was closed normally."""
+"""``end_reason`` of a session whose tracker was closed, or whose process exited normally."""
 LEFT_RUNNING = "its tracker was closed while it ran"
 """``error_message`` of a job or step that still runs when its tracker closes."""
 DIED = "died"
