@@ -742,6 +742,7 @@ def test_a_program_that_ends_well_when_it_is_asked_to(shell: Shell) -> None:
     assert job_of(shell)["status"] == "completed"
 
 
+@pytest.mark.slow
 def test_sigterm_ends_it_though_nobody_reads_its_output(shell: Shell) -> None:
     """faults 53: the reader of the output lives, and does not read any more. Who sent SIGTERM waits
     for the end and sends SIGKILL next, as systemd and Docker do: the job would be a crashed one.
