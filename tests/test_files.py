@@ -373,9 +373,11 @@ for name in ("theirs", "their-link", "their-pipe", "their-directory/theirs"):
         ):
             os.chown(directory / file, 1234, NOBODY, follow_symlinks=False)
         (directory / "their-directory").chmod(0o755)
+        env = environment()
+        env.pop("COVERAGE_PROCESS_START", None)  # that user cannot write the data
         done = subprocess.run(
             [sys.executable, "-c", program, name],
-            env=environment(),
+            env=env,
             capture_output=True,
             timeout=60,
         )
