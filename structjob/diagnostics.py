@@ -40,18 +40,16 @@ DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembi
 """Loggers of the library and of its dependencies. Their events are not recorded."""
 
 
-def is_fault(exc: BaseException) -> bool:
-    """Return whether *exc* is an error of other code that was called without ``await``: a
-    ``__repr__``, a sink, a hook.
+def fault_types() -> tuple[type[BaseException], ...]:
+    """Return the exceptions that are errors of other code that was called without ``await``: a
+    ``__repr__``, a sink, a hook. For ``except fault_types()``, which calls it only after an error.
 
     This includes asyncio's `CancelledError`, such as a canceled future raises when it is asked for
     its result. A task is canceled only where it awaits, so this must not seem to cancel it. What a
     signal handler raises is no such error.
     """
     asyncio = sys.modules.get("asyncio")  # not imported here: the command line does not need it
-    return issubclass(type(exc), Exception) or (
-        asyncio is not None and issubclass(type(exc), asyncio.CancelledError)
-    )
+    return (Exception,) if asyncio is None else (Exception, asyncio.CancelledError)
 
 
 class Faults:

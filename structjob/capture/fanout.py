@@ -30,7 +30,7 @@ from structjob.capture.event import (
 from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import faults, is_fault
+from structjob.diagnostics import fault_types, faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.marks import MARKS
@@ -282,9 +282,7 @@ class FanOut:
             if number >= least:
                 try:
                     write(line)
-                except BaseException as exc:
-                    if not is_fault(exc):  # an error of a sink must not reach it, either
-                        raise
+                except fault_types() as exc:  # an error of a sink must not reach it, either
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
@@ -345,9 +343,7 @@ class FanOut:
             if level.number >= least:
                 try:
                     write(line)
-                except BaseException as exc:
-                    if not is_fault(exc):  # an error of a sink must not reach it, either
-                        raise
+                except fault_types() as exc:  # an error of a sink must not reach it, either
                     faults.add(f"the sink {name_of_sink(sink)}", exc)
         if self._records:
             self._show_record(ns, level, line, scope, columns)
@@ -392,9 +388,7 @@ class FanOut:
                                 del attrs[name]
                     record = SinkEvent(ns, level.name, message, attrs, ids, logger, line, **about)
                 emit(record)
-            except BaseException as exc:
-                if not is_fault(exc):  # see `take`
-                    raise
+            except fault_types() as exc:  # see `take`
                 faults.add(f"the sink {name_of_sink(sink)}", exc)
 
     def close(self, *, but: Sequence[Sink] = ()) -> None:

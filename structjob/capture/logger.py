@@ -28,7 +28,7 @@ from structlog.contextvars import (
 from structjob.capture.event import ARGUMENTS, BY_NAME, error_columns
 from structjob.capture.fanout import FanOut, SilentLogger, name_of
 from structjob.context.scope import current_scope
-from structjob.diagnostics import is_fault
+from structjob.diagnostics import fault_types
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
@@ -87,7 +87,7 @@ def _make_bound_logger() -> Any:
         @as_structlog(
             ABSENT=ABSENT, apart=apart, FanOut=FanOut, SilentLogger=SilentLogger, name_of=name_of,
             _CONTEXT_VARS=_CONTEXT_VARS, merge_contextvars=merge_contextvars, current_scope=current_scope, error_columns=error_columns,
-            is_fault=is_fault,
+            fault_types=fault_types,
         )  # fmt: skip
         def log(self: Any, event: Any = ABSENT, /, *args: Any, **kw: Any) -> None:
             if event is ABSENT:
@@ -100,9 +100,7 @@ def _make_bound_logger() -> Any:
                         if len(args) == 1 and isinstance(args[0], dict) and args[0]
                         else args
                     )
-                except BaseException as exc:
-                    if not is_fault(exc):  # arguments that do not fit are kept
-                        raise
+                except fault_types():  # arguments that do not fit are kept
                     kw["positional_args"] = args
             processors = self._processors
             if len(processors) == 1 and type(processors[0]) is FanOut:

@@ -41,11 +41,10 @@ async def resolve(
     try:
         return await reader.lookups.by_prefix(given)
     except JobNotFound:
-        found = (
-            (await _ending(reader, given) if _HEX.fullmatch(given) else None)
-            or await _named(reader, given, only)
-            or await _ending(reader, given)
-        )
+        if _HEX.fullmatch(given):
+            found = await _ending(reader, given) or await _named(reader, given, only)
+        else:
+            found = await _named(reader, given, only) or await _ending(reader, given)
         if found is None:
             await _refuse_another_id(reader, given)
             raise

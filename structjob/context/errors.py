@@ -5,6 +5,7 @@ errors.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import sys
 import traceback
@@ -13,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import is_fault
+from structjob.diagnostics import fault_types
 from structjob.exceptions import InvalidArgument
 from structjob.process import on_reset
 from structjob.text.wording import count_of
@@ -130,9 +131,7 @@ def message_of(exc: BaseException) -> str:
     """Return ``str(exc)`` as a plain `str`, or a text that says why this failed."""
     try:
         return str.__str__(str(exc))
-    except BaseException as fault:
-        if not is_fault(fault):  # a raising __str__ must not hide the exception
-            raise
+    except fault_types() as fault:  # a raising __str__ must not hide the exception
         return f"<its text raised {type_name(fault)}>"
 
 
@@ -144,9 +143,7 @@ def format_traceback(exc: BaseException) -> str:
     trace = traceback_of(exc)
     try:
         text = _formatted(exc, trace)
-    except BaseException as fault:
-        if not is_fault(fault):  # see message_of
-            raise
+    except fault_types():  # see message_of
         # The causes, the notes or the text raised an error. The place of the exception is still
         # known.
         lines = (
@@ -285,14 +282,11 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
     }
     for name in ("errno", "code", "status_code"):
         # attributes of an exception may be properties or come from `__getattr__`, and may raise
-        try:
+        with contextlib.suppress(*fault_types()):
             code = getattr(exc, name, None)
             if issubclass(type(code), (int, str)) and code:
                 fields["error_code"] = code
                 break
-        except BaseException as fault:
-            if not is_fault(fault):
-                raise
     cause = _cause.__get__(exc)
     if cause is None and not _suppress_context.__get__(exc):
         cause = _context.__get__(exc)
@@ -302,11 +296,9 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
         found = next((REGISTERED[kind] for kind in type(exc).__mro__ if kind in REGISTERED), {})
         fields.update(found)
     if classifier is not None:
-        try:
+        # an error in the classifier must not hide the failure
+        with contextlib.suppress(*fault_types()):
             fields.update(classifier(exc))
-        except BaseException as fault:
-            if not is_fault(fault):  # an error in the classifier must not hide the failure
-                raise
     return fields
 
 
@@ -376,9 +368,7 @@ def _mark_recorded(exc: BaseException, scope: Scope | None) -> str:
     # traceback.
     try:
         found = found or fingerprint(exc, scope.operation if scope is not None else None)
-    except BaseException as fault:
-        if not is_fault(fault):  # its parts may raise
-            raise
+    except fault_types():  # its parts may raise
         found = of_words(type_name(exc), message_of(exc))
     _marked(exc).mark = (found, (*recorded, _root(scope)))
     return found

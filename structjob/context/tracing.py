@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from structjob.context.scope import Scope
-from structjob.diagnostics import faults, is_fault
+from structjob.diagnostics import fault_types, faults
 from structjob.process import on_reset
 
 # W3C Trace Context: ids of zeros only are invalid.
@@ -65,9 +65,7 @@ def begin_span(handle: object, outer: Scope | None) -> Span | None:
     try:
         span = _begin(handle, span_of(outer))
         return None if span is None else _checked(span)
-    except BaseException as exc:
-        if not is_fault(exc):  # an error in a tracing system must not reach the user's program
-            raise
+    except fault_types() as exc:  # an error in a tracing system must not reach the user's program
         faults.add("beginning a span", exc)
         return None
 
@@ -115,9 +113,7 @@ def end_span(handle: object) -> None:
         return
     try:
         _end(handle)
-    except BaseException as exc:
-        if not is_fault(exc):  # see begin_span
-            raise
+    except fault_types() as exc:  # see begin_span
         faults.add("ending a span", exc)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, cast
+from typing import Any, ParamSpec, TypeVar, Unpack, cast
 
 from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
@@ -28,9 +28,6 @@ from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.spool.routing import tracked_before
-
-if TYPE_CHECKING:
-    pass
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast
+from typing import Literal, Protocol
 
 from structjob.context.tracing import Span, trace_with
 from structjob.exceptions import InvalidArgument
@@ -78,19 +78,8 @@ def add_hook(hook: Hook) -> Callable[[], None]:
         )
 
     def observe(change: Change) -> None:
-        hook(
-            Transition(
-                what="job" if change.step is None else "step",
-                change=change.change,
-                status=change.status,
-                job=cast(Job, change.job),
-                step=cast(Step | None, change.step),
-                error=change.error,
-                duration_ms=change.duration_ms,
-                ns=change.ns,
-                entered=change.entered,
-            )
-        )
+        what: Literal["job", "step"] = "job" if change.step is None else "step"
+        hook(Transition(what=what, **change._asdict()))
 
     return OBSERVERS.add(observe)
 

@@ -676,7 +676,7 @@ class JobCore(Core):
                 return level, {**error_fields(exc, self.classifier), **attrs}
             return level, {**exception_attrs(exc, self.classifier, self.scope), **attrs}
         if level == "error":
-            from structjob.values.fingerprint import of_words  # see `structjob.failure`
+            from structjob.values.fingerprint import of_words  # loaded with the first error only
 
             attrs = {
                 "error_type": "Failed",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
-from structjob.diagnostics import faults, is_fault
+from structjob.diagnostics import fault_types, faults
 from structjob.models import JobStatus, StepStatus
 from structjob.process import on_reset
 
@@ -73,9 +73,7 @@ class Observers:
             token = _running.set(running | {observer})
             try:
                 observer(change)
-            except BaseException as exc:
-                if not is_fault(exc):  # an exception in a hook must not reach the user's work
-                    raise
+            except fault_types() as exc:  # an exception in a hook must not reach the user's work
                 faults.add("calling a hook", exc)
             finally:
                 _running.reset(token)

@@ -31,7 +31,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from structjob.diagnostics import is_fault
+from structjob.diagnostics import fault_types
 from structjob.values.bounds import (
     MAX_BITS,
     MAX_DEPTH,
@@ -419,9 +419,7 @@ class _Normaliser:
             return value
         try:
             return self._plain(value, type(value), depth)
-        except BaseException as exc:
-            if not is_fault(exc):  # a hostile object must not lose the event
-                raise
+        except fault_types() as exc:  # a hostile object must not lose the event
             return f"<{type_name(value)}: cannot be shown, {type(exc).__name__}>"
 
     def _plain(self, value: Any, kind: type, depth: int) -> Any:
@@ -735,9 +733,7 @@ def _clean_text(
     if type(value) is not str:
         try:
             value = str.__str__(value if issubclass(type(value), str) else _repr(value, redact))
-        except BaseException as exc:
-            if not is_fault(exc):  # a hostile __repr__ must not lose the event
-                raise
+        except fault_types() as exc:  # a hostile __repr__ must not lose the event
             value = f"<{type_name(value)}: its repr raised {type(exc).__name__}>"
     return _clean(value[: limit + 1]), len(value)
 

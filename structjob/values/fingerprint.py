@@ -16,7 +16,7 @@ from hashlib import blake2b
 from types import CodeType
 from typing import Any
 
-from structjob.diagnostics import is_fault
+from structjob.diagnostics import fault_types
 from structjob.values.encoding import encode_text, type_name
 
 FRAMES = 3
@@ -138,9 +138,7 @@ def _pieces(exc: BaseException, where: str | None, depth: int) -> Iterator[str]:
     yield type_name(exc)
     try:
         yield normalised(str(exc))
-    except BaseException as fault:
-        if not is_fault(fault):  # a raising __str__ must not hide the exception
-            raise
+    except fault_types() as fault:  # a raising __str__ must not hide the exception
         yield f"<{type(fault).__name__}>"
     frames = _frames(exc)
     yield from frames or [where or ""]

@@ -11,7 +11,9 @@ import sys
 import time
 import urllib.parse
 import urllib.request
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
 
 import pytest
 from cli_support import python
@@ -39,6 +41,28 @@ def settled(page) -> None:
     """Wait until the page has asked for all that it shows."""
     page.locator("main > *").first.wait_for()
     page.wait_for_load_state("networkidle")
+
+
+@contextmanager
+def pages_of_program(program: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """A program that runs in another process, and the pages of its database.
+
+    It prints a line when it is ready, and reads one wherever it waits.
+
+    Yields:
+        The address of the pages, and a function that has the program go on.
+    """
+    url = f"sqlite:///{program.with_suffix('.db')}"
+    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
+        assert runs.stdout is not None
+        assert runs.stdout.readline()
+
+        def go_on() -> None:
+            print(file=runs.stdin, flush=True)
+
+        with pages_of(url) as address:
+            yield address, go_on
+        go_on()
 
 
 @pytest.mark.parametrize("width", [1280, 400])
@@ -216,49 +240,43 @@ def test_the_waterfall_of_a_running_job_grows_without_being_asked_for_again(tmp_
         "    print('ended', flush=True)\n"
         "    sys.stdin.readline()\n"
     )
-    url = f"sqlite:///{tmp_path}/grows.db"
-    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
-        assert runs.stdin is not None
-        assert runs.stdout is not None
-        assert runs.stdout.readline()
-        with pages_of(url) as site:
-            page = watched.page()
-            asked: list[str] = []
-            page.on("request", lambda one: asked.append(one.url) if "/tree?" in one.url else None)
+    with pages_of_program(program) as (site, go_on):
+        page = watched.page()
+        asked: list[str] = []
+        page.on("request", lambda one: asked.append(one.url) if "/tree?" in one.url else None)
 
-            def rows():
-                # In one look, because a row may come between two.
-                return dict(
-                    page.locator(".wf [role=row]").evaluate_all(
-                        """all => all.filter((row) => row.querySelector(".nm")).map((row) => [
-                            row.querySelector(".nm").innerText,
-                            row.querySelector(".step svg.g").getAttribute("aria-label"),
-                        ])"""
-                    )
+        def rows():
+            # In one look, because a row may come between two.
+            return dict(
+                page.locator(".wf [role=row]").evaluate_all(
+                    """all => all.filter((row) => row.querySelector(".nm")).map((row) => [
+                        row.querySelector(".nm").innerText,
+                        row.querySelector(".step svg.g").getAttribute("aria-label"),
+                    ])"""
                 )
+            )
 
-            def shown(**wanted):
-                end = time.monotonic() + 20
-                while rows() != wanted:
-                    assert time.monotonic() < end, rows()
-                    page.wait_for_timeout(100)
+        def shown(**wanted):
+            end = time.monotonic() + 20
+            while rows() != wanted:
+                assert time.monotonic() < end, rows()
+                page.wait_for_timeout(100)
 
-            page.goto(f"{site}jobs/grows")
-            until(page, f"{VIEWER}?.state === 'live'")
-            shown(first="running")
-            at_start = len(asked)
-            print(file=runs.stdin, flush=True)
-            shown(first="completed", second="running", inner="completed", child="running", below="running")  # fmt: skip
-            print(file=runs.stdin, flush=True)
-            shown(first="completed", second="completed", inner="completed", child="completed", below="completed")  # fmt: skip
-            page.wait_for_timeout(2_500)  # longer than it waits for rows before it asks
-            assert len(asked) == at_start
-            print(file=runs.stdin, flush=True)
-            page.get_by_role("heading", level=1).get_by_text("completed").last.wait_for()
-            until(page, f"{VIEWER}.state === 'ended'")
-            assert len(asked) > at_start
-            page.close()
-        print(file=runs.stdin, flush=True)
+        page.goto(f"{site}jobs/grows")
+        until(page, f"{VIEWER}?.state === 'live'")
+        shown(first="running")
+        at_start = len(asked)
+        go_on()
+        shown(first="completed", second="running", inner="completed", child="running", below="running")  # fmt: skip
+        go_on()
+        shown(first="completed", second="completed", inner="completed", child="completed", below="completed")  # fmt: skip
+        page.wait_for_timeout(2_500)  # longer than it waits for rows before it asks
+        assert len(asked) == at_start
+        go_on()
+        page.get_by_role("heading", level=1).get_by_text("completed").last.wait_for()
+        until(page, f"{VIEWER}.state === 'ended'")
+        assert len(asked) > at_start
+        page.close()
 
 
 def test_a_step_that_begins_does_not_scroll_the_waterfall_back(tmp_path, watched):
@@ -277,25 +295,19 @@ def test_a_step_that_begins_does_not_scroll_the_waterfall_back(tmp_path, watched
         "        with job.step('later'):\n"
         "            sys.stdin.readline()\n"
     )
-    url = f"sqlite:///{tmp_path}/long.db"
-    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
-        assert runs.stdin is not None
-        assert runs.stdout is not None
-        assert runs.stdout.readline()
-        with pages_of(url) as site:
-            page = watched.page()
-            page.goto(f"{site}jobs/long")
-            wf = page.locator(".wf")
-            wf.get_by_text("aa", exact=True).wait_for()
-            page.keyboard.press("]")
-            page.locator(".wf [aria-selected=true]").wait_for()
-            wf.evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
-            assert wf.evaluate("(box) => box.scrollTop") > 100
-            print(file=runs.stdin, flush=True)
-            wf.get_by_text("later").wait_for()
-            assert wf.evaluate("(box) => box.scrollTop") > 100
-            page.close()
-        print(file=runs.stdin, flush=True)
+    with pages_of_program(program) as (site, go_on):
+        page = watched.page()
+        page.goto(f"{site}jobs/long")
+        wf = page.locator(".wf")
+        wf.get_by_text("aa", exact=True).wait_for()
+        page.keyboard.press("]")
+        page.locator(".wf [aria-selected=true]").wait_for()
+        wf.evaluate("(box) => { box.scrollTop = box.scrollHeight; }")
+        assert wf.evaluate("(box) => box.scrollTop") > 100
+        go_on()
+        wf.get_by_text("later").wait_for()
+        assert wf.evaluate("(box) => box.scrollTop") > 100
+        page.close()
 
 
 def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and_back(
