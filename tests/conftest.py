@@ -149,9 +149,12 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark with `databases` what repeats on a server what is tested on SQLite; unless files were
-    named: then they are tested throughout.
+    """Begin with the tests of the pages. Mark with `databases` what repeats on a server what is
+    tested on SQLite; unless files were named: then they are tested throughout.
     """
+    # A browser needs a whole core, and most others wait: at the end, browsers would have only each
+    # other beside them. pytest-xdist gives the first third to one worker, and the others steal.
+    items.sort(key=lambda item: "web" not in item.path.parts)
     if os.environ[_NAMED]:
         return
     for item in items:
