@@ -572,6 +572,32 @@ def test_clearing_ends_although_another_thread_writes_on(queue, monkeypatch):
     assert read_all(queue) == [4]
 
 
+def test_clearing_while_another_thread_begins_a_file_raises_nothing(tmp_path, monkeypatch):
+    """faults H: `Queue.clear` looks at the sizes of the files while another thread logs, and begins
+    the next file: it clears what waits, and the user gets no error.
+    """
+    stat = os.stat
+    queue = DiskQueue(tmp_path, "events", writable=True, segment_bytes=400)
+    for number in range(1, 4):
+        queue.append(line(number), number)
+    files, later = len(list(tmp_path.iterdir())), iter(range(4, 12))
+
+    def log_and_stat(path: Path) -> os.stat_result:
+        for number in later:
+            queue.append(line(number), number)
+        return stat(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(spool_module.os, "stat", log_and_stat)
+        cleared = queue.clear("cleared")
+    rest = read_all(queue)
+    assert cleared >= 3
+    assert rest == list(range(cleared + 1, 12))
+    queue.check_space()
+    assert len(list(tmp_path.iterdir())) > files
+    queue.close()
+
+
 def test_how_full_a_queue_is(queue, tmp_path):
     """faults H: the warning of a spool that fills up knows how much of the limit is used; without a
     limit nothing fills.

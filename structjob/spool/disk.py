@@ -426,7 +426,8 @@ class DiskQueue:
             self.check_space()
 
     def clear(self, reason: str) -> int:
-        cleared, left = 0, self._backlog()
+        with self._lock:  # another thread may begin a segment
+            cleared, left = 0, self._backlog()
         while left > 0 and (batch := self.read(_CLEARED, sys.maxsize)) is not None:
             # Clear the file first: if the process ends in between, the numbers are missing, instead
             # of both dropped and delivered.
