@@ -14,7 +14,7 @@ from test_recorder import BODY
 
 from structjob.engine.loop_thread import LoopThread
 from structjob.machine import files
-from structjob.spool.directory import is_alive
+from structjob.spool.directory import adopt, is_alive
 from structjob.spool.tally import Tally
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -147,6 +147,73 @@ def test_what_a_full_disk_refuses_after_the_files_are_open_again_waits_in_memory
     assert recorder.fallback_states.take()[0] == 1
     assert not recorder.lost_states
     assert "No space left" in caplog.text
+    recorder.close()
+    spool.close()
+
+
+def test_a_child_that_has_closed_all_files_closes_its_tracker_without_an_error(db_path):
+    """faults 2: a forked child closes all descriptors and does not log after that: closing its
+    tracker raises nothing, and what it had logged is stored.
+    """
+    out = run(
+        DAEMON
+        + """
+structjob.configure(console=False, file="app.jsonl", uncaught=True)
+with structjob.Tracker(URL) as tracker:
+    pid = os.fork()
+    if not pid:
+        log.info("before")
+        names = become_a_daemon()
+        tracker.close()
+        structjob.reset()
+        print(changed(names), flush=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+""",
+        db_path,
+    )
+    assert out == "[]\n"
+    stored = rows(db_path, "SELECT message FROM structjob_logs WHERE kind = 'log'")
+    assert stored == [("before",)]
+
+
+def test_the_files_of_an_adopted_spool_are_none_of_the_program(tmp_path):
+    """faults 3: a program closes all descriptors and opens files of its own: those of a spool that
+    its tracker has adopted are none of these, so closing the tracker closes none of them.
+    """
+    recorder = make_recorder(tmp_path)
+    recorder.put(BODY, 10)
+    recorder.put_state("job", lambda: {"id": "a"})
+    recorder.close()
+    directory = recorder.spool.directory
+    recorder.spool.close()
+    (adopted,) = adopt(tmp_path, set())
+    assert adopted.events.read(1 << 20, 1000).count == 1
+    assert adopted.states.read(1 << 20, 1000).count == 1
+    open_files = descriptors_of(directory)
+    assert len(open_files) == 5  # events, states, tally, two locks
+    assert min(open_files) >= 512
+    for fd in open_files:
+        os.close(fd)
+    adopted.close()
+    assert is_alive(directory) is False
+
+
+def test_a_file_that_is_read_is_opened_again(tmp_path):
+    """faults 2: what was written before the files were closed is read on from the same place."""
+    recorder = make_recorder(tmp_path, max_bytes=1 << 15)  # segments of 4 KiB
+    spool = recorder.spool
+    for _ in range(100):
+        recorder.put(BODY, 10)
+    assert len(list(spool.directory.glob("events-*"))) > 1
+    first = spool.events.read(1 << 20, 1)
+    for fd in descriptors_of(spool.directory):
+        os.close(fd)
+    recorder.put(BODY, 10)
+    found = first.lines
+    while (batch := spool.events.read(1 << 20, 1)) is not None:
+        found += batch.lines
+    assert [json.loads(line)["seq"] for line in found.splitlines()] == list(range(1, 102))
     recorder.close()
     spool.close()
 

@@ -144,6 +144,12 @@ def is_open(fd: int) -> bool:
     return True
 
 
+def close_apart(fd: int) -> None:
+    """Close a file that was set apart, if the program has not closed it."""
+    with suppress(OSError):
+        os.close(fd)
+
+
 def replace_descriptor(fd: int, by: int) -> None:
     """Let *fd* be the open file *by*, whose own number is closed."""
     if fd == by:

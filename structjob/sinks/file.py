@@ -17,6 +17,7 @@ from structjob.levels import Level, level_name
 from structjob.machine.descriptor import Descriptor
 from structjob.machine.files import (
     UnsafeFile,
+    close_apart,
     follow,
     is_special,
     make_directory,
@@ -280,4 +281,4 @@ class FileSink:
         """Close the file; later events are counted as errors."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            close_apart(fd)

@@ -29,6 +29,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.machine.files import (
     UnsafeFile,
+    close_apart,
     is_open,
     make_directory,
     open_directly,
@@ -322,7 +323,7 @@ class SessionSpool:
         if self.tally is not None:
             self.tally.close()
         while self._locks:
-            os.close(self._locks.popitem()[1])
+            close_apart(self._locks.popitem()[1])
 
     def set_aside(self, reason: str) -> bool:
         """Keep the directory unchanged and write a note with the *reason* why it cannot be

@@ -23,7 +23,13 @@ from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from structjob.machine.files import is_open, open_directly, replace_descriptor, set_apart
+from structjob.machine.files import (
+    close_apart,
+    is_open,
+    open_directly,
+    replace_descriptor,
+    set_apart,
+)
 from structjob.spool.line import number_of, owner_of, rescue, verify_line
 from structjob.spool.queue import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
 from structjob.spool.tally import Tally
@@ -550,12 +556,13 @@ class DiskQueue:
             return self._fd
         if self._reader is None or self._reader[0] != number:
             self._close_reader()
-            self._reader = (number, os.open(self._path(number), os.O_RDONLY | os.O_NOFOLLOW))
+            fd = os.open(self._path(number), os.O_RDONLY | os.O_NOFOLLOW)
+            self._reader = (number, set_apart(fd))
         return self._reader[1]
 
     def _close_reader(self) -> None:
         if self._reader is not None:
-            os.close(self._reader[1])
+            close_apart(self._reader[1])
             self._reader = None
 
     def close(self) -> None:
@@ -564,7 +571,7 @@ class DiskQueue:
             self._close_reader()
             if self._fd >= 0:
                 fd, self._fd = self._fd, -1
-                os.close(fd)
+                close_apart(fd)
 
     def forget(self) -> None:
         """Close the files in a forked child, where a thread that does not exist there may hold the

@@ -8,6 +8,7 @@ from __future__ import annotations
 import faulthandler
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -118,7 +119,8 @@ class FaultLog:
     def _disable(self) -> None:
         if self._file is not None:
             faulthandler.disable()
-            self._file.close()
+            with suppress(OSError):  # the program may have closed it
+                self._file.close()
             self._file = None
 
 

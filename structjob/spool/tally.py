@@ -12,7 +12,13 @@ import os
 import struct
 from pathlib import Path
 
-from structjob.machine.files import is_open, open_directly, replace_descriptor, set_apart
+from structjob.machine.files import (
+    close_apart,
+    is_open,
+    open_directly,
+    replace_descriptor,
+    set_apart,
+)
 
 _NAME = "tally"
 _CONFIRMED = struct.Struct("<QQQ")
@@ -68,9 +74,7 @@ class Tally:
         Return ``None`` if they cannot be read: then nothing is known.
         """
         try:
-            fd = os.open(
-                directory / _NAME, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            )
+            fd = set_apart(os.open(directory / _NAME, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK))
         except OSError:
             return None
         try:
@@ -139,4 +143,4 @@ class Tally:
         """Close the file."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            close_apart(fd)
