@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sqlite3
 
 import pytest
@@ -142,6 +143,38 @@ async def test_what_the_disk_refuses_to_the_end_is_told_and_explained(
     assert rows(db_path, "SELECT first_seq, last_seq, reason FROM structjob_gaps") == [
         (3, 53, "disk_refused")
     ]
+
+
+@pytest.mark.parametrize("newline", ["taken", "refused"])
+async def test_a_record_that_a_full_disk_took_without_its_newline_is_counted_once(
+    db_path, db_url, monkeypatch, newline
+):
+    """The ledger is exact, and the database is not said to have confirmed more than there is."""
+    structjob.configure(console=False)
+    write, cut = os.write, []
+
+    def take_some(fd: int, data: bytes) -> int:
+        if b'"message":"cut"' in data:
+            cut.append(data)
+            return write(fd, data[:-1])
+        if data == b"\n" and newline == "refused":
+            raise OSError(28, "No space left on device")
+        return write(fd, data)
+
+    async with structjob.Tracker(db_url) as tracker:
+        log.info("before")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "write", take_some)
+            log.info("cut")
+        log.info("after")
+        await tracker.flush()
+        ledger = tracker.ledger()
+        assert (ledger.accepted, ledger.stored, ledger.in_memory) == (3, 3, 0)
+        assert len(cut) == 1
+    assert rows(db_path, "SELECT message FROM structjob_logs ORDER BY seq") == [
+        ("before",), ("cut",), ("after",),
+    ]  # fmt: skip
+    assert rows(db_path, "SELECT last_seq, confirmed FROM structjob_sessions") == [(3, 3)]
 
 
 async def test_what_the_disk_refused_goes_there_once_it_has_room(

@@ -496,6 +496,75 @@ def test_a_part_of_several_records_costs_no_other_record(queue, tmp_path, monkey
     assert (tmp_path / "events-000001.jsonl").read_bytes() == content
 
 
+@pytest.mark.parametrize("newline", ["taken", "refused"])
+@pytest.mark.parametrize("together", [False, True])
+def test_a_record_without_its_newline_is_a_record(queue, tmp_path, monkeypatch, newline, together):
+    """faults H: a full disk takes a whole record but for its newline: it is in the queue, once, and
+    a flush waits for it.
+    """
+    write = os.write
+
+    def take_some(fd: int, data: bytes) -> int:
+        if data != b"\n":
+            return write(fd, data[:-1])
+        if newline == "refused":
+            raise OSError(errno.ENOSPC, "no space left")
+        return write(fd, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", take_some)
+        if together:
+            assert queue.append_all([line(1), line(2)]) == 2
+        else:
+            queue.append(line(1), 1)
+            assert not queue.reached(queue.position())
+            queue.append(line(2), 2)
+    dead = orphan(tmp_path)
+    assert read_all(dead) == [1, 2]
+    dead.close()
+    position = queue.position()
+    found = b""
+    while (batch := queue.read(1 << 20, 10)) is not None:
+        assert not queue.reached(position)
+        found += batch.lines
+        queue.ack(batch)
+    assert [number_of(record) for record in rescue(found)] == [1, 2]
+    assert queue.reached(position)
+
+
+def test_what_follows_a_record_without_its_newline_is_not_read_in_parts(queue, monkeypatch):
+    """faults H: another record may still be being written: it is read when it is there."""
+    write = os.write
+
+    def take_some(fd: int, data: bytes) -> int:
+        return write(fd, data[:-1]) if data != b"\n" else refuse()
+
+    def refuse() -> int:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", take_some)
+        queue.append(line(1), 1)
+    write(queue._fd, line(2)[:30])
+    assert queue.read(1 << 20, 10) is None
+    assert not queue.reached(queue.position())
+    write(queue._fd, line(2)[30:])
+    found = queue.read(1 << 20, 10)
+    assert [number_of(record) for record in rescue(found.lines)] == [1, 2]
+
+
+def test_records_in_one_line_are_cleared_as_two(queue, monkeypatch):
+    """faults H: the newline between two records is missing: both are named when dropped."""
+    write = os.write
+    queue.append(line(1), 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: write(fd, data[:-1]))
+        queue.append(line(2), 2)
+    queue.append(line(3), 3)
+    assert queue.clear("cleared") == 3
+    assert [each[:2] for each in queue.dropped] == [(1, 3)]
+
+
 def test_a_flush_does_not_wait_for_a_part_of_a_record(queue, monkeypatch):
     """faults H: where the disk does not even take the newline after a part, a flush ends when what
     is before it is stored.

@@ -188,7 +188,8 @@ class DiskQueue:
             # A full disk took only a part of the line. The rest must not follow, because another
             # record may already be in between.
             self._end_fragment()
-            raise OSError(errno.ENOSPC, "the disk accepted only a part of a record")
+            if written < len(line) - 1:  # otherwise only the newline is missing
+                raise OSError(errno.ENOSPC, "the disk accepted only a part of a record")
         self._since_check += written
         if self._since_check > self._check_bytes:
             self.check_space()
@@ -206,6 +207,7 @@ class DiskQueue:
             taken = text.count(b"\n", 0, written)
             if text[written - 1 : written] != b"\n":
                 self._end_fragment()
+                taken += text[written : written + 1] == b"\n"  # only the newline is missing
         self._since_check += written
         if self._since_check > self._check_bytes:
             self.check_space()
@@ -214,11 +216,11 @@ class DiskQueue:
     def _end_fragment(self) -> None:
         """End a part of a line with a newline, so that its checksum exposes it.
 
-        The caller keeps the line elsewhere.
+        The caller keeps the line elsewhere, unless it is whole without its newline.
         """
-        self._torn = True
         with contextlib.suppress(OSError):
             os.write(self._fd, b"\n")
+        self._torn = True
 
     def _admit(self, line: bytes, number: int) -> bool:
         """Return whether the queue takes the record although it is full.
@@ -308,8 +310,10 @@ class DiskQueue:
         """Record that *lines* were dropped, and their jobs; return the number of lines."""
         owners: dict[str | None, list[int]] = {}
         for line in lines.split(b"\n"):
-            number, job_id = owner_of(line)
-            if number:
+            # where a newline is missing, a line is several records
+            for number, job_id in map(owner_of, rescue(line) if self._torn else [line]):
+                if not number:
+                    continue
                 owners.setdefault(job_id, []).append(number)
         for job_id, numbers in owners.items():
             self.dropped.extend(
@@ -364,6 +368,8 @@ class DiskQueue:
                     if not self._writable:
                         chunk = self._verified(chunk)
                         count = chunk.count(b"\n")
+                    elif chunk[-1:] != b"\n":
+                        chunk, count = chunk + b"\n", 1
                     return Batch(chunk, count, self, segment.number, start, segment.read)
         return None
 
@@ -380,10 +386,17 @@ class DiskQueue:
             if count:
                 return chunk[:end], count
             if len(chunk) < size:
-                return chunk if self.final else b"", 0
+                return chunk if self.final or self._ends_whole(chunk) else b"", 0
             if size >= _LONGEST and not self._writable:
                 return chunk, 0  # no record is this long: it is damage, and memory is limited
             size *= 2  # a single line is longer than the limit
+
+    def _ends_whole(self, tail: bytes) -> bool:
+        """Return whether *tail* ends in a record of which the disk took all but the newline.
+
+        What is still being written is left alone.
+        """
+        return self._torn and any(tail.endswith(record[:-1]) for record in rescue(tail))
 
     def _verified(self, chunk: bytes) -> bytes:
         """Return the lines of *chunk* that are complete and unchanged."""
@@ -475,11 +488,12 @@ class DiskQueue:
             return True
         if not self._torn:
             return False
-        # The disk took a part of a line, without its newline. There is nothing to wait for: the
-        # caller kept the line elsewhere.
+        # The disk took a part of a line, without its newline. There is nothing to wait for unless
+        # it contains a whole record: the caller kept the line elsewhere.
         with contextlib.suppress(OSError), open(self._path(segment.number), "rb") as file:
             file.seek(segment.acked)
-            return b"\n" not in file.read(size - segment.acked)
+            rest = file.read(size - segment.acked)
+            return b"\n" not in rest and not rescue(rest)
         return False
 
     def done(self) -> bool:
