@@ -6,6 +6,7 @@ import pytest
 import structlog
 
 import structjob
+from structjob.engine.crash import CrashNotices
 from structjob.spool.session import Session
 from structjob.store import leases, sessions
 from structjob.store.contract import Ending
@@ -137,9 +138,13 @@ async def test_a_crash_that_was_one_stays(any_tracker, other):
     # The stranger's spool is found later: one of its jobs had been finished.
     ended = "UPDATE structjob_attempts SET status = 'completed' WHERE job_id = 'finished'"
     await other._store.transact(lambda connection: connection.exec_driver_sql(ended))
-    found = await other._store.end_session(stranger, Ending(reason=sessions.DIED))
-    assert [(row["id"], row["status"]) for row in found.withdrawn] == [("finished", "completed")]
-    assert await crashes(other) == {"left": 1}
-    again = await other._store.end_session(stranger, Ending(reason=sessions.DIED))
-    assert list(again.withdrawn) == []
-    assert len(await any_tracker.logs.list(kind="operation_crash_withdrawn")) == 1
+    notices = CrashNotices(stranger, any_tracker._recorder.session, withdrawn="it was over")
+    for _ in range(2):
+        prepared = await notices.prepare(other._engine.link)
+        await other._store.end_session(stranger, Ending(reason=sessions.DIED), prepared)
+        assert await crashes(other) == {"left": 1}
+        told = await any_tracker.logs.list(kind="operation_crash_withdrawn")
+        assert [(event.operation, event.attrs["reason"]) for event in told] == [
+            ("long", "its process was presumed dead, and is alive"), ("finished", "it was over"),
+        ]  # fmt: skip
+    assert len({event.session_id for event in told} | {any_tracker.session_id}) == 3

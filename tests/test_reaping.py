@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sqlite3
 import subprocess
@@ -119,12 +120,14 @@ async def test_a_killed_process_without_a_spool_is_known_at_once(db_path, db_url
         ]
         assert event.attrs["last_lines"] == ["the last line"]
         assert event.attrs["open_steps"] == ["copy"]
-        assert event.session_id == tracker.session_id
+        # what was found is a session of its own
+        found = await tracker.sessions.get(event.session_id)
+        assert (found.pid, found.end_reason, found.last_seq) == (os.getpid(), "closed", 1)
         # Without its spool, what else it had logged is unknown.
-        assert {session.status for session in (await tracker.verify()).sessions} == {
-            "live",
-            "unknown_tail",
-        }
+        statuses = {each.session_id: each.status for each in (await tracker.verify()).sessions}
+        assert statuses.pop(tracker.session_id) == "live"
+        assert statuses.pop(event.session_id) == "complete"
+        assert list(statuses.values()) == ["unknown_tail"]
     assert rows(
         db_path, f"SELECT end_reason FROM structjob_sessions WHERE pid = {program.process.pid}"
     ) == [("vanished",)]
@@ -421,46 +424,40 @@ async def test_a_heart_that_beats_is_left_alone(db_path, watcher, stranger):
 
 
 @pytest.mark.parametrize("committed", [True, False])
-async def test_the_ledger_knows_what_was_told_of_a_crash_whatever_became_of_it(
+async def test_what_is_told_of_a_crash_is_stored_and_shown_once_whatever_became_of_it(
     db_path, watcher, stranger, monkeypatch, committed
 ):
-    """Guarantee 2: a number that was given to the notice of a crash is accounted for, though the
-    connection is lost around the commit.
-    """
+    """Guarantee 2: the connection is lost around the commit of the notice of a crash."""
     store = watcher.tracker._store
-    transact, failed = store.transact, []
+    transact, failed, shown = store.transact, [], []
 
     async def failing(call):
         def work(connection):
             result = call(connection)
-            if watcher.tracker._recorder.numbers.given > before and not failed and not committed:
+            if result and not failed and not committed:
                 failed.append(True)
                 raise StoreUnavailable("lost before the commit")
             return result
 
         result = await transact(work)
-        if watcher.tracker._recorder.numbers.given > before and not failed:
+        if result and not failed:
             failed.append(True)
             raise StoreUnavailable("lost after the commit")
         return result
 
+    def show(scope, level, attrs, *, kind, ns):
+        shown.append((scope.job_id, kind))
+
     await watcher.watch(60)
-    before = watcher.tracker._recorder.numbers.given
+    monkeypatch.setattr("structjob.engine.crash.show", show)
     monkeypatch.setattr(store, "transact", failing)
     with pytest.raises(StoreUnavailable, match="after" if committed else "before"):
         await watcher.watch(5)
     await watcher.watch(70)
     assert status(db_path) == "crashed"
-    ledger = watcher.tracker.ledger()
-    assert (ledger.accepted, ledger.stored, ledger.in_memory, ledger.spilled) == (
-        before + 1,
-        before + 1,
-        0,
-        0,
-    )
-    assert rows(
-        db_path, "SELECT count(*) FROM structjob_logs WHERE kind = 'operation_crashed'"
-    ) == [(1,)]
+    told = "SELECT job_id, kind FROM structjob_logs WHERE kind = 'operation_crashed'"
+    assert rows(db_path, told) == shown == [("strange", "operation_crashed")]
+    assert (await watcher.tracker.verify()).missing == 0
 
 
 async def test_an_outage_of_ones_own_proves_nothing(db_path, watcher, stranger, faulty):
@@ -519,14 +516,13 @@ async def test_ten_that_reap_at_once_reap_once(db_path, db_url, watcher, strange
     ]
     lease = leases.Lease.of(row)
 
-    line = {
+    body = {
         "ts": "2026-01-31 12:00:00.000001",
         "level": "error",
         "message": "operation_crashed",
         "job_id": "strange",
-        "seq": 1,
     }
-    notices = Notices(77, {"strange": json.dumps(line).encode() + b"\n"})
+    notices = Notices(Session(77), {"strange": json.dumps(body).encode().removesuffix(b"}")})
 
     async def reap(store) -> bool:
         return (
@@ -569,7 +565,7 @@ async def test_a_session_that_closed_is_not_called_back(db_path, db_url, strange
     store, session = stranger
     await store.end_session(session, Ending(reason=sessions.CLOSED))
     assert not await store.transact(
-        lambda connection: leases.revive(connection, session.session_id)
+        lambda connection: leases.revive(connection, store.ingest, session.session_id)
     )
     assert rows(db_path, "SELECT end_reason FROM structjob_sessions WHERE host = 'elsewhere'") == [
         ("closed",)

@@ -63,8 +63,8 @@ def test_what_is_below_the_level_takes_no_number(recorder):
 
 
 def test_how_many_numbers_can_be_in_hands(recorder):
-    """faults H: the tally counts one number for each thread that has logged, and those that the
-    engine took, until they are settled.
+    """faults H: the tally counts one number for each thread that has logged, and those that one
+    call takes together.
     """
     tally = recorder.spool.tally
     assert tally.hands == 0
@@ -75,10 +75,6 @@ def test_how_many_numbers_can_be_in_hands(recorder):
     recorder.put(BODY, 10)
     threads = tally.hands
     assert 2 <= threads <= 3  # an id of a thread that has ended may be another's
-    taken = [recorder.take_number(), recorder.take_number()]
-    assert tally.hands == threads + 2
-    recorder.confirm_numbers(taken, 1)
-    assert (tally.hands, tally.confirmed) == (threads, 1)
     together = threading.Thread(target=recorder.put_all, args=([BODY] * 2, 10))
     recorder._threads.clear()
     recorder._thread = 0
@@ -86,7 +82,6 @@ def test_how_many_numbers_can_be_in_hands(recorder):
     together.join()
     assert tally.hands == 1
     memory = make_recorder()
-    memory.confirm_numbers([memory.take_number()], 1)  # nothing to keep it in
     memory.secure()
     memory.close()
 

@@ -422,12 +422,18 @@ JOB = (
     "what",
     ["answered", "lost before the commit", "lost after the commit", "one job ended meanwhile"],
 )
-async def test_the_numbers_of_crash_notices_are_accounted_for(
-    db_path, db_url, faulty, what, caplog
+async def test_crash_notices_are_stored_and_shown_once(
+    db_path, db_url, faulty, what, caplog, monkeypatch
 ):
-    """faults H: whatever becomes of the transaction that ends a dead session, each number is stored
-    once or explained, and counted once.
+    """faults H: whatever becomes of the transaction that ends a dead session, each crash is told
+    once, in a session that has nothing else.
     """
+    shown = []
+
+    def show(scope, level, attrs, *, kind, ns):
+        shown.append((scope.job_id, kind))
+
+    monkeypatch.setattr("structjob.engine.crash.show", show)
     spool = SessionSpool.create(db_path.with_name(db_path.name + ".spool"), Session())
     for number, name in enumerate((b"one", b"two"), 1):
         spool.states.append(seal(JOB % (name, name), b',"state_seq":%d' % number), number)
@@ -453,26 +459,25 @@ async def test_the_numbers_of_crash_notices_are_accounted_for(
             while spool.directory.exists():
                 await asyncio.sleep(0.01)
         await tracker.flush()
-        crashed = {event.job_id for event in await tracker.logs.list(kind="operation_crashed")}
-        lost = 1 if what == "one job ended meanwhile" else 0
-        assert crashed == ({"one"} if lost else {"one", "two"})
+        told = await tracker.logs.list(kind="operation_crashed")
+        crashed = ["one"] if what == "one job ended meanwhile" else ["one", "two"]
+        assert sorted(event.job_id for event in told) == crashed
+        assert sorted(shown) == [(job_id, "operation_crashed") for job_id in crashed]
         assert len(tried) == (1 if what == "answered" else 2)
-        ledger, tally = tracker.ledger(), tracker._recorder.spool.tally
-        assert (ledger.accepted, ledger.stored, ledger.dropped) == (
-            2,
-            2 - lost,
-            {"interrupted": lost} if lost else {},
+        (number,) = {event.session_id for event in told}
+        report = await tracker.sessions.get(number)
+        assert (report.last_seq, report.confirmed, report.status) == (
+            len(crashed),
+            len(crashed),
+            "closed",
         )
-        assert (ledger.in_memory, ledger.spilled) == (0, 0)
-        assert (tally.confirmed, tally.hands) == (2 - lost, 0)
+        assert report.pid == os.getpid()
+        assert tracker.ledger().accepted == 0
         assert (await tracker.verify()).ok
     assert not spool.directory.exists()
     assert "damaged records" not in caplog.text
     with contextlib.closing(sqlite3.connect(db_path)) as connection:
-        assert (
-            connection.execute("SELECT reason FROM structjob_gaps").fetchall()
-            == [("interrupted",)] * lost
-        )
+        assert connection.execute("SELECT reason FROM structjob_gaps").fetchall() == []
 
 
 DYING = """

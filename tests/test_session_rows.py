@@ -200,7 +200,7 @@ def test_a_stack_of_a_dead_process_is_the_traceback_of_its_jobs(connection):
     job(connection, "a", 1)
     job(connection, "other", 2)
     connection.execute(sessions.update().values(heartbeat_at=None))
-    crash(connection, cast(Ingest, None), MINE, Notices(2, {}, "SIGSEGV", "in main"))
+    crash(connection, cast(Ingest, None), MINE, Notices(OTHER, {}, "SIGSEGV", "in main"))
     rows = {row["id"]: row for row in connection.execute(select(jobs)).mappings()}
     assert {id_: row["error_traceback"] for id_, row in rows.items()} == {
         "a": "in main",
@@ -291,11 +291,11 @@ def test_only_a_presumed_death_is_taken_back(connection):
     connection.execute(done.values(status="completed"))
     presumed = sessions.update().where(sessions.c.session_id == 2)
     connection.execute(presumed.values(end_reason=VANISHED, ended_at=THEN))
-    ended = end_of(connection, OTHER, reason=DIED)
-    assert [row["id"] for row in ended.withdrawn] == ["finished"]
+    end_of(connection, OTHER, reason=DIED)
     found = select(logs.c.job_id).where(logs.c.fingerprint.is_not(None)).order_by(logs.c.job_id)
     assert connection.scalars(found).all() == ["crashed", "mine"]
     row = row_of(connection, 2)
     assert (row["end_reason"], row["ended_at"]) == (DIED, THEN)
     assert row_of(connection, 1)["ended_at"] is None
-    assert not end_of(connection, OTHER, reason=DIED).withdrawn
+    end_of(connection, OTHER, reason=DIED)
+    assert connection.scalars(found).all() == ["crashed", "mine"]

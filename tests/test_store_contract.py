@@ -29,6 +29,7 @@ from store_support import (
 from structjob.exceptions import SchemaMismatch, StoreUnavailable
 from structjob.models import EventRecord
 from structjob.queries.logs import Logs
+from structjob.queries.session_status import Sessions
 from structjob.queries.verify import SessionState, verify
 from structjob.spool.session import Session
 from structjob.store import migrations
@@ -134,13 +135,14 @@ async def test_an_event_is_stored_once(store, database):
     ]  # fmt: skip
 
 
-async def test_which_events_are_stored(store):
-    """A writer without an answer asks which of its numbers are stored."""
-    assert await store.stored(1, {1, 9}) == set()
-    await store.write(Write(1, events(1, 2, 3, 5, 7, 8)))
-    await store.write(Write(2, events(4)))
-    assert await store.stored(1, {2, 3, 4, 5, 9}) == {2, 3, 5}
-    assert await store.stored(1, [4]) == set()
+async def test_the_jobs_that_a_session_has_events_of(store):
+    """A process without an answer asks which of its events about jobs are stored."""
+    assert await store.jobs_of(1) == set()
+    await store.write(Write(1, events(1) + event(2, job_id="a") + event(3, job_id="b")))
+    await store.write(Write(1, event(4, job_id="a")))
+    await store.write(Write(2, event(1, job_id="c")))
+    assert await store.jobs_of(1) == {"a", "b"}
+    assert await store.jobs_of(2) == {"c"}
 
 
 async def test_the_largest_events_are_stored_whole(store):
@@ -437,11 +439,12 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
     assert [(each.job["id"], each.steps, each.last_lines) for each in found] == [
         ("j", ("copy",), tuple(f"line {n}" for n in range(3, 8)))
     ]
-    crash, other = (
-        event(n, "operation_crashed", level="error", job_id=job_id)
-        for n, job_id in enumerate(("j", "over"), 1)
-    )
-    notices, ending = Notices(2, {"j": crash, "over": other}), Ending(reason="died", last_seq=7)
+    bodies = {
+        job_id: event(0, "operation_crashed", level="error", job_id=job_id).partition(b',"seq"')[0]
+        for job_id in ("j", "over")
+    }
+    finder = Session(3, "finder", None, 5)
+    notices, ending = Notices(finder, bodies), Ending(reason="died", last_seq=7)
     ended = await store.end_session(a_session(), ending, notices)
     assert [row["id"] for row in ended.left] == ["j"]
     assert not (await store.end_session(a_session(), ending, notices)).left
@@ -453,9 +456,13 @@ async def test_what_a_dead_session_left_running_is_crashed(store):
     }
     assert (found["j"]["error_type"], found["j"]["completed_at"] is not None) == ("Crashed", True)
     assert sorted(await status(store, steps)) == ["completed", "crashed"]
-    assert [e.message for e in await Logs(store.fetch, no_flush).list(session_id=2)] == [
-        "operation_crashed"
+    events_of = Logs(store.fetch, no_flush).list
+    assert [(e.seq, e.message, e.job_id) for e in await events_of(session_id=3)] == [
+        (1, "operation_crashed", "j")
     ]
+    report = await Sessions(store.fetch, no_flush).get(3)
+    assert (report.host, report.last_seq, report.end_reason) == ("finder", 1, "closed")
+    assert (await verify(store.fetch)).ok
     # Its own later truth wins.
     await store.write(Write(1, b"", job(5, status="completed")))
     (row,) = await store.fetch(sa.select(jobs.c.status, jobs.c.error_type).where(jobs.c.id == "j"))

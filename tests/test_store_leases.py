@@ -83,11 +83,11 @@ async def lease_of(store, session: Session) -> Lease:
 
 
 def a_notice() -> Notices:
-    line = {
+    body = {
         "ts": f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S.%f}", "level": "error", "message": "operation_crashed", "kind": "operation_crashed",
-        "attrs": {"open_steps": [], "é": "ü"}, "job_id": "running", "attempt": 1, "seq": 1, "crc": "00000000",
+        "attrs": {"open_steps": [], "é": "ü"}, "job_id": "running", "attempt": 1,
     }  # fmt: skip
-    return Notices(77, {"running": json.dumps(line).encode() + b"\n"})
+    return Notices(Session(77), {"running": json.dumps(body).encode().removesuffix(b"}")})
 
 
 async def test_of_many_who_reap_one_does(stores, stranger):
@@ -113,9 +113,8 @@ async def test_of_many_who_reap_one_does(stores, stranger):
     ]  # fmt: skip
     told = await rows(store, tables.logs, "job_id", "type", "message", "attrs")
     assert told == [("running", "job", "operation_crashed", {"open_steps": [], "é": "ü"})]
-    assert [
-        row[2] for row in await rows(store, tables.sessions, "session_id", "ended_at", "end_reason")
-    ] == ["lease_expired"]
+    ended = await rows(store, tables.sessions, "session_id", "end_reason", "last_seq", "confirmed")
+    assert ended == sorted([(77, "closed", 1, 1), (stranger.session_id, "lease_expired", 0, 0)])
 
 
 async def test_a_beat_in_the_last_moment_saves(stores, stranger):
@@ -140,7 +139,7 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
     store = stores[0]
 
     def revive(connection):
-        return leases.revive(connection, stranger.session_id)
+        return leases.revive(connection, store.ingest, stranger.session_id)
 
     assert await store.transact(revive) is None
     lease = await lease_of(store, stranger)
@@ -151,7 +150,8 @@ async def test_a_presumption_is_taken_back_once(stores, stranger):
     )
     assert await store.transact(revive) is not None
     assert await store.transact(revive) is None
-    assert await rows(store, tables.sessions, "ended_at", "end_reason") == [(None, None)]
+    (row,) = await store.fetch(leases.OPEN)
+    assert row["session_id"] == stranger.session_id
     await store.end_session(stranger, Ending(reason=sessions.CLOSED))
     assert await store.transact(revive) is None
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 from structjob.diagnostics import diagnostics
-from structjob.engine.crash import CrashNotices, correct
+from structjob.engine.crash import CrashNotices
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable, StructjobError
@@ -224,7 +224,12 @@ class AdoptedSpools:
         ending = _ending(source, spool)
         notices = self._notices.setdefault(
             source.session.session_id,
-            CrashNotices(source.session, self._recorder, read_fault(spool.directory)),
+            CrashNotices(
+                source.session,
+                self._own.session,
+                fault=read_fault(spool.directory),
+                withdrawn="its process had finished it before it ended",
+            ),
         )
 
         async def end() -> Ended:
@@ -232,15 +237,13 @@ class AdoptedSpools:
             return await self._link.store.end_session(source.session, ending, prepared)
 
         ended = await self.attempt(source, end)
-        # Some notices may come from an attempt that failed, and their jobs may not have crashed.
-        await self._link.until_answered(lambda: notices.account(self._own, self._link.store))
+        await self._link.until_answered(lambda: notices.show(self._link))
         del self._notices[source.session.session_id]
         if ended is None:
             return
         del self._sources[source.session.session_id]
         spool.remove()
         source.ended = True
-        correct(ended.withdrawn, self._recorder, "its process had finished it before it ended")
         warn_of_loss(source.session, ended, spool.tally)
         if damaged:
             diagnostics.warning(

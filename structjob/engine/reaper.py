@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.adopted import AdoptedSpools
-from structjob.engine.crash import CrashNotices, correct
+from structjob.engine.crash import CrashNotices
 from structjob.engine.database import DatabaseLink
 from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable
@@ -87,7 +87,7 @@ class Reaper:
         self._looked = now
         await self._revive(found.keys())
         for number in self._notices.keys() - found.keys():
-            await self._account(number)
+            await self._show(number)
         before, self._seen = self._seen, {}
         for number, lease in found.items():
             if number == self._own.session.session_id or number in self._adopted:
@@ -148,9 +148,9 @@ class Reaper:
         return sessions.LEASE_EXPIRED if still >= self._lease else None
 
     async def _reap(self, lease: Lease, reason: str) -> None:
-        # Kept if the transaction fails, for the next one: their numbers are already assigned.
+        # Kept if the transaction fails, because it may only seem to have failed.
         notices = self._notices.setdefault(
-            lease.session.session_id, CrashNotices(lease.session, self._recorder)
+            lease.session.session_id, CrashNotices(lease.session, self._own.session)
         )
         prepared = await notices.prepare(self._link)
         store = self._link.store
@@ -165,7 +165,7 @@ class Reaper:
             reason,
         )
         del self._seen[lease.session.session_id]
-        await self._account(lease.session.session_id)
+        await self._show(lease.session.session_id)
         if crashed is None:
             return
         if crashed:
@@ -174,9 +174,9 @@ class Reaper:
                 lease.session.pid, lease.session.host, lease.session.session_id, reason, count_of(len(crashed), "job"),
             )  # fmt: skip
 
-    async def _account(self, number: int) -> None:
-        """Account for the notices of a session that has ended."""
-        await self._notices[number].account(self._own, self._link.store)
+    async def _show(self, number: int) -> None:
+        """Show the notices of a session that has ended."""
+        await self._notices[number].show(self._link)
         del self._notices[number]
 
     async def _revive(self, alive: Collection[int]) -> None:
@@ -194,13 +194,17 @@ class Reaper:
             await self._take_back(source)
 
     async def _take_back(self, source: Source) -> None:
-        number = source.session.session_id
-        withdrawn = await self._link.store.transact(
-            lambda connection: leases.revive(connection, number)
+        number, store = source.session.session_id, self._link.store
+        why = "its process was presumed dead, and is alive"
+        notices = CrashNotices(source.session, self._own.session, withdrawn=why)
+        withdrawn = await store.transact(
+            lambda connection: leases.revive(
+                connection, store.ingest, number, notices.corrections()
+            )
         )
         if withdrawn is None:
             return
-        correct(withdrawn, self._recorder, "its process was presumed dead, and is alive")
+        await notices.show(self._link)
         if source is self._own:
             diagnostics.warning(
                 "this process was presumed dead, since its heartbeat stood still; it continues, and so do its jobs"

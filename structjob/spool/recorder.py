@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from itertools import count, islice
 from pathlib import Path
 from threading import get_ident
@@ -147,7 +147,6 @@ class Recorder:
 
         Threads switch every few milliseconds, so it is usually the same one.
         """
-        self._taken: set[int] = set()
         self._together: dict[object, int] = {}
         """How many numbers each running call of `put_all` needs."""
         self.lost: deque[Dropped] = deque()
@@ -313,30 +312,10 @@ class Recorder:
             self._hold()
         self._thread = thread
 
-    def take_number(self) -> int:
-        """Return a number for an event that is stored directly and not written to the spool.
-
-        `confirm_numbers` must follow.
-        """
-        number = self._next()
-        self._taken.add(number)
-        self._hold()
-        return number
-
-    def confirm_numbers(self, numbers: Collection[int], stored: int) -> None:
-        """Record that *stored* of the *numbers* from `take_number` are stored.
-
-        The others are in `lost`.
-        """
-        self._taken.difference_update(numbers)
-        self._hold()
-        if self.spool is not None and self.spool.tally is not None:
-            self.spool.tally.confirm(stored)
-
     def _hold(self) -> None:
         if self.spool is not None and self.spool.tally is not None:
             together = sum(list(self._together.values()))
-            self.spool.tally.hold(len(self._threads) + len(self._taken) + together)
+            self.spool.tally.hold(len(self._threads) + together)
 
     def _risk(self, number: int) -> None:
         if self.spool is not None and self.spool.tally is not None:

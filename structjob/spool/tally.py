@@ -46,7 +46,7 @@ class Tally:
             no such number. If the process ends now, those events are lost, and nothing else shows
             it.
         hands: How many numbers may be given out and not written yet: one for each thread that has
-            ever logged, and those that the engine has taken.
+            ever logged, and those that one call takes together.
     """
 
     def __init__(self, fd: int, confirmed: int = 0, at_risk: int = 0, hands: int = 0) -> None:

@@ -8,7 +8,7 @@ function takes the part that it needs.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -88,23 +88,28 @@ class Notices:
     crashed.
 
     Attributes:
-        session_id: The session that the events belong to: the one that ends the dead session.
-        lines: Job id → the event's line.
+        session: The session of the events; see `structjob.store.sessions.report`.
+        bodies: Job id → the event's line, up to its number.
         reason: Why the process of the dead session died; empty if it is not known.
         stack: The stack of the thread in which it died.
+        correction: Returns the line, up to its number, that withdraws an earlier event about a
+            crash, for a row of `structjob.store.withdrawal.withdraw`.
     """
 
-    session_id: int
-    lines: Mapping[str, bytes]
+    session: Session
+    bodies: Mapping[str, bytes]
     reason: str = ""
     stack: str | None = None
+    correction: Callable[[RowMapping], bytes] | None = None
 
-    def of(self, jobs: Iterable[RowMapping]) -> bytes:
-        """Return the lines of *jobs*."""
-        return b"".join(self.lines.get(job["id"], b"") for job in jobs)
+    def of(self, crashed: Iterable[RowMapping], withdrawn: Iterable[RowMapping]) -> list[bytes]:
+        """Return the events about these jobs."""
+        correct, bodies = self.correction, self.bodies
+        corrections = [] if correct is None else [correct(row) for row in withdrawn]
+        return corrections + [bodies[job["id"]] for job in crashed if job["id"] in bodies]
 
 
-NO_NOTICES = Notices(0, {})
+NO_NOTICES = Notices(Session(0, "unknown", None, 0), {})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,15 +144,12 @@ class Ended:
         explained: How many absent numbers were explained as `Ending.absent`.
         missing: How many numbers remain unexplained.
         fewer: How many events the database lacks compared with what it had confirmed.
-        withdrawn: The jobs of the session that had been presumed crashed by mistake; see
-            `structjob.store.withdrawal`.
     """
 
     left: Sequence[RowMapping]
     explained: int = 0
     missing: int = 0
     fewer: int = 0
-    withdrawn: Sequence[RowMapping] = ()
 
 
 class LogIngest(Protocol):
@@ -223,8 +225,8 @@ class Database(Protocol):
 class LogStore(Database, Protocol):
     """The part of a store that has the events."""
 
-    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
-        """Return those of the *numbers* whose events are stored.
+    async def jobs_of(self, session_id: int) -> set[str]:
+        """Return the jobs that the stored events of a session belong to.
 
         It is asked when the outcome of a transaction is uncertain.
         """

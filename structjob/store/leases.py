@@ -26,7 +26,7 @@ from sqlalchemy import (
 from structjob.spool.session import Session
 from structjob.store.contract import NO_NOTICES, LogIngest, Notices
 from structjob.store.expressions import utc_now
-from structjob.store.sessions import CLOSED, crash
+from structjob.store.sessions import CLOSED, crash, report
 from structjob.store.tables import sessions
 from structjob.store.withdrawal import withdraw
 
@@ -114,8 +114,10 @@ def reap(
     return crash(connection, ingest, lease.session, notices) if ended.rowcount else None
 
 
-def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | None:
-    """Reopen a live session that was presumed dead.
+def revive(
+    connection: Connection, ingest: LogIngest, session_id: int, notices: Notices = NO_NOTICES
+) -> Sequence[RowMapping] | None:
+    """Reopen a live session that was presumed dead, and store the *notices* of its jobs.
 
     The session must record its running jobs again.
 
@@ -133,6 +135,8 @@ def revive(connection: Connection, session_id: int) -> Sequence[RowMapping] | No
         .where(presumed)
         .values(ended_at=None, end_reason=None, heartbeat_at=utc_now())
     )
-    return (
-        withdraw(connection, session_id, alive=True) if connection.execute(alive).rowcount else None
-    )
+    if not connection.execute(alive).rowcount:
+        return None
+    withdrawn = withdraw(connection, session_id, alive=True)
+    report(connection, ingest, notices.session, notices.of((), withdrawn))
+    return withdrawn

@@ -14,7 +14,7 @@ import contextlib
 import contextvars
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -352,8 +352,8 @@ class ServerStore:
     # -- reading
     # --------------------------------------------------------------------------
 
-    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
-        return await sessions.stored(self.fetch, session_id, numbers)
+    async def jobs_of(self, session_id: int) -> set[str]:
+        return await sessions.jobs_of(self.fetch, session_id)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         async def work(connection: AsyncConnection) -> Sequence[RowMapping]:

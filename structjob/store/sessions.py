@@ -6,8 +6,9 @@ A session ends itself, or another process ends it after finding it dead.
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import datetime
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -28,6 +29,7 @@ from sqlalchemy import (
 )
 
 from structjob.machine.clock import moment
+from structjob.spool.line import seal_event
 from structjob.spool.session import Session
 from structjob.store.contract import Ended, Ending, Fetch, LeftRunning, LogIngest, Notices, Store
 from structjob.store.expressions import utc_now
@@ -136,8 +138,6 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
     if explain:
         await _explain(store, number, ending.absent, holes.ranges)
 
-    withdrawn: list[RowMapping] = []
-
     def finish(connection: Connection) -> Sequence[RowMapping]:
         enter(connection, session)
         # Locked: another process that ends the session at the same moment waits here, and then
@@ -146,7 +146,7 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
             select(sessions.c.end_reason).where(sessions.c.session_id == number).with_for_update()
         )
         # Everything the session reported is stored: jobs that it had finished did not crash.
-        withdrawn[:] = withdraw(connection, number, alive=False) if former in PRESUMED else ()
+        withdrawn = withdraw(connection, number, alive=False) if former in PRESUMED else ()
         values = {
             "last_seq": _greatest(sessions.c.last_seq, last),
             "confirmed": _greatest(sessions.c.confirmed, ending.confirmed),
@@ -157,12 +157,13 @@ async def end(store: Store, session: Session, ending: Ending, notices: Notices) 
         }
         connection.execute(update(sessions).where(sessions.c.session_id == number).values(values))
         if ending.reason == CLOSED:
+            report(connection, store.ingest, notices.session, notices.of((), withdrawn))
             return leave(connection, session)
-        return crash(connection, store.ingest, session, notices)
+        return crash(connection, store.ingest, session, notices, withdrawn)
 
     left = await store.transact(finish)
     explained, missing = (holes.count, 0) if explain else (0, holes.count)
-    return Ended(left=left, explained=explained, missing=missing, fewer=fewer, withdrawn=withdrawn)
+    return Ended(left=left, explained=explained, missing=missing, fewer=fewer)
 
 
 async def _examine(
@@ -229,10 +230,10 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
     return utc_now() if last is None else literal(last, sessions.c.heartbeat_at.type)
 
 
-async def stored(fetch: Fetch, number: int, numbers: Collection[int]) -> set[int]:
-    """Implement `structjob.store.contract.LogStore.stored`."""
-    there = select(logs.c.seq).where(logs.c.session_id == number, logs.c.seq.in_(numbers))
-    return {row["seq"] for row in await fetch(there)}
+async def jobs_of(fetch: Fetch, number: int) -> set[str]:
+    """Implement `structjob.store.contract.LogStore.jobs_of`."""
+    its = select(logs.c.job_id).where(logs.c.session_id == number, logs.c.job_id.is_not(None))
+    return {row["job_id"] for row in await fetch(its.distinct())}
 
 
 async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
@@ -272,9 +273,14 @@ async def left_running(fetch: Fetch, number: int) -> list[LeftRunning]:
 
 
 def crash(
-    connection: Connection, ingest: LogIngest, session: Session, notices: Notices
+    connection: Connection,
+    ingest: LogIngest,
+    session: Session,
+    notices: Notices,
+    withdrawn: Sequence[RowMapping] = (),
 ) -> Sequence[RowMapping]:
-    """Mark the running jobs of *session* as crashed, and store the *notices* of these jobs.
+    """Mark the running jobs of *session* as crashed, and store the *notices* of these jobs and of
+    the *withdrawn* ones.
 
     This changes only rows whose latest change of state is the session's own.
 
@@ -292,9 +298,30 @@ def crash(
     )
     # Stored here and not through the spool: if this process is killed next, the events are stored
     # nevertheless, and only once.
-    if lines := notices.of(running):
-        ingest.events(connection, notices.session_id, lines)
+    report(connection, ingest, notices.session, notices.of(running, withdrawn))
     return running
+
+
+def report(
+    connection: Connection, ingest: LogIngest, session: Session, bodies: Sequence[bytes]
+) -> None:
+    """Store the events *bodies* as *session*, which begins and ends with them.
+
+    A process that finds out something about the jobs of another session says it in this way. It
+    cannot continue the numbers of that session, because that may be alive after all. It need not
+    have a session itself. A repetition changes nothing.
+    """
+    if not bodies:
+        return
+    enter(connection, session)
+    lines = b"".join(map(seal_event, bodies, count(1)))
+    ingest.events(connection, session.session_id, lines)
+    last = len(bodies)
+    connection.execute(
+        update(sessions)
+        .where(sessions.c.session_id == session.session_id)
+        .values(last_seq=last, confirmed=last, ended_at=utc_now(), end_reason=CLOSED)
+    )
 
 
 def leave(connection: Connection, session: Session) -> Sequence[RowMapping]:

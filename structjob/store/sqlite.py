@@ -14,7 +14,7 @@ import contextlib
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import msgspec
@@ -371,8 +371,8 @@ class SQLiteStore:
     async def claim(self, row: dict[str, Any]) -> tuple[dict[str, Any] | None, int]:
         return await self.transact(lambda connection: claims.claim(connection, self.ingest, row))
 
-    async def stored(self, session_id: int, numbers: Collection[int]) -> set[int]:
-        return await sessions.stored(self.fetch, session_id, numbers)
+    async def jobs_of(self, session_id: int) -> set[str]:
+        return await sessions.jobs_of(self.fetch, session_id)
 
     async def fetch(self, statement: Executable) -> Sequence[RowMapping]:
         if self.path is None:
