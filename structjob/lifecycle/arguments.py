@@ -63,20 +63,16 @@ def required_text(what: str, limit: int) -> Callable[[Any], str]:
     return check
 
 
-def check_mapping(what: str, value: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
     if value is None:
         return {}
     if type(value) is not dict and not isinstance(value, Mapping):
-        raise InvalidArgument(f"{what} must be a mapping, not {type(value).__name__}")
+        raise InvalidArgument(f"metadata must be a mapping, not {type(value).__name__}")
     try:
         return dict(value)
     except Exception:  # noqa: BLE001 -- a mapping that cannot be copied can still be described
         plain = normalise(value, OF_VALUE.limits[0])
         return plain if isinstance(plain, dict) else {"value": plain}
-
-
-def check_metadata(value: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return check_mapping("metadata", value)
 
 
 def check_percent(value: Any) -> float:

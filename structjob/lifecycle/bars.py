@@ -90,26 +90,10 @@ def bars_of(jobs: set[JobCore]) -> Iterator[Bar]:
         for step in list(job.shared.open.values()):
             path, depth = places.get(step.parent_step_id, places[None])
             path, depth = places[step.id] = (*path, label(step.name, step.description)), depth + 1
-            if step.percent is not None and not step.total:
-                yield Bar(
-                    path,
-                    depth,
-                    step.percent,
-                    100.0,
-                    units=False,
-                    began=step.began,
-                    cores=(step,),
-                )
-            else:
-                yield Bar(
-                    path,
-                    depth,
-                    step.completed,
-                    step.total or None,
-                    units=True,
-                    began=step.began,
-                    cores=(step,),
-                )
+            done, total, counted = step.completed, step.total or None, True
+            if total is None and step.percent is not None:
+                done, total, counted = step.percent, 100.0, False
+            yield Bar(path, depth, done, total, counted, step.began, (step,))
 
 
 def label(name: str, description: str | None) -> str:

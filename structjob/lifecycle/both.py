@@ -1,9 +1,13 @@
-"""Context managers that work with ``with`` and ``async with``, and never wait."""
+"""Blocks that work with ``with`` and ``async with``, and functions that are decorated with them."""
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+import functools
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+P = ParamSpec("P")
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -23,3 +27,36 @@ class WithOrAsyncWith(Generic[T_co]):
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         self.__exit__(kind, exc, trace)
+
+
+def decorated(
+    function: Callable[P, T],
+    block: Callable[P, Any],
+    keep: Callable[[Any, Any], Any],
+    *,
+    coroutines: bool,
+) -> Callable[P, T]:
+    """Return *function*, each call of which runs in a block of its own.
+
+    Args:
+        function: A function or coroutine function.
+        block: Returns the block of a call, from the arguments of the call.
+        keep: Takes what the block gives to ``as``, and the return value; returns the latter.
+        coroutines: Whether it is a coroutine function.
+    """
+    work: Any = function
+    run: Any
+    if coroutines:
+
+        @functools.wraps(function)
+        async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+            async with block(*args, **kwargs) as handle:
+                return keep(handle, await work(*args, **kwargs))
+    else:
+
+        @functools.wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> Any:
+            with block(*args, **kwargs) as handle:
+                return keep(handle, work(*args, **kwargs))
+
+    return cast(Callable[P, T], run)

@@ -5,9 +5,8 @@ They work with ``with`` and ``async with``, and as decorators of functions and c
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ParamSpec, TypeVar, Unpack, cast
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar, Unpack
 
 from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
@@ -15,12 +14,12 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
-    check_mapping,
+    check_metadata,
     check_text,
     check_units,
     decorates_coroutines,
 )
-from structjob.lifecycle.both import WithOrAsyncWith
+from structjob.lifecycle.both import WithOrAsyncWith, decorated
 from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.jobs import Job, JobContext, JobKeywords, Step, job_of
 from structjob.lifecycle.joined import joined_job
@@ -72,12 +71,20 @@ def _reset() -> None:
 on_reset(_reset)
 
 
-def running_job() -> Job | None:
-    """Return the job to which steps of the running code belong; None if there is no such job."""
+def job_of_steps(name: str) -> Job:
+    """Return the job to which the step *name* of the running code belongs.
+
+    Outside a job it is an untracked one, and a warning is logged once.
+    """
     core = current_core()
     if core is None or core.joined:
-        return joined_job(current_scope())
-    return job_of(core) if core.runs and not core.existing else None
+        job = joined_job(current_scope())
+    else:
+        job = job_of(core) if core.runs and not core.existing else None
+    if job is None:
+        warn_untracked(name)
+        job = untracked_job(name)
+    return job
 
 
 class StepContext(WithOrAsyncWith[Step]):
@@ -94,7 +101,7 @@ class StepContext(WithOrAsyncWith[Step]):
         if "total" in options:
             check_units("total", options["total"])
         check_description(options.get("description"))
-        check_mapping("metadata", options.get("metadata"))
+        check_metadata(options.get("metadata"))
         self._options = dict(options)
         self._step: Step | None = None
 
@@ -103,7 +110,7 @@ class StepContext(WithOrAsyncWith[Step]):
             raise InvalidState(
                 f"the step {self._name!r} is entered already; call structjob.step() anew for each"
             )
-        self._step = step = self._make()
+        self._step = step = job_of_steps(self._name).step(self._name, **self._options)
         return step.__enter__()
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
@@ -111,35 +118,19 @@ class StepContext(WithOrAsyncWith[Step]):
         if step is not None:
             step.__exit__(kind, exc, trace)
 
-    def _make(self) -> Step:
-        job = running_job()
-        if job is not None:
-            return job.step(self._name, **self._options)
-        warn_untracked(self._name)
-        return untracked_job(self._name).step(self._name, **self._options)
-
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function or coroutine function, so that each call is a step.
 
         Raises:
             InvalidArgument: if *function* is a generator function, or not a function.
         """
-        run: Any
-        if decorates_coroutines(function, "structjob.step()"):
-            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
-
-            @functools.wraps(function)
-            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-                with StepContext(self._name, self._options):
-                    return await work(*args, **kwargs)
-        else:
-
-            @functools.wraps(function)
-            def run(*args: P.args, **kwargs: P.kwargs) -> T:
-                with StepContext(self._name, self._options):
-                    return function(*args, **kwargs)
-
-        return cast(Callable[P, T], run)
+        coroutines = decorates_coroutines(function, "structjob.step()")
+        return decorated(
+            function,
+            lambda *_, **__: StepContext(self._name, self._options),
+            lambda _, returned: returned,
+            coroutines=coroutines,
+        )
 
 
 def job(operation: str, **options: Unpack[JobKeywords]) -> JobContext:

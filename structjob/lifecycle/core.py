@@ -120,18 +120,13 @@ class Core:
             self.pending = True
             self.host.flush_later(self)
 
-    def checked(self, check: Callable[[Any], T], value: Any, former: T) -> T:
-        """Return the checked *value* of a progress report.
-
-        Return *former* if *value* is None or invalid.
-        """
-        if value is None:
-            return former
+    def checked(self, check: Callable[[Any], T], value: Any) -> T | None:
+        """Return the checked *value* of a progress report; None if it is None or invalid."""
         try:
-            return check(value)
+            return None if value is None else check(value)
         except InvalidArgument as exc:
             self.misused(exc)
-            return former
+            return None
 
     def misused(self, error: InvalidArgument | InvalidState) -> None:
         """Warn once about progress that is invalid or too late, and ignore it.

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, cast
 
 import msgspec
@@ -30,7 +29,7 @@ from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
-    check_mapping,
+    check_metadata,
     check_text,
     check_units,
     checked_text,
@@ -151,7 +150,7 @@ class JobCore(Core):
     external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
     context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
     idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
-    metadata = Checked(partial(check_mapping, "metadata"))
+    metadata = Checked(check_metadata)
     total_steps = Checked(_check_total_steps, optional=True)
 
     def __init__(

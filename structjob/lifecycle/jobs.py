@@ -7,11 +7,10 @@ job.
 from __future__ import annotations
 
 import asyncio
-import functools
 import inspect
 import os
 import threading
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypedDict, TypeVar, Unpack, cast
 
 import msgspec
@@ -27,6 +26,7 @@ from structjob.lifecycle.arguments import (
     decorates_coroutines,
 )
 from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
+from structjob.lifecycle.both import decorated
 from structjob.lifecycle.cancellable import Cancellable
 from structjob.lifecycle.handle import Handle, core_of
 from structjob.lifecycle.host import JobHost
@@ -290,10 +290,10 @@ class Job(Cancellable):
         if (error := core.not_running("update")) is not None:
             core.misused(error)
             return
-        percent = core.checked(check_percent, percent, None)
-        current_step = core.checked(check_current_step, current_step, None)
-        described = core.checked(check_description, description, None)
-        added = core.checked(check_metadata, metadata, None)
+        percent = core.checked(check_percent, percent)
+        current_step = core.checked(check_current_step, current_step)
+        described = core.checked(check_description, description)
+        added = core.checked(check_metadata, metadata)
         core.metadata.update(added or {})
         # Only what is given is set: another thread may have reported the rest since.
         if percent is not None:
@@ -526,24 +526,8 @@ class JobContext:
         Raises:
             InvalidArgument: if *function* is a generator function, or not a function.
         """
-        run: Any
         coroutines = decorates_coroutines(function, "tracker.job()")
-        make = self._maker(function)
-        if coroutines:
-            work: Callable[P, Coroutine[Any, Any, Any]] = cast(Any, function)
-
-            @functools.wraps(function)
-            async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
-                async with make(*args, **kwargs) as job:
-                    return _kept(job, await work(*args, **kwargs))
-        else:
-
-            @functools.wraps(function)
-            def run(*args: P.args, **kwargs: P.kwargs) -> T:
-                with make(*args, **kwargs) as job:
-                    return _kept(job, function(*args, **kwargs))
-
-        return cast(Callable[P, T], run)
+        return decorated(function, self._maker(function), _kept, coroutines=coroutines)
 
 
 def _kept(job: Job, returned: T) -> T:

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from structjob.capture.emit import emit
-from structjob.capture.setup import SETUP
-from structjob.context.errors import message_of
-from structjob.lifecycle.arguments import check_text
-from structjob.lifecycle.contexts import running_job, warn_untracked
+from structjob.context.errors import Classifier, message_of
+from structjob.lifecycle.contexts import job_of_steps
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
@@ -17,8 +15,7 @@ from structjob.lifecycle.jobs import Job, Step, parent_scope
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
 from structjob.lifecycle.policy import DEFAULTS, RetryOptions, policy_maker
-from structjob.lifecycle.retries import Retrying, StepTries, Tries
-from structjob.lifecycle.untracked import untracked_job
+from structjob.lifecycle.retries import MakeStep, Retrying, Tries, retrying_in
 from structjob.values.encoding import type_name
 
 if TYPE_CHECKING:
@@ -64,16 +61,12 @@ def retrying(
     Raises:
         InvalidArgument: if an argument is invalid.
     """
-    check_text("the name of a step", name, 200)
-    make_policy = policy_maker(policy, options)
 
-    def begin() -> Tries[Step]:
-        job = running_job()
-        if job is None:
-            return _UntrackedTries(make_policy(SETUP.classifier), name)
-        return StepTries(make_policy(core_of(job).classifier), name, job.step)
+    def current() -> tuple[Classifier | None, MakeStep[Step]]:
+        job = job_of_steps(name)
+        return core_of(job).classifier, job.step
 
-    return Retrying("retrying()", begin)
+    return retrying_in(current, name, policy, options)
 
 
 def retrying_job(
@@ -96,33 +89,6 @@ def retrying_job(
         return _JobTries(make_policy(current.classifier), current, operation, options)
 
     return Retrying("tracker.retrying()", begin)
-
-
-class _UntrackedTries(Tries[Step]):
-    """Attempts outside a job. Each is an untracked step."""
-
-    def __init__(self, policy: Policy, name: str) -> None:
-        super().__init__(policy)
-        self._name = name
-
-    async def before(self) -> None:
-        warn_untracked(self._name)
-        try:
-            await super().before()
-        except BaseException:
-            self.over = True
-            raise
-
-    async def enter(self, number: int) -> Step:
-        step = untracked_job(self._name).step(f"attempt-{number}")
-        step.start()
-        return step
-
-    async def leave(self, exc: BaseException | None) -> bool:
-        return (await self.judge(exc)).swallows(exc)
-
-    def given_up(self, exc: BaseException) -> None:
-        """Do nothing, because nothing is recorded."""
 
 
 class _JobTries(Tries[Job]):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from structjob.context.errors import (
@@ -21,7 +20,7 @@ from structjob.context.tracing import begin_span, end_span
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
-    check_mapping,
+    check_metadata,
     check_units,
     label,
     required_text,
@@ -67,7 +66,7 @@ class StepCore(Core):
     name = Checked(label(required_text("the name of a step", 200)))
     total = Checked(check_total, optional=True)
     description = Checked(check_description, optional=True)
-    metadata = Checked(partial(check_mapping, "metadata"))
+    metadata = Checked(check_metadata)
 
     def __init__(
         self,

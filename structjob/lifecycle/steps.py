@@ -190,11 +190,11 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         if core.status is not StepStatus.RUNNING and not core.abandoned:
             core.misused(core.not_running("update"))
             return
-        units = core.checked(partial(check_units, "completed"), completed, None)
-        total = core.checked(check_total, total, None)
-        percent = core.checked(check_percent, percent, None)
-        described = core.checked(check_description, description, None)
-        added = core.checked(check_metadata, metadata, None)
+        units = core.checked(partial(check_units, "completed"), completed)
+        total = core.checked(check_total, total)
+        percent = core.checked(check_percent, percent)
+        described = core.checked(check_description, description)
+        added = core.checked(check_metadata, metadata)
         # Only what is given is set: another thread may have reported the rest since.
         if units is not None:
             core.completed = units

@@ -5,16 +5,14 @@ So decorated code and code with steps runs unchanged if no tracker is open, or o
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING
 
 from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.context.scope import current_scope
 from structjob.exceptions import NotOpen
 from structjob.lifecycle.handle import core_of
-from structjob.lifecycle.host import JobHost, Reporting
+from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore, current_core
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
@@ -23,65 +21,28 @@ from structjob.lifecycle.options import JobOptions
 if TYPE_CHECKING:
     from structjob.spool.recorder import Recorder
 
-T = TypeVar("T")
 
-
-class _NoTracker:
-    """The host of jobs if no tracker is open; see `structjob.lifecycle.host.JobHost`."""
+class _NoTracker(JobHost[JobCore]):
+    """The host of jobs if no tracker is open. Nothing is recorded, so no other method is called."""
 
     tracked = False
-    project: str | None = None
+    project = None
 
     def __init__(self) -> None:
-        self.live: set[JobCore] = set()
-        self.claims: set[asyncio.Future[Any]] = set()
+        self.live = set()
 
     @property
     def recorder(self) -> Recorder:
         """Raise `NotOpen`, because there is no recorder."""
-        self._refuse()
+        raise NotOpen("no tracker is open; open one with `with structjob.Tracker(…)`")
 
     @property
     def classifier(self) -> Classifier | None:
         """The classifier of `structjob.configure`."""
         return SETUP.classifier
 
-    def require_open(self) -> None:
-        """Do nothing, because no tracker is necessary."""
 
-    async def claim(
-        self, row: dict[str, Any], job: JobCore, *, pending: bool
-    ) -> tuple[dict[str, Any] | None, int]:
-        """Return the first attempt, because no earlier attempts are known."""
-        return None, 1
-
-    async def reserve(self, row: dict[str, Any]) -> dict[str, Any] | None:
-        """Return None, because no other job has the key."""
-        return None
-
-    def provisional(self, job_id: str, former: int) -> int:
-        """Return the next number; see `claim`."""
-        return former + 1
-
-    async def committed(self, state_seq: int, seconds: float) -> None:
-        """Return at once, because nothing is stored."""
-
-    def wait_committed(self, state_seq: int, seconds: float) -> None:
-        """Return at once, because nothing is stored."""
-
-    def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
-        """Raise `NotOpen`, because there is no loop."""
-        work.close()
-        self._refuse()
-
-    def flush_later(self, core: Reporting) -> None:
-        """Do nothing, because nothing is recorded."""
-
-    def _refuse(self) -> NoReturn:
-        raise NotOpen("no tracker is open; open one with `with structjob.Tracker(…)`")
-
-
-NO_TRACKER: JobHost[JobCore] = _NoTracker()
+NO_TRACKER: JobHost[JobCore] = _NoTracker()  # type: ignore[abstract]  # see there
 
 
 def current_host() -> JobHost[JobCore]:
