@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar, overload
 from urllib.parse import quote, unquote
 
@@ -28,21 +28,6 @@ _MAX_BAGGAGE, _MAX_MEMBERS = 8192, 64
 """Maximum bytes and members of a ``baggage`` that is passed on (W3C Baggage, 3.3.2)."""
 _OWN = "structjob."
 """Prefix of our members of a ``baggage``."""
-_FIELDS = (
-    "JOB_ID",
-    "STEP_ID",
-    "ATTEMPT",
-    "OPERATION",
-    "CORRELATION_ID",
-    "ROOT_JOB_ID",
-    "PROVISIONAL",
-    "PROJECT",
-    "OWNER",
-    "STEP",
-    "DATABASE",
-)
-_OF_SCOPE = frozenset(ENVIRONMENT + name for name in _FIELDS)
-"""Environment variables that describe the scope of a process."""
 _SAFE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -77,6 +62,14 @@ class RemoteContext:
         """
         scope = remote_scope(self)
         return Binding(scope, scope)
+
+
+_VARIABLES = {
+    field.name: ENVIRONMENT + field.name.upper()
+    for field in fields(RemoteContext)
+    if field.name not in ("trace_id", "span_id", "trace_flags", "tracestate")
+}
+"""The environment variables that describe the scope of a process, by field."""
 
 
 def remote_scope(remote: RemoteContext) -> Scope:
@@ -249,8 +242,8 @@ def environment(environ: Mapping[str, str] | None = None) -> dict[str, str]:
     found = dict(os.environ if environ is None else environ)
     scope = current_scope()
     if scope is not None:
-        for name in _OF_SCOPE.intersection(found):  # from a job around this one
-            del found[name]
+        for name in _VARIABLES.values():  # from a job around this one
+            found.pop(name, None)
         if trace_of(scope):
             found.pop("TRACESTATE", None)
         found |= to_environment(scope, found.pop("BAGGAGE", ""))
@@ -264,20 +257,11 @@ def to_environment(scope: Scope, baggage: str = "") -> dict[str, str]:
         scope: The scope that the child belongs to.
         baggage: The current value of ``BAGGAGE``; default: empty.
     """
-    values = {
-        "JOB_ID": scope.job_id,
-        "STEP_ID": scope.step_id,
-        "ATTEMPT": None if scope.attempt is None else str(scope.attempt),
-        "OPERATION": scope.operation,
-        "CORRELATION_ID": scope.correlation_id,
-        "ROOT_JOB_ID": scope.root_job_id if scope.root_job_id != scope.job_id else None,
-        "PROVISIONAL": scope.column_values.get("provisional"),
-        "PROJECT": scope.labels["project"],
-        "OWNER": scope.labels["owner"],
-        "STEP": scope.column_values.get("step"),
-        "DATABASE": scope.database,
-    }
-    found = {ENVIRONMENT + key: str(value) for key, value in values.items() if value is not None}
+    remote = remote_of(scope)
+    if remote.root_job_id == remote.job_id:
+        remote = replace(remote, root_job_id=None)
+    values = {variable: getattr(remote, name) for name, variable in _VARIABLES.items()}
+    found = {variable: str(value) for variable, value in values.items() if value is not None}
     if members := _joined(_members(scope), baggage):
         found["BAGGAGE"] = members
     return found | {name.upper(): value for name, value in trace_of(scope).items()}

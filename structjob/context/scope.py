@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
 from structjob.process import on_reset
@@ -64,6 +65,7 @@ class LiveJob(Protocol):
     def classifier(self) -> Callable[[BaseException], Mapping[str, Any]] | None: ...
 
 
+@dataclass(slots=True, weakref_slot=True, kw_only=True, eq=False, repr=False)
 class Scope:
     """The job, step and ids that the running code belongs to; created by jobs and steps.
 
@@ -76,6 +78,7 @@ class Scope:
         owner: The owner of a job in another process, if it is known.
         database: The identity of the database that has the job, if it is known.
         outer: The scope that was current when this one was entered.
+        followers: The scopes that became equal to this one.
         ids: The ids that console and files show. They and *shown* are made when they are read
             first, because many programs show nothing.
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
@@ -84,97 +87,57 @@ class Scope:
         bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 
-    __slots__ = (
-        "__weakref__",
-        "_ids",
-        "_shown",
-        "attempt",
-        "bound",
-        "column_values",
-        "columns",
-        "correlation_id",
-        "database",
-        "followers",
-        "job",
-        "job_id",
-        "operation",
-        "outer",
-        "owner",
-        "parent_job_id",
-        "recorder",
-        "root_job_id",
-        "span_id",
-        "step",
-        "step_id",
-        "trace_flags",
-        "trace_id",
-        "tracestate",
-    )
+    recorder: Recording | None = None
+    job: LiveJob | None = None
+    step: LiveStep | None = None
+    job_id: str | None = None
+    attempt: int | None = None
+    operation: str | None = None
+    parent_job_id: str | None = None
+    step_id: str | None = None
+    step_name: InitVar[str | None] = None
+    correlation_id: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    trace_flags: str | None = None
+    tracestate: str | None = None
+    category: InitVar[str | None] = None
+    project: InitVar[str | None] = None
+    provisional: InitVar[str | None] = None
+    root_job_id: str | None = None
+    owner: str | None = None
+    database: str | None = None
+    bound: dict[str, Any] | None = None
+    outer: Scope | None = field(init=False)
+    followers: weakref.WeakSet[Scope] | None = field(init=False)
+    column_values: dict[str, str | int] = field(init=False)
+    columns: bytes = field(init=False)
+    _ids: dict[str, str] | None = field(init=False)
+    _shown: bytes | None = field(init=False)
 
-    def __init__(
+    def __post_init__(
         self,
-        *,
-        recorder: Recording | None = None,
-        job: LiveJob | None = None,
-        step: LiveStep | None = None,
-        job_id: str | None = None,
-        attempt: int | None = None,
-        operation: str | None = None,
-        parent_job_id: str | None = None,
-        step_id: str | None = None,
-        step_name: str | None = None,
-        correlation_id: str | None = None,
-        trace_id: str | None = None,
-        span_id: str | None = None,
-        trace_flags: str | None = None,
-        tracestate: str | None = None,
-        category: str | None = None,
-        project: str | None = None,
-        provisional: str | None = None,
-        root_job_id: str | None = None,
-        owner: str | None = None,
-        database: str | None = None,
-        bound: dict[str, Any] | None = None,
+        step_name: str | None,
+        category: str | None,
+        project: str | None,
+        provisional: str | None,
     ) -> None:
-        self.recorder = recorder
-        self.database = database
-        self.bound = bound
-        self.job = job
-        self.step = step
-        self.outer: Scope | None = None
-        self.followers: weakref.WeakSet[Scope] | None = None
-        """The scopes that became equal to this one."""
-        self.job_id = job_id
-        self.attempt = attempt
-        self.operation = operation
-        self.parent_job_id = parent_job_id
-        self.root_job_id = root_job_id
-        self.owner = owner
-        self.step_id = step_id
-        self.correlation_id = correlation_id
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.trace_flags = trace_flags
-        self.tracestate = tracestate
+        self.outer = self.followers = self._ids = self._shown = None
         columns = {
-            "job_id": job_id,
-            "attempt": attempt,
-            "step_id": step_id,
-            "operation": operation,
+            "job_id": self.job_id,
+            "attempt": self.attempt,
+            "step_id": self.step_id,
+            "operation": self.operation,
             "step": step_name,
-            "correlation_id": correlation_id,
-            "trace_id": trace_id,
-            "span_id": span_id,
+            "correlation_id": self.correlation_id,
+            "trace_id": self.trace_id,
+            "span_id": self.span_id,
             "category": category,
             "project": project,
             "provisional": provisional,  # not a column: see `structjob.store.provisional`
         }
-        self.column_values: dict[str, str | int] = {
-            key: value for key, value in columns.items() if value is not None
-        }
+        self.column_values = {key: value for key, value in columns.items() if value is not None}
         self.columns = json_fields(self.column_values)
-        self._ids: dict[str, str] | None = None
-        self._shown: bytes | None = None
 
     @property
     def ids(self) -> dict[str, str]:
