@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
 from structjob.exceptions import Cancelled
@@ -19,6 +20,7 @@ class _Stoppable(Protocol):
     cancellation: Cancellation
 
 
+@dataclass(slots=True, eq=False)
 class Cancellation:
     """Whether a job was asked to stop, and what stops it.
 
@@ -33,20 +35,15 @@ class Cancellation:
         reason: Why it was asked to stop.
     """
 
-    __slots__ = (
-        "_interrupted", "_noticed", "_parent", "name", "reason", "requested", "task", "thread",
-    )  # fmt: skip
-
-    def __init__(self, parent: Scope | None) -> None:
-        self._parent = parent
-        self.task: asyncio.Task[Any] | None = None
-        self.thread: int | None = None
-        self.requested = False
-        self.name = ""
-        self.reason: str | None = None
-        self._noticed = False
-        """Whether `Cancelled` was raised in that thread. Cleanup code is not interrupted again."""
-        self._interrupted = False
+    _parent: Scope | None
+    task: asyncio.Task[Any] | None = None
+    thread: int | None = None
+    requested: bool = False
+    name: str = ""
+    reason: str | None = None
+    _noticed: bool = False
+    """Whether `Cancelled` was raised in that thread. Cleanup code is not interrupted again."""
+    _interrupted: bool = False
 
     @property
     def around(self) -> Cancellation | None:

@@ -25,8 +25,7 @@ class Claimant(Protocol):
 
     @property
     def id(self) -> str: ...
-    @property
-    def operation(self) -> str: ...
+    def named(self) -> str: ...
 
 
 J = TypeVar("J", bound=Claimant)
@@ -115,7 +114,7 @@ class Claim:
         if refused(job, answer):
             assert answer[0] is not None  # noqa: S101 -- see `refused`
             raise JobCancelled(
-                f"{named(job)} was cancelled before it began: {answer[0]['error_message']}"
+                f"{job.named()} was cancelled before it began: {answer[0]['error_message']}"
             )
         return answer
 
@@ -130,11 +129,6 @@ def refused(job: Claimant, answer: Answer) -> bool:
     """Return whether *answer* says that *job* itself was cancelled before it began."""
     former, attempt = answer
     return former is not None and attempt == 0 and former["id"] == job.id
-
-
-def named(job: Claimant) -> str:
-    """Return the name of *job* for messages."""
-    return f"job {job.id} ({job.operation})"
 
 
 def decoded(value: Any) -> Any:

@@ -40,7 +40,7 @@ from structjob.lifecycle.arguments import (
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.cancellation import Cancellation
-from structjob.lifecycle.claim import Answer, Claim, decoded, named, refused
+from structjob.lifecycle.claim import Answer, Claim, decoded, refused
 from structjob.lifecycle.core import PROGRESS_EVENT_EVERY, Core
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.observers import OBSERVERS
@@ -269,20 +269,14 @@ class JobCore(Core):
 
     async def start(self) -> None:
         """Start it; see `structjob.Job.start`."""
-        if self._must_claim():
-            if await self._claimed():
-                return
-        else:
-            self.claim.attempt = 1
+        if self._must_claim() and await self._claimed():
+            return
         await self._committed(self.begin())
 
     def start_here(self) -> None:
         """Start as `start` does, in code without an event loop."""
-        if self._must_claim():
-            if self.host.run(self._claimed()):
-                return
-        else:
-            self.claim.attempt = 1
+        if self._must_claim() and self.host.run(self._claimed()):
+            return
         number = self.begin()
         if self.claim.options.wait and number:
             try:
@@ -371,19 +365,16 @@ class JobCore(Core):
         self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
         self.shared.created = str(former["created_at"])
 
-    def begin_untracked(self) -> None:
-        """Start the job without a tracker that records it."""
-        self.status, self.claim.attempt, self.began = JobStatus.RUNNING, 1, time.monotonic()
-        self.scope = self.scope_of()
-
     def begin(self) -> int:
         """Start the job and return the number of the record of the start; 0 if there is no
         record.
         """
-        if not self.host.tracked:
-            self.begin_untracked()
-            return 0
         self.status = JobStatus.RUNNING
+        self.claim.attempt = self.claim.attempt or 1
+        if not self.host.tracked:
+            self.began = time.monotonic()
+            self.scope = self.scope_of()
+            return 0
         session_id = self.host.recorder.session.session_id
         self.run.begin(session_id, self.provisional or time_text())
         self.began = self.shared.reported_at = self.recorded_at = time.monotonic()
@@ -403,12 +394,9 @@ class JobCore(Core):
         confirm it.
         """
         self.claim.follow(former.claim)
-        self.id, self.parent_job_id, self.root_job_id = (
-            former.id,
-            former.parent_job_id,
-            former.root_job_id,
-        )
-        self.correlation_id, self.metadata = former.correlation_id, {**former.metadata}
+        self.id, self.parent_job_id = former.id, former.parent_job_id
+        self.root_job_id, self.correlation_id = former.root_job_id, former.correlation_id
+        self.metadata = {**former.metadata}
         self.shared.created = former.shared.created
 
     def scope_of(self, step: OpenStep | None = None, span: Span | None = None) -> Scope:
@@ -586,14 +574,12 @@ class JobCore(Core):
         return None
 
     def named(self) -> str:
-        return named(self)
+        return f"job {self.id} ({self.operation})"
 
     def reported(self) -> dict[str, Any]:
-        return (
-            {}
-            if self.percent is None
-            else {"percent": self.percent, "current_step": self.shared.current}
-        )
+        if self.percent is None:
+            return {}
+        return {"percent": self.percent, "current_step": self.shared.current}
 
     def cancel(self, reason: str | None, *, force: bool) -> None:
         """Ask it to stop; see `structjob.Job.cancel`."""

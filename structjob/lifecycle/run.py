@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from structjob.lifecycle.arguments import check_units
 from structjob.machine.clock import time_text
@@ -12,6 +13,7 @@ _MOST_KB = 1 << 62
 """Maximum kilobytes that the column can hold, more than any machine has."""
 
 
+@dataclass(slots=True, eq=False)
 class Run:
     """When a job ran, and what it used.
 
@@ -25,20 +27,15 @@ class Run:
         max_rss_kb: Peak memory, in kilobytes.
     """
 
-    __slots__ = (
-        "_cpu", "cancelled", "cpu_ms", "duration_ms", "ended", "max_rss_kb", "session_id", "started",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.session_id = 0
-        self.started: str | None = None
-        self.ended: str | None = None
-        self.cancelled: str | None = None
-        self.duration_ms: float | None = None
-        self._cpu: float | None = None
-        """CPU seconds of this process when the job began."""
-        self.cpu_ms: float | None = None
-        self.max_rss_kb: int | None = None
+    session_id: int = 0
+    started: str | None = None
+    ended: str | None = None
+    cancelled: str | None = None
+    duration_ms: float | None = None
+    cpu_ms: float | None = None
+    max_rss_kb: int | None = None
+    _cpu: float | None = None
+    """CPU seconds of this process when the job began."""
 
     def begin(self, session_id: int, started: str) -> None:
         """Record that the job begins now in this process."""

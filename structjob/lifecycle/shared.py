@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from structjob.capture.emit import emit
@@ -50,6 +51,7 @@ class OpenStep(Reported, Protocol):
     def abandon(self, reason: str) -> None: ...
 
 
+@dataclass(slots=True, eq=False)
 class Shared:
     """The counts of a job's steps, and what is known for all of them together.
 
@@ -67,23 +69,17 @@ class Shared:
         cut_reported: Whether a warning about a truncated value was logged.
     """
 
-    __slots__ = (
-        "begun", "completed", "created", "current", "cut_reported", "failed", "numbers", "open", "reported_at", "retried",
-        "unreported",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.created = time_text()
-        self.begun = 0
-        self.numbers = itertools.count(1)
-        self.open: dict[str, OpenStep] = {}
-        self.completed = 0
-        self.retried = 0
-        self.failed: str | None = None
-        self.current: str | None = None
-        self.unreported: Reported | None = None
-        self.reported_at = 0.0
-        self.cut_reported = False
+    created: str = field(default_factory=time_text)
+    begun: int = 0
+    numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+    open: dict[str, OpenStep] = field(default_factory=dict)
+    completed: int = 0
+    retried: int = 0
+    failed: str | None = None
+    current: str | None = None
+    unreported: Reported | None = None
+    reported_at: float = 0.0
+    cut_reported: bool = False
 
     def write_progress_event(self, scope: Scope | None) -> None:
         """Write an event with the latest progress report of the job or one of its steps.

@@ -62,5 +62,5 @@ def untracked_job(operation: str) -> Job:
     What is logged in it keeps the ids of the scope around it.
     """
     job = Job(JobCore(NO_TRACKER, operation, parent=current_scope(), options=JobOptions()))
-    core_of(job).begin_untracked()
+    core_of(job).begin()
     return job
