@@ -9,10 +9,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack
 
-from structjob.capture.logger import BoundLogger
-from structjob.capture.setup import SETUP
+from structjob.capture.processors import check_level
 from structjob.context.errors import Classifier
-from structjob.diagnostics import diagnostics
 from structjob.engine.finding import find_live, find_running
 from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
@@ -39,7 +37,6 @@ from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.options import JobOptions
 from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult
 from structjob.retention.policy import Retention, retention_of
-from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
 
@@ -173,11 +170,11 @@ class Tracker:
         engine_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._level = LEVELS[level_name(level)]
-        self._debug_on_failure = int(check_units("debug_on_failure", debug_on_failure, most=10_000))
         self._options = Options(
             url=url,
             schema=schema,
             engine_options=dict(engine_options or {}),
+            debug_on_failure=int(check_units("debug_on_failure", debug_on_failure, most=10_000)),
             spool=spool,
             spool_max_bytes=spool_max_bytes,
             queue_size=queue_size,
@@ -186,14 +183,14 @@ class Tracker:
             flush_interval=flush_interval,
             writers=writers,
             heartbeat_interval=heartbeat_interval,
+            project=redacted(check_text("project", project, 128)),
             service=redacted(check_text("service", service, 128)),
             strict=strict,
             retention=retention_of(retention),
+            classifier=classifier,
+            handle_signals=handle_signals,
         )
         self._resolve_id = resolve_id
-        self._classifier = classifier
-        self._project = redacted(check_text("project", project, 128))
-        self._handle_signals = handle_signals
         self._host, self._lifetime = self._new_lifetime()
         self._listeners: weakref.WeakSet[Listener] = weakref.WeakSet()
         self._recorder: Recorder
@@ -268,14 +265,8 @@ class Tracker:
         A tracker that is opened again gets new ones. So the handles of its earlier jobs keep the
         host under which they ran, which stays closed.
         """
-        host = Host(self._classifier, self.aclose, self._project)
-        lifetime = Lifetime(
-            host,
-            self._options,
-            handle_signals=self._handle_signals,
-            opened=self._opened,
-            closed=self._close_readers,
-        )
+        host = Host(self._options.classifier, self.aclose, self._options.project)
+        lifetime = Lifetime(host, self._options, opened=self._opened, closed=self._close_readers)
         return host, lifetime
 
     def _for_opening(self) -> Lifetime:
@@ -321,20 +312,7 @@ class Tracker:
 
         url, self._store, recorder, self._engine = connected
         recorder.level = self._level  # the level may have been set during the connect
-        if self._debug_on_failure:
-            recorder.kept = KeptEvents(self._debug_on_failure)
-            if SETUP.fan_out is not None and BoundLogger.least >= self._level:
-                diagnostics.warning(
-                    "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
-                    "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
-                    level_name(self._level),
-                )
-        elif SETUP.fan_out is not None and self._level < min(BoundLogger.least, LEVELS["info"]):
-            diagnostics.warning(
-                "Tracker(level=%r) gets no events below %s, because structjob.configure(level=…) drops them: pass level=%r there, and "
-                "console=structjob.ConsoleSink(level='info') to keep them off the console",
-                level_name(self._level), level_name(BoundLogger.least), level_name(self._level),
-            )  # fmt: skip
+        check_level(self._level, below=recorder.kept is not None)
         self._recorder = recorder
         self._tails = Tails()
         self._own_reader = reader = StoreReader(

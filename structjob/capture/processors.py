@@ -15,12 +15,12 @@ from structlog.typing import EventDict, WrappedLogger
 from structjob.capture import emit
 from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.fanout import FanOut, drop_rendered
-from structjob.capture.logger import override
+from structjob.capture.logger import BoundLogger, override
 from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
 from structjob.diagnostics import diagnostics, faults
 from structjob.exceptions import InvalidArgument, InvalidState
-from structjob.levels import LEVELS
+from structjob.levels import LEVELS, level_name
 from structjob.sinks.console import stand_ins
 from structjob.sinks.marks import MARKS
 from structjob.spool.routing import recorded_in
@@ -271,3 +271,26 @@ def check_overlooked() -> None:
             "jobs are tracked here, and log lines are not recorded: call structjob.configure() when the program starts, or "
             "structjob.install() after your structlog.configure()"
         )
+
+
+def check_level(level: int, *, below: bool) -> None:
+    """Warn if `configure` drops events that a tracker would get.
+
+    Args:
+        level: Number of the lowest level that the tracker records.
+        below: Whether it also keeps events below that, until their job fails.
+    """
+    if SETUP.fan_out is None:
+        return
+    if below and BoundLogger.least >= level:
+        diagnostics.warning(
+            "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
+            "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
+            level_name(level),
+        )
+    elif not below and level < min(BoundLogger.least, LEVELS["info"]):
+        diagnostics.warning(
+            "Tracker(level=%r) gets no events below %s, because structjob.configure(level=…) drops them: pass level=%r there, and "
+            "console=structjob.ConsoleSink(level='info') to keep them off the console",
+            level_name(level), level_name(BoundLogger.least), level_name(level),
+        )  # fmt: skip

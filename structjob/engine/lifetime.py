@@ -39,7 +39,6 @@ class Lifetime:
     Args:
         host: The tracker, as jobs and readers see it. Its `state` is changed here only.
         options: The tracker's options.
-        handle_signals: Whether SIGTERM closes the tracker; see `structjob.engine.shutdown`.
         opened: Called with what opening has created, before the delivery starts.
         closed: Called when everything is closed.
     """
@@ -49,13 +48,11 @@ class Lifetime:
         host: Host,
         options: Options,
         *,
-        handle_signals: bool,
         opened: Callable[[Connected], None],
         closed: Callable[[], None],
     ) -> None:
         self._host = host
         self._options = options
-        self._handle_signals = handle_signals
         self._opened = opened
         self._closed = closed
         self._joined: Scope | None = None
@@ -83,7 +80,7 @@ class Lifetime:
             connected = await connect(self._options, host, level, required=required)
             host.attach(connected.recorder, connected.engine)
             self._opened(connected)
-            await start(host, handle_signals=self._handle_signals)
+            await start(host, handle_signals=self._options.handle_signals)
             if self._options.strict:
                 faults.strict_trackers.add(self)
             check_setup()
@@ -177,7 +174,7 @@ class Lifetime:
         # Opening did this in the loop's thread, but it must apply to this thread.
         if self._joined is not None and current_scope() is None:
             enter_scope(self._joined)
-        if self._handle_signals:
+        if self._options.handle_signals:
             shutdown.handle_signals()
 
     def leave_here(self) -> None:

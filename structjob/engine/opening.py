@@ -11,11 +11,13 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from structjob.context.errors import Classifier
 from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
 from structjob.exceptions import InvalidArgument, StoreUnavailable, StructjobError
 from structjob.retention.policy import Retention
 from structjob.spool import routing
+from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import OVERFLOW, Overflow
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
@@ -44,6 +46,7 @@ class Options:
     url: str | os.PathLike[str] | URL | None
     schema: str | None
     engine_options: Mapping[str, Any]
+    debug_on_failure: int
     spool: bool | str | os.PathLike[str]
     spool_max_bytes: int
     queue_size: int
@@ -52,9 +55,12 @@ class Options:
     flush_interval: float
     writers: int
     heartbeat_interval: float
+    project: str | None
     service: str | None
     strict: bool
     retention: Retention | None
+    classifier: Classifier | None
+    handle_signals: bool
 
     def __post_init__(self) -> None:
         if self.overflow not in OVERFLOW:
@@ -147,6 +153,8 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
             overflow=options.overflow,
             fallbacks=not required,
         )
+        if options.debug_on_failure:
+            recorder.kept = KeptEvents(options.debug_on_failure)
         engine = Engine(
             recorder,
             link,
