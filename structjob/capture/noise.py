@@ -1,11 +1,10 @@
-"""Rate limits: if there are too many equal events, some pass and the others are counted."""
+"""Processors against noise: if there are too many equal events, only some of them pass."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from time import monotonic
-from typing import Any
 
 import structlog
 from structlog.typing import EventDict, WrappedLogger
@@ -20,10 +19,65 @@ from structjob.values.encoding import encode_text
 _KEYS = 1_000
 """Maximum number of pairs of a job and a message whose rate is remembered."""
 
+_MESSAGES = 10_000
+"""Maximum number of messages that a sampler counts."""
+
 _REPORTED = 60.0
 """Seconds between two events that report what was suppressed."""
 
 _Key = tuple[str | None, str]
+
+
+def _limited(
+    method_name: str, event_dict: EventDict, events: Collection[str] | None, below: int
+) -> str | None:
+    """Return the message of an event whose rate is limited; None if it passes in any case.
+
+    Args:
+        method_name: The method that was called.
+        event_dict: The event.
+        events: The messages of the events that are limited; None: all messages.
+        below: Number of the level below which they are.
+    """
+    message = event_dict.get("event")
+    if not isinstance(message, str):
+        message = encode_text(message).decode()  # any object can be logged
+    level = BY_NAME.get(method_name)
+    if level is not None and level.number >= below:
+        return None
+    return message if events is None or message in events else None
+
+
+class Sampler:
+    """A processor that passes the first of equal events and then each *every*-th one.
+
+    Warnings and above always pass. An event that passes carries ``sampled=every``. The others are
+    never numbered, shown or stored.
+
+    Args:
+        every: How many equal events count as one, at least 1.
+        events: Only these messages; default: all messages.
+    """
+
+    def __init__(self, every: int, events: Iterable[str] | None = None) -> None:
+        if every < 1:
+            raise InvalidArgument(f"every must be at least 1, not {every}")
+        self._every = every
+        self._events = None if events is None else frozenset(events)
+        self._seen: dict[str, int] = {}
+
+    def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
+        message = _limited(method_name, event_dict, self._events, LEVELS["warning"])
+        if message is None:
+            return event_dict
+        if len(self._seen) > _MESSAGES:
+            self._seen.clear()
+        seen = self._seen.get(message, 0)
+        self._seen[message] = seen + 1
+        if seen % self._every:
+            raise structlog.DropEvent
+        event_dict["sampled"] = self._every
+        return event_dict
 
 
 class RateLimit:
@@ -68,16 +122,11 @@ class RateLimit:
         self._suppressed = _Suppressed()
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-        message: Any = event_dict.get("event")
-        if type(message) is not str:
-            message = encode_text(message).decode()  # any object can be logged
         now = monotonic()
         if now >= self._suppressed.report_at:
             self._suppressed.report()
-        level = BY_NAME.get(method_name)
-        if (level is not None and level.number >= self._below) or (
-            self._events is not None and message not in self._events
-        ):
+        message = _limited(method_name, event_dict, self._events, self._below)
+        if message is None:
             return event_dict
         scope = current_scope()
         key = (None if scope is None else scope.job_id, message)

@@ -24,7 +24,6 @@ from structjob.levels import LEVELS, level_name
 from structjob.sinks.console import stand_ins
 from structjob.sinks.marks import MARKS
 from structjob.spool.routing import recorded_in
-from structjob.values.encoding import encode_text
 
 _PRINTERS = (structlog.PrintLogger, structlog.WriteLogger, structlog.BytesLogger)
 _thread = threading.local()
@@ -39,44 +38,6 @@ def add_context(logger: WrappedLogger, method_name: str, event_dict: EventDict) 
         for key, value in scope.ids.items():
             event_dict.setdefault(key, value)
     return event_dict
-
-
-class Sampler:
-    """A processor that passes the first of equal events and then each *every*-th one.
-
-    Warnings and above always pass. An event that passes carries ``sampled=every``. The others are
-    never numbered, shown or stored.
-
-    Args:
-        every: How many equal events count as one, at least 1.
-        events: Only these messages; default: all messages.
-    """
-
-    def __init__(self, every: int, events: Iterable[str] | None = None) -> None:
-        if every < 1:
-            raise InvalidArgument(f"every must be at least 1, not {every}")
-        self._every = every
-        self._events = None if events is None else frozenset(events)
-        self._seen: dict[Any, int] = {}
-
-    def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
-        message = event_dict.get("event")
-        if not isinstance(message, str):
-            # any object can be logged, but not every object can be a key
-            message = encode_text(message)
-        level = BY_NAME.get(method_name)
-        if (level is not None and level.number >= LEVELS["warning"]) or (
-            self._events is not None and message not in self._events
-        ):
-            return event_dict
-        if len(self._seen) > 10_000:
-            self._seen.clear()
-        seen = self._seen.get(message, 0)
-        self._seen[message] = seen + 1
-        if seen % self._every:
-            raise structlog.DropEvent
-        event_dict["sampled"] = self._every
-        return event_dict
 
 
 class RequireCorrelation:
