@@ -25,7 +25,7 @@ export const away = signal(null);
 for (const link of document.querySelectorAll("link[rel=icon]")) link.setAttribute("href", link.href);
 const name = document.querySelector('meta[name="structjob-name"]')?.content || "";
 
-effect(() => {
+effect(() => { // the document has done the same, before its first frame
   if (theme.value === "system") delete document.documentElement.dataset.theme;
   else document.documentElement.dataset.theme = theme.value;
 });
@@ -69,6 +69,7 @@ function Footer() {
 }
 
 const lazy = { keys: signal(null), search: signal(null) };
+let typed = ""; // before the search has loaded: it begins with that
 effect(() => {
   const wanted = dialog.value;
   if (wanted && !lazy[wanted].value) import("./dialogs.js").then((module) => { lazy.keys.value = module.Keys; lazy.search.value = module.Search; });
@@ -102,17 +103,21 @@ function Nowhere() {
 function App() {
   utc.value; // times of all pages are drawn anew when the zone changes
   return html`<${Header} />${away.value && html`<${Unavailable} />`}<main class="page grow" id="main" tabindex="-1"><${Page} /></main><${Footer} />
-    ${dialog.value && lazy[dialog.value].value && html`<${lazy[dialog.value].value} key=${dialog.value} keysOff=${keysOff} onClose=${() => { dialog.value = ""; }} />`}`;
+    ${dialog.value && lazy[dialog.value].value && html`<${lazy[dialog.value].value} key=${dialog.value} keysOff=${keysOff} typed=${typed} onClose=${() => { dialog.value = typed = ""; }} />`}`;
 }
 
 const typing = (target) => target.closest?.("input, textarea, select, [contenteditable]");
 const viewer = () => document.querySelector("structjob-logs");
+
+// A key that chooses a character of an input method means nothing else: 229 is such a key in Safari.
+document.addEventListener("keydown", (event) => { if (event.isComposing || event.keyCode === 229) event.stopImmediatePropagation(); }, true);
 
 document.addEventListener("keydown", (event) => {
   const target = event.composedPath()[0];
   if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") { event.preventDefault(); dialog.value = dialog.value === "search" ? "" : "search"; return; }
   const findBox = document.querySelector("input[data-find]");
   if ((event.ctrlKey || event.metaKey) && event.key === "f" && findBox && document.activeElement !== findBox) { event.preventDefault(); findBox.focus(); findBox.select(); return; }
+  if (dialog.value === "search" && !lazy.search.value && event.key.length === 1 && !event.ctrlKey && !event.metaKey) { typed += event.key; event.preventDefault(); return; }
   if (dialog.value || document.querySelector("dialog[open]")) return;
   if (typing(target)) { if (event.key === "Escape") target.blur(); return; }
   if (event.defaultPrevented || (keysOff.value && event.key !== "?") || event.altKey) return;

@@ -17,8 +17,8 @@ export function Keys({ keysOff, onClose }) {
     <div class="c3">${KEYS.map(([title, list]) => html`<section><h2>${title}</h2><ul>${list.map(([what, key]) => html`<li>${what}<span><${Kbd} k=${key} /></span></li>`)}</ul></section>`)}</div><//>`;
 }
 
-export function Search({ onClose }) {
-  const [text, setText] = useState("");
+export function Search({ typed, onClose }) {
+  const [text, setText] = useState(typed);
   const [found, setFound] = useState({ groups: [] });
   const [at, setAt] = useState(0);
   const box = useRef(null);

@@ -147,9 +147,9 @@ export function step(length, most) {
   return steps.find((one) => length / one <= most) || 28 * DAY * Math.ceil(length / (28 * DAY * most));
 }
 
-/** Colors of a terminal, addresses of its links, and characters that act rather than show: controls,
- *  and those that turn the direction of what follows. */
-export const CONTROLS = /\u001b\[([\d;]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
+/** Colors of a terminal, its other commands (links, erasing), and characters that act rather than show:
+ *  controls, and those that turn the direction of what follows. */
+export const CONTROLS = /\u001b\[([\d;:]*)m|\u001b\][^\u0007\u001b]*(?:\u0007|\u001b\\)|\u001b\[[0-?]*[ -/]*[@-~]|([\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069])/g;
 /** What stands for such a character: ␛ or ⟦U+202E⟧. */
 export function sign(control) {
   const code = control.charCodeAt(0);
@@ -159,8 +159,12 @@ export function sign(control) {
 /** Text without effects: a name cannot turn the direction of the text after it. */
 export const visible = (text) => text.replaceAll("\r\n", "\n").replace(CONTROLS, (all, color, control) => (color !== undefined ? "" : control ? sign(control) : ""));
 
+/** The first *most* characters of a text; one that takes two, such as 😀, is not cut in half. */
+export const startOf = (text, most) => text.slice(0, most).replace(/[\ud800-\udbff]$/, "");
 /** What of a value is worth a word in a list: of text itself, of the rest JSON. */
 export function brief(value, most = 80) {
   const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";
-  return text.length > most ? text.slice(0, most - 1) + "…" : text;
+  return text.length > most ? startOf(text, most - 1) + "…" : text;
 }
+/** What finds a text in another one, in capitals or not. The other one is not changed for that: "İ" in small letters has two characters. */
+export const finder = (text) => (text ? new RegExp(text.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"), "giu") : null);

@@ -1,6 +1,6 @@
 // The rows of a viewer as elements.
 
-import { clock, count, day, duration, full, plural, zone } from "./format.js";
+import { brief, clock, count, day, duration, full, plural, zone } from "./format.js";
 import { HIDDEN, SAID, el, errorOf, folded, frames, shown, valueText } from "./logs-text.js";
 import { idOf } from "./logs-window.js";
 
@@ -19,28 +19,31 @@ export function cell(line, column) {
   return line[column] ?? "–";
 }
 
-export function lineNode(line, view) {
+/** The line of a row; *whole*: nothing of its message is left out. */
+export function lineNode(line, view, whole = false) {
   const level = el("span", "level", LETTERS[line.level] || line.level[0].toUpperCase());
   level.title = line.level;
   level.setAttribute("part", "level");
   const time = el("span", "time", clock(line.ts));
   time.title = full(line.ts);
   time.setAttribute("part", "time");
-  const message = line.message.trim() ? el("span", "msg", shown(line.message, view.find)) : el("span", "msg more", "no text");
+  const message = line.message.trim() ? el("span", "msg", shown(line.message, view.find, whole)) : el("span", "msg more", "no text");
   message.setAttribute("part", "message");
   const attrs = el("span", "attrs");
   const used = new Set(view.columns.filter((one) => one.startsWith("attr.")).map((one) => one.slice(5)));
   const own = OWN.test(line.kind) && line.message !== line.kind; // imported lines may say no more than their kind
-  let shownAttrs = 0;
+  let shownAttrs = 0, more = 0;
   for (const [key, value] of Object.entries(line.attrs || {})) {
-    if (HIDDEN.has(key) || used.has(key) || shownAttrs > 24 || (own && SAID.has(key))) continue;
+    if (HIDDEN.has(key) || used.has(key) || (own && SAID.has(key))) continue;
+    if (shownAttrs > 24) { more += 1; continue; }
     shownAttrs += 1;
-    const attr = el("span", "attr", el("i", "", shown(key, view.find), "="), shown(valueText(value).slice(0, 400), view.find));
+    const attr = el("span", "attr", el("i", "", shown(key, view.find), "="), shown(brief(valueText(value), 400), view.find));
     attr.setAttribute("part", "attr");
-    attrs.append(attr);
+    attrs.append(shownAttrs > 1 ? "  " : "", attr);
   }
-  const text = el("span", "text", message, attrs);
-  const node = el("div", `line ${line.level}`, time, level, ...view.columns.map((one) => el("span", "col", shown(String(cell(line, one))))), text);
+  if (more) attrs.append(el("span", "more", `  … ${plural(more, "more attribute")}`));
+  const text = el("span", "text", message, shownAttrs > 0 && "  ", attrs);
+  const node = el("div", `line ${line.level}${whole ? " whole" : ""}`, time, level, ...view.columns.map((one) => el("span", "col", shown(String(cell(line, one))))), text);
   return node;
 }
 
@@ -61,7 +64,7 @@ export function offer(row) {
 /** Show whether a row is the one that the cursor is on, and whether it is selected. */
 export function mark(row, view) {
   row.classList.toggle("cursor", view.cursor === row.item.key);
-  row.classList.toggle("picked", view.picked.has(row.item.key));
+  row.classList.toggle("picked", Boolean(row.item.line) && view.picked.has(idOf(row.item.line)));
 }
 
 /** The row of an item; *view* has columns, find, cursor, picked, open and whole. */
@@ -75,8 +78,9 @@ export function rowNode(item, view) {
   if (item.kind === "line") {
     const { line } = item;
     row.setAttribute("aria-label", `${clock(line.ts, false)}, ${line.level}, ${line.message.slice(0, 200)}`);
-    row.append(lineNode(line, view));
-    if (view.open.has(item.key)) row.append(detail(line, view));
+    const open = view.open.has(item.key);
+    row.append(lineNode(line, view, open));
+    if (open) row.append(detail(line, view));
     else if (errorOf(line) && !view.inPanel) row.append(hint(line, view));
   } else if (item.kind === "fold") {
     const { until, lines, from } = item;
@@ -113,7 +117,7 @@ function hint(line, view) {
   const error = errorOf(line);
   const parts = frames(error.traceback).filter((one) => one.file);
   const own = parts.filter((one) => one.own).length;
-  const button = el("button", "lib", `▸ ${error.type}: `, shown(error.message.slice(0, 300), view.find), ` (${plural(parts.length, "frame")}, ${own} yours)`);
+  const button = el("button", "lib", `▸ ${error.type}: `, shown(brief(error.message, 300), view.find), ` (${plural(parts.length, "frame")}, ${own} yours)`);
   button.type = "button";
   button.tabIndex = -1;
   button.dataset.act = "open";

@@ -36,7 +36,7 @@ export const CSS = `
 .time { color: var(--ink3); } .col { color: var(--ink3); text-overflow: ellipsis; padding-right: 10px; }
 .level { text-align: center; color: var(--ink3); width: 16px; justify-self: center; }
 .text { text-overflow: ellipsis; padding-right: 16px; }
-.attr { color: var(--ink2); } .attr::before { content: "  "; } .attr i { font-style: normal; color: var(--ink3); }
+.attr { color: var(--ink2); } .msg, .attr { unicode-bidi: isolate; } .attr i { font-style: normal; color: var(--ink3); }
 .debug .text { color: var(--ink3); } .success .level { color: var(--ok); }
 .warning .level { color: var(--warn); font-weight: 700; }
 .error { background: var(--errbg); border-left-color: var(--errfill); }
@@ -47,8 +47,8 @@ export const CSS = `
 .line:hover { background: var(--hover); } .error.line:hover { background: var(--errbg); } .critical.line:hover { background: var(--errfill); }
 .cursor > .line { background: var(--accentbg); border-left-color: var(--accent); } .cursor > .critical.line { background: var(--errfill); }
 .picked > .line { background: var(--accentbg); }
-.wrapped .text { white-space: pre-wrap; overflow-wrap: anywhere; }
-.acts { position: absolute; right: 12px; top: 0; display: none; gap: 8px; background: inherit; padding-left: 8px; color: var(--ink3); }
+.wrapped .text, .whole .text { white-space: pre-wrap; overflow-wrap: anywhere; }
+.acts { position: absolute; user-select: none; right: 12px; top: 0; display: none; gap: 8px; background: inherit; padding-left: 8px; color: var(--ink3); }
 .row:hover .acts { display: flex; background: var(--hover); } .cursor .acts { background: var(--accentbg); }
 .row:has(.error):hover .acts { background: var(--errbg); } .row:has(.critical):hover .acts { display: none; }
 .acts button, .gap button, .day button { border: 0; background: none; color: inherit; font: inherit; cursor: pointer; padding: 0; }
@@ -86,7 +86,7 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
   .line { grid-template-columns: 22px minmax(0, 1fr) 12ch; padding: 3px 12px 3px 4px; border-bottom: 1px solid var(--line); }
   .line > .time { order: 3; text-align: right; font-size: 11px; } .line > .col { display: none; } .line > .text { display: contents; }
   .msg { order: 2; overflow: hidden; text-overflow: ellipsis; padding-right: 6px; } .fold > .text { display: block; order: 2; }
-  .attrs { order: 4; grid-column: 2 / -1; overflow: hidden; text-overflow: ellipsis; line-height: 16px; } .attr:first-child::before { content: ""; }
+  .attrs { order: 4; grid-column: 2 / -1; overflow: hidden; text-overflow: ellipsis; line-height: 16px; }
   .acts, .row:hover .acts { display: none; } .open { margin-left: 16px; } .pill { right: 12px; } .gap::before { width: 20px; }
 }
 @media (forced-colors: active) { .error .level, .critical { forced-color-adjust: none; } .cursor > .line { outline: 2px solid Highlight; } .frame { border-color: CanvasText; } .v, .w, .e { fill: CanvasText; } }

@@ -1,7 +1,7 @@
 // Text of log lines as nodes: never markup. ANSI colors become classes, other control characters
 // and bidi controls are shown, matches are marked, long text is cut.
 
-import { CONTROLS, sign } from "./format.js";
+import { CONTROLS, finder, sign, startOf } from "./format.js";
 
 const CUT = 4096;
 const COLORS = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
@@ -21,46 +21,48 @@ export function el(tag, className, ...content) {
 }
 
 function marked(out, text, find, className) {
-  const low = find && text.toLowerCase();
   let at = 0;
-  for (;;) {
-    const hit = find ? low.indexOf(find, at) : -1;
-    const plain = text.slice(at, hit < 0 ? undefined : hit);
-    if (plain) out.append(className ? el("span", className, plain) : plain);
-    if (hit < 0) return;
-    out.append(el("mark", className, text.slice(hit, hit + find.length)));
-    at = hit + find.length;
+  const add = (plain) => { if (plain) out.append(className ? el("span", className, plain) : plain); };
+  for (const { 0: hit, index } of find ? text.matchAll(find) : []) {
+    add(text.slice(at, index));
+    out.append(el("mark", className, hit));
+    at = index + hit.length;
   }
+  add(text.slice(at));
 }
 
-/** Return *text* as a fragment; *find* is in lower case. */
-export function shown(text, find = "", whole = false) {
+/** Return *text* as a fragment, with each occurrence of *found* marked. */
+export function shown(text, found = "", whole = false) {
   const out = document.createDocumentFragment();
-  const cut = !whole && text.length > CUT;
-  const body = (cut ? text.slice(0, CUT) : text).replace(/\r\n/g, "\n");
+  const start = whole || text.length <= CUT ? text : startOf(text, CUT);
+  const body = start.replace(/\r\n/g, "\n"), find = finder(found);
   let at = 0, className = "";
   for (const found of body.matchAll(CONTROLS)) {
     marked(out, body.slice(at, found.index), find, className);
     at = found.index + found[0].length;
     if (found[1] !== undefined) className = colors(found[1], className);
     else if (found[2]) out.append(el("span", "ctl", sign(found[2])));
-    else out.append(el("span", "ctl", "␛"), found[0].slice(1).replace(/[\u0000-\u001f]/g, ""));
+    else out.append(el("span", "ctl", `␛${found[0].slice(1).replace(/[\u0000-\u001f]/g, "")}`));
   }
   marked(out, body.slice(at), find, className);
-  if (cut) out.append(el("span", "more", ` … ${(text.length - CUT).toLocaleString("en-US")} more characters`));
+  if (start !== text) out.append(el("span", "more", ` … ${(text.length - start.length).toLocaleString("en-US")} more characters`));
   return out;
 }
 
 function colors(codes, before) {
   let out = before;
+  const color = (name) => { out = out.replace(/ a-c-\w+/, "") + (name ? ` a-c-${name}` : ""); };
   const list = (codes || "0").split(";").map(Number);
   for (let i = 0; i < list.length; i += 1) {
     const code = list[i];
-    if (code === 38 || code === 48) i += list[i + 1] === 5 ? 2 : 4; // a palette's color, or three parts
-    else if (code === 0) out = "";
-    else if (code === 1) out += " a-bold";
-    else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) out = out.replace(/ a-c-\w+/, "") + " a-c-" + COLORS[code % 10];
-    else if (code === 39) out = out.replace(/ a-c-\w+/, "");
+    if (code === 38 || code === 48) { // a palette's color, of which the first 16 have names, or three parts
+      const named = code === 38 && list[i + 1] === 5 && list[i + 2] < 16;
+      if (code === 38) color(named && COLORS[list[i + 2] % 8]);
+      i += list[i + 1] === 5 ? 2 : 4;
+    } else if (code === 0) out = "";
+    else if (code === 1 || code === 22) out = out.replace(" a-bold", "") + (code === 1 ? " a-bold" : "");
+    else if ((code >= 30 && code <= 37) || (code >= 90 && code <= 97)) color(COLORS[code % 10]);
+    else if (code === 39) color(null);
   }
   return out;
 }

@@ -9,10 +9,11 @@
 // structjob-filter, structjob-counts.
 
 import { Structjob } from "./client.js";
-import { count } from "./format.js";
-import { el } from "./logs-text.js";
+import { count, finder } from "./format.js";
+import { el, errorOf } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
 import { mark, offer, rowNode } from "./logs-row.js";
+import { endsOf, partOf, selected } from "./logs-selection.js";
 import { CSS } from "./logs-style.js";
 
 const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
@@ -30,7 +31,7 @@ export class StructjobLogs extends HTMLElement {
   #missed = { lines: 0, errors: 0 }; #detached = false; #older = null; #newer = null; #loading = new Set();
   #strip = null; #said = { lines: 0, errors: 0, at: 0 }; #away = 0; #matches = null; #context = null;
   #started = false; #pickFrom = null; #state = "connecting"; #error = null; #sessions = new Set(); #resize = null;
-  #lastTop = 0; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #undrawn = 0; #height = 0; #width = 0;
+  #lastTop = 0; #copied = null; #wanted = null; #busy = false; #finished = false; #held = null; #drawn = 0; #drawing = 0; #undrawn = 0; #height = 0; #width = 0;
 
   view = { columns: ["logger"], find: "", cursor: null, picked: new Set(), open: new Set(), whole: new Set(), inPanel: false };
   channels = ["logs"];
@@ -66,7 +67,7 @@ export class StructjobLogs extends HTMLElement {
     this.box.addEventListener("click", (event) => this.#clicked(event));
     this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
     this.tall.addEventListener("pointerover", (event) => offer(event.target.closest(".row")));
-    this.pill.addEventListener("click", () => { if (this.noticeText) this.notice = null; else this.resume(); });
+    this.pill.addEventListener("click", () => { if (this.#picks) document.execCommand("copy"); else if (this.noticeText) this.notice = null; else this.resume(); });
     this.stripBox.addEventListener("click", (event) => this.#stripClicked(event));
   }
 
@@ -97,8 +98,8 @@ export class StructjobLogs extends HTMLElement {
     this.#drawColumns();
     this.#resize = new ResizeObserver(() => this.#resized());
     for (const one of [this, this.box]) this.#resize.observe(one);
-    this.hiding = () => this.#hidden();
-    document.addEventListener("visibilitychange", this.hiding);
+    this.watching = { visibilitychange: () => this.#hidden(), selectionchange: () => { if (selected(this.shadowRoot)) this.pause(); }, copy: (event) => this.#copy(event) };
+    for (const [name, run] of Object.entries(this.watching)) document.addEventListener(name, run);
     this.#later();
   }
 
@@ -118,7 +119,7 @@ export class StructjobLogs extends HTMLElement {
     this.#stream = null;
     this.#resize?.disconnect();
     this.#turn += 1;
-    document.removeEventListener("visibilitychange", this.hiding);
+    for (const [name, run] of Object.entries(this.watching)) document.removeEventListener(name, run);
   }
 
   attributeChangedCallback(name, before, value) {
@@ -171,8 +172,7 @@ export class StructjobLogs extends HTMLElement {
     const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
     this.#wanted = null;
     if (!at) this.view.cursor = null;
-    this.view.picked.clear();
-    this.#pickFrom = null;
+    this.#unpick();
     this.#stream?.close();
     this.#stream = null;
     this.#following = this.hasAttribute("follow");
@@ -478,14 +478,24 @@ export class StructjobLogs extends HTMLElement {
     if (document.visibilityState === "hidden") this.#away = setTimeout(() => this.pause(), AWAY);
   }
 
+  /** Whether more lines are selected than the one that the cursor is on. */
+  get #picks() { return this.view.picked.size > 1; }
+
   /** Text in place of the pill, such as that nothing is updated; null takes it away. */
   set notice(text) { this.noticeText = text; this.#drawPill(); }
 
   #drawPill() {
     const { lines, errors } = this.#missed;
-    this.pill.hidden = !this.#paused && !this.noticeText;
-    this.pill.classList.toggle("plain", Boolean(this.noticeText));
+    this.pill.hidden = !this.#paused && !this.noticeText && !this.#picks;
+    this.pill.classList.toggle("plain", Boolean(this.noticeText) && !this.#picks);
     if (this.pill.hidden) { this.pill.replaceChildren(); return; }
+    if (this.#picks) {
+      const n = this.view.picked.size, more = n === this.#window.lines.length && (this.#older || this.#newer);
+      this.pill.replaceChildren(
+        el("span", "", el("b", "", `${count(n)}${more ? " loaded" : ""} lines`), this.#copied === this.view.picked ? " copied" : " selected"),
+        el("span", "go", "Copy", el("kbd", "", "Ctrl\u200aC")));
+      return;
+    }
     if (this.noticeText) { this.pill.replaceChildren(el("b", "", this.noticeText)); return; }
     this.pill.replaceChildren(
       el("span", "", el("b", "", "Paused"), ` — ${lines ? `${count(lines)} new` : "nothing new"}`, errors ? ", " : "", errors ? el("span", "bad", `${count(errors)} ${errors === 1 ? "error" : "errors"}`) : ""),
@@ -584,7 +594,7 @@ export class StructjobLogs extends HTMLElement {
   #drawRows(first, last) {
     const { items, tops } = this.#window;
     const kept = new Map();
-    for (let i = first; i <= last; i += 1) {
+    for (const i of this.#withSelected(first, last)) {
       const item = items[i];
       let row = this.#rows.get(item.key);
       if (row && row.item !== item && item.kind === "line" && row.item.kind === "line") row.item = item;
@@ -602,6 +612,17 @@ export class StructjobLogs extends HTMLElement {
       if (row === at) at = at.nextSibling; else this.tall.insertBefore(row, at);
     }
   }
+
+  /** The rows from *first* to *last*, and those in which selected text begins and ends: without them
+   * the selection would be lost. */
+  #withSelected(first, last) {
+    const drawn = Array.from({ length: last - first + 1 }, (_, i) => first + i);
+    const range = this.#rows.size ? selected(this.shadowRoot) : null;
+    const ends = range ? Object.values(endsOf(range)).map((row) => (row ? this.#index(row.item.key) : -1)) : [];
+    return [...new Set([...ends.filter((i) => i >= 0), ...drawn])].sort((a, b) => a - b);
+  }
+
+  #index(key) { return this.#window.items.findIndex((one) => one.key === key); }
 
   #drawColumns() {
     const columns = `calc(12ch + 6px) 26px ${this.view.columns.map((one) => (one === "step" || one === "level" ? "88px" : one === "job" ? "112px" : "98px")).join(" ")} minmax(0, 1fr)`;
@@ -716,8 +737,19 @@ export class StructjobLogs extends HTMLElement {
     const w = this.#window, index = w.items.findIndex((one) => one.key === key);
     if (index < 0 || this.view.cursor !== key) return;
     w.layout();
+    if (this.view.find && !this.view.open.has(key) && this.#hides(key)) { this.view.open.add(key); this.#renew(key); requestAnimationFrame(() => this.#fit(key)); return; }
     const top = w.tops[index], over = top + w.height(w.items[index]) + 44 - this.#top - this.#height;
     if (over > 0) this.#to(Math.min(this.#top + over, Math.max(0, top - 40)));
+    const found = this.view.find && this.#rows.get(key)?.querySelector(".msg mark"), { bottom } = this.box.getBoundingClientRect();
+    const below = found ? found.getBoundingClientRect().bottom - bottom : 0;
+    if (below > 0) this.#to(this.#top + below + this.#height / 3);
+  }
+
+  /** Whether the text that is sought is in a line's message, but beyond what its row shows. */
+  #hides(key) {
+    const text = this.#rows.get(key)?.querySelector(".text"), found = text?.querySelector(".msg mark");
+    if (found) return found.getBoundingClientRect().left > text.getBoundingClientRect().right - 24;
+    return Boolean(text) && finder(this.view.find).test(this.lineOf(key)?.message ?? "");
   }
 
   /** Stand on a line, wherever it is: "SESSION:SEQ". */
@@ -758,7 +790,7 @@ export class StructjobLogs extends HTMLElement {
 
   /** Mark a text; the count of lines that have it is the database's. */
   async find(text) {
-    this.view.find = text.toLowerCase();
+    this.view.find = text;
     this.redraw();
     if (!text) { this.#matches = null; this.#emit("counts", { matches: null }); return; }
     const turn = (this.#matches = {});
@@ -789,7 +821,7 @@ export class StructjobLogs extends HTMLElement {
     const item = w.items[index];
     if (!item) { this.#more(by < 0 ? "top" : "bottom"); return; }
     if (this.#following && !this.#paused) this.#pause();
-    if (this.#pickFrom && item.kind === "line") this.#pick(this.#pickFrom, item.key);
+    if (this.#pickFrom) this.#pick(this.#between(this.#pickFrom, item.key));
     this.view.cursor = item.key;
     w.layout();
     const top = w.tops[index], bottom = top + w.height(item);
@@ -814,16 +846,46 @@ export class StructjobLogs extends HTMLElement {
     this.draw();
   }
 
-  #pick(from, to) {
-    const ids = this.#window.lines.map(idOf);
-    const [a, b] = [ids.indexOf(from), ids.indexOf(to)].sort((x, y) => x - y);
-    this.view.picked = new Set(a < 0 ? [] : ids.slice(a, b + 1));
+  /** The lines of two rows and of those between them, also of folds. */
+  #between(from, to) {
+    const [first, last] = [this.#index(from), this.#index(to)].sort((a, b) => a - b);
+    const rows = first < 0 ? [] : this.#window.items.slice(first, last + 1).filter((one) => one.line);
+    if (!rows.length) return [];
+    const { lines } = this.#window, end = rows.at(-1);
+    return lines.slice(lines.indexOf(rows[0].line), lines.indexOf(end.until ?? end.line) + 1);
   }
+
+  #pick(lines) {
+    this.view.picked = new Set(lines.map(idOf));
+    if (lines.length && selected(this.shadowRoot)) getSelection().removeAllRanges();
+    this.#drawPill();
+    this.draw();
+  }
+
+  #unpick() { this.#pickFrom = null; this.#pick([]); }
 
   /** The selected lines as text, one a line; without a selection the line of the cursor. */
   selection() {
     const wanted = this.view.picked.size ? this.view.picked : new Set([this.view.cursor]);
-    return this.#window.lines.filter((line) => wanted.has(idOf(line))).map((line) => plain(line)).join("\n");
+    return textOf(this.#window.lines.filter((line) => wanted.has(idOf(line))));
+  }
+
+  /** Copy the lines that are selected, or in which text is selected, rather than their columns one below the other. */
+  #copy(event) {
+    const range = selected(this.shadowRoot);
+    if (event.defaultPrevented || event.composedPath()[0].matches?.("input, textarea") || (!range && String(getSelection()))) return;
+    let text = null;
+    if (range) {
+      const { first, last } = endsOf(range);
+      if (first && last) text = first === last ? partOf(range, first) : textOf(this.#between(first.item.key, last.item.key));
+    } else if (this.view.picked.size) {
+      text = this.selection();
+      this.#copied = this.view.picked;
+      this.#drawPill();
+    }
+    if (!text) return;
+    event.clipboardData.setData("text/plain", text);
+    event.preventDefault();
   }
 
   lineOf(id = this.view.cursor) { return this.#window.lines.find((line) => idOf(line) === id); }
@@ -842,8 +904,10 @@ export class StructjobLogs extends HTMLElement {
   /** Take a key; return whether it meant something here. */
   handleKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) {
-      if (event.key === "c" && this.view.picked.size && (event.ctrlKey || event.metaKey)) { navigator.clipboard?.writeText(this.selection()); return true; }
-      return false;
+      if (event.key !== "a" || event.altKey || !this.#window.lines.length) return false;
+      this.pause();
+      this.#pick(this.#window.lines);
+      return true;
     }
     const cursor = this.view.cursor;
     const todo = {
@@ -851,10 +915,10 @@ export class StructjobLogs extends HTMLElement {
       g: () => this.top(), G: () => this.bottom(), Home: () => this.top(), End: () => this.bottom(),
       e: () => this.nextError(), E: () => this.nextError(true), n: () => this.nextMatch(), N: () => this.nextMatch(true),
       PageUp: () => this.#beyond(-1), PageDown: () => this.#beyond(1), r: () => this.resume(), c: () => this.context(), w: () => this.toggleAttribute("wrap"),
-      v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#pickFrom, this.#pickFrom); } this.draw(); },
+      v: () => { this.#pickFrom = this.#pickFrom ? null : cursor ?? this.#firstVisible(); if (this.#pickFrom) { this.view.cursor = this.#pickFrom; this.#pick(this.#between(this.#pickFrom, this.#pickFrom)); } this.draw(); },
       Enter: () => { if (cursor?.startsWith("f")) this.#unfold(cursor.slice(1)); else if (cursor) this.toggle(cursor); },
       Escape: () => {
-        if (this.#pickFrom || this.view.picked.size) { this.#pickFrom = null; this.view.picked.clear(); this.draw(); return true; }
+        if (this.#pickFrom || this.view.picked.size) { this.#unpick(); return true; }
         if (this.#context) { this.context(cursor); return true; }
         if (cursor && this.view.open.delete(cursor)) { this.#renew(cursor); return true; }
         return false;
@@ -887,9 +951,8 @@ export class StructjobLogs extends HTMLElement {
     else if (act === "open") { this.toggle(id); }
     else if (act) this.#emit("filter", { act, name: button.dataset.name, value: item.line.attrs[button.dataset.name] });
     else if (event.target.closest?.(".level")) this.#emit("filter", { act: event.shiftKey ? "exclude" : "filter", name: "level", value: item.line.level, field: true });
-    else if (event.shiftKey && this.view.cursor) { this.#pick(this.view.cursor, id); getSelection()?.removeAllRanges(); this.draw(); }
-    else if (!String(getSelection())) { this.view.picked.clear(); this.toggle(id); }
-    else this.pause();
+    else if (event.shiftKey && this.view.cursor) this.#pick(this.#between(this.view.cursor, id));
+    else if (!selected(this.shadowRoot)) { this.#unpick(); this.toggle(id); }
   }
 
   async #fill(lag) {
@@ -903,9 +966,13 @@ function levelled(wanted, level) {
   return wanted.level === "critical" ? {} : { level, levels: undefined };
 }
 
-export function plain(line) {
-  const attrs = Object.entries(line.attrs || {}).filter(([key]) => key !== "exception").map(([key, value]) => ` ${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("");
-  return `${line.ts} ${line.level.padEnd(8)} ${line.message}${attrs}`;
+function textOf(lines) {
+  return lines.map((line) => {
+    const error = errorOf(line);
+    const attrs = Object.entries(line.attrs || {}).filter(([key, value]) => !error || (key !== "exception" && value !== error.traceback)).map(([key, value]) => ` ${key}=${typeof value === "string" ? value : JSON.stringify(value)}`).join("");
+    const trace = error ? `\n${error.traceback.trimEnd()}`.replaceAll("\n", "\n    ") : "";
+    return `${line.ts} ${line.level.padEnd(8)} ${line.message}${attrs}${trace}`;
+  }).join("\n");
 }
 
 for (const name of ["src", "type", "job", "step", "level", "q", "correlation", "height", "theme"]) {

@@ -4,7 +4,7 @@ import { h } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import htm from "htm";
-import { present, remember, visible, zoneChoice } from "./format.js";
+import { finder, present, remember, visible, zoneChoice } from "./format.js";
 
 const safe = (child) => (typeof child === "string" ? visible(child) : Array.isArray(child) ? child.map(safe) : child);
 const build = htm.bind((type, props, ...children) => h(type, props, ...children.map(safe)));
@@ -49,31 +49,32 @@ export function Icon({ name }) {
   return html`<svg width="14" height="14" viewBox="0 0 14 14" aria-hidden="true">${d}</svg>`;
 }
 
-/** Put *text* on the clipboard; over plain http the old way is the only one. */
+/** Put *text* on the clipboard, and return whether it is there; over plain http the old way is the only one. */
 export async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
+    return true;
   } catch {
     const area = document.createElement("textarea");
     area.value = text;
     area.className = "visually-hidden";
     (document.querySelector("dialog[open]") || document.body).append(area);
     area.select();
-    document.execCommand("copy");
+    const copied = document.execCommand("copy");
     area.remove();
+    return copied;
   }
 }
 
-/** A button that says for a second that it has copied. */
+/** A button that says for a second whether it has copied. */
 export function Copy({ text, children, className = "copy", label = "copy" }) {
-  const [done, setDone] = useState(false);
+  const [done, setDone] = useState("");
   const click = async () => {
-    await copy(typeof text === "function" ? text() : text);
-    setDone(true);
-    setTimeout(() => setDone(false), 1200);
+    setDone((await copy(typeof text === "function" ? text() : text)) ? "Copied" : "Not copied");
+    setTimeout(() => setDone(""), 1200);
   };
   return html`<button type="button" class=${className} onClick=${click} aria-label=${children ? undefined : label} title=${children ? undefined : label}>
-    ${done ? (children ? "Copied" : html`<${Glyph} of="completed" label="copied" />`) : children || html`<${Icon} name="copy" />`}</button>`;
+    ${done ? (children ? done : html`<${Glyph} of=${done === "Copied" ? "completed" : "failed"} label=${done} />`) : children || html`<${Icon} name="copy" />`}</button>`;
 }
 
 /** A menu that a click outside, a choice, or Esc closes. */
@@ -153,10 +154,10 @@ export function useData(load, keys) {
   return { ...state, reload: () => setAgain((n) => n + 1), set: (data) => setState((old) => ({ ...old, data })) };
 }
 
-/** Text with each occurrence of *found* marked. */
+/** Text with the first occurrence of *found* marked. */
 export function Marked({ text, found }) {
-  const at = found ? text.toLowerCase().indexOf(found.toLowerCase()) : -1;
-  return at < 0 ? html`${text}` : html`${text.slice(0, at)}<mark>${text.slice(at, at + found.length)}</mark>${text.slice(at + found.length)}`;
+  const { 0: hit, index } = finder(found)?.exec(text) ?? [];
+  return hit ? html`${text.slice(0, index)}<mark>${hit}</mark>${text.slice(index + hit.length)}` : html`${text}`;
 }
 
 /** Whether times are in UTC, for what is drawn anew when that changes. */

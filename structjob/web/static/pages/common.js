@@ -1,6 +1,6 @@
 // What several pages need: durations, problems, menus.
 
-import { html, now, useEffect } from "../ui.js";
+import { copy, html, now, useEffect } from "../ui.js";
 import { apiUrl, permanent } from "../route.js";
 
 /** How long a job took, or has taken; null if it has not begun. */
@@ -11,7 +11,7 @@ export function took(job) {
 }
 
 export function CurlItem({ path, params: given }) {
-  return html`<button type="button" onClick=${() => navigator.clipboard?.writeText(`curl -s '${apiUrl(path, given)}'`)}>Copy as curl</button><button type="button" onClick=${() => navigator.clipboard?.writeText(permanent())}>Copy link</button>`;
+  return html`<button type="button" onClick=${() => copy(`curl -s '${apiUrl(path, given)}'`)}>Copy as curl</button><button type="button" onClick=${() => copy(permanent())}>Copy link</button>`;
 }
 
 export function Failed({ error, retry }) {
