@@ -5,12 +5,13 @@ The reports are public; each test names one or two of those that it was written 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 
 import pytest
-from conftest import AT_END, VIEWER, pages_of, running_job, until
+from conftest import AT_END, VIEWER, ask, pages_of, running_job, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -316,4 +317,45 @@ def test_what_is_chosen_is_seen_in_forced_colors(site, watched):
     assert page.locator(".wf .row.cur").evaluate("(one) => getComputedStyle(one).outlineStyle") == "solid"  # fmt: skip
     check = page.locator(".wf .g path").first.evaluate("(one) => getComputedStyle(one).fill")
     assert check == "none"
+    page.close()
+
+
+@pytest.mark.parametrize("path", ["storage", "logs", "jobs/gui-17?at={line}", "jobs/nosuch"])
+def test_a_page_that_could_not_be_read_is_read_again_without_a_hand(site, watched, path):
+    """Where its link leads to; until then it claims nothing that it cannot know."""
+    watched.expected = ("503", "404")
+    lines = ask(site, "logs?job=gui-17&children=0&limit=20")["items"]
+    line = f"{lines[15]['session_id']}:{lines[15]['seq']}"
+    page = watched.page()
+    page.goto(f"{site}jobs")
+    page.get_by_role("row").nth(1).wait_for()
+    gone = json.dumps(
+        {"title": "Service Unavailable", "status": 503, "detail": "connection refused"}
+    )
+    page.route("**/api/v1/**", lambda asked: asked.fulfill(status=503, content_type="application/problem+json", body=gone))  # fmt: skip
+    page.goto(site + path.format(line=line))
+    page.get_by_role("alert").get_by_text("The database is unavailable").wait_for()
+    page.get_by_text("Connection refused.").wait_for()
+    told = page.locator("body").inner_text()
+    assert "from before" not in told
+    assert "0 lines" not in told
+    page.unroute("**/api/v1/**")
+    page.get_by_role("alert").wait_for(state="hidden", timeout=30_000)
+    page.get_by_text("Connection refused.").wait_for(state="hidden")
+    if "{line}" in path:
+        until(page, f"{VIEWER}?.cursor === '{line}'", 30)
+    page.close()
+
+
+def test_a_server_that_is_gone_is_named_in_words(texts, watched):
+    """Not "Failed to fetch"; when it is back, the page is (Dozzle 2416)."""
+    watched.expected = ("Failed to fetch", "ERR_")
+    page = watched.page()
+    page.goto(f"{texts}jobs")
+    page.get_by_role("row").nth(1).wait_for()
+    page.route("**/api/v1/**", lambda asked: asked.abort())
+    page.keyboard.press("Enter")
+    page.get_by_text("The server does not answer. It is read again every 5 seconds.").wait_for()
+    page.unroute("**/api/v1/**")
+    until(page, f"{VIEWER}?.lines.length > 5", 30)
     page.close()

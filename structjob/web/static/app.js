@@ -3,7 +3,7 @@
 import { render } from "preact";
 import { effect, signal } from "@preact/signals";
 import { Glyph, Icon, Kbd, Menu, copy, footer, html, live, now, pageKeys, toggleZone, useLayoutEffect, useState, utc } from "./ui.js";
-import { clock, count, present, recall, remember, spanText, zone } from "./format.js";
+import { clock, count, present, recall, remember, sentence, spanText, zone } from "./format.js";
 import { api, go, href, permanent, root, route, setQuery, up } from "./route.js";
 
 const PAGES = {
@@ -76,8 +76,8 @@ effect(() => {
 });
 
 function Unavailable() {
-  const { since, retry, detail } = away.value;
-  return html`<div class="away-bar" role="alert"><${Glyph} of="silent" /><b>The database is unavailable</b><span>since ${clock(since, false)} ${zone(since)}. ${detail} Data below is from before.</span>
+  const { since, retry, detail, empty } = away.value;
+  return html`<div class="away-bar" role="alert"><${Glyph} of="silent" /><b>The database is unavailable</b><span>since ${clock(since, false)} ${zone(since)}${empty ? "" : html`. ${sentence(detail)} Data below is from before.`}</span>
     <button type="button" class="btn" onClick=${retry}>Retry now</button></div>`;
 }
 
@@ -135,12 +135,12 @@ document.addEventListener("keydown", (event) => {
 });
 
 /** Say whether the database answers; each page's requests go through here. */
-export function report(error, retry) {
+function report({ error, retry, empty }) {
   if (error?.status === 401) { location.href = `${root.href}login?next=${encodeURIComponent(location.href.slice(root.href.length))}`; return; }
-  if (error && (error.status === 503 || error.status === 504)) away.value = { since: away.value?.since ?? present(), retry, detail: error.message };
+  if (error && (error.status === 503 || error.status === 504)) away.value = { since: away.value?.since ?? present(), retry, detail: error.message, empty };
   else if (!error) away.value = null;
 }
-globalThis.addEventListener("structjob-report", (event) => report(event.detail.error, event.detail.retry));
+globalThis.addEventListener("structjob-report", (event) => report(event.detail));
 
 // Later than what the page itself asks: the database answers one question at a time.
 setTimeout(() => api.request("errors/count", { status: "open,regressed" }).then((found) => { errorCount.value = found.count; }, () => {}), 1000);

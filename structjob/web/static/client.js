@@ -121,7 +121,7 @@ export class Structjob {
         ...(method === "GET" ? {} : { "X-Structjob": "1", "Content-Type": "application/json" }),
       }),
       body: body === undefined ? undefined : JSON.stringify(body),
-    });
+    }).catch((error) => { throw error.name === "AbortError" ? error : new Error("the server does not answer", { cause: error }); }); // a browser says "Failed to fetch"
     this.#compare(answer.headers.get("date"));
     const text = await answer.text();
     let data = null;

@@ -161,6 +161,8 @@ export const visible = (text) => text.replaceAll("\r\n", "\n").replace(CONTROLS,
 
 /** The first *most* characters of a text; one that takes two, such as 😀, is not cut in half. */
 export const startOf = (text, most) => text.slice(0, most).replace(/[\ud800-\udbff]$/, "");
+/** A message as a sentence. */
+export const sentence = (text) => text.slice(0, 1).toUpperCase() + text.slice(1) + (/[.!?…]$/.test(text) ? "" : ".");
 /** What of a value is worth a word in a list: of text itself, of the rest JSON. */
 export function brief(value, most = 80) {
   const text = typeof value === "string" ? value : JSON.stringify(value) ?? "";

@@ -9,14 +9,14 @@
 // structjob-filter, structjob-counts.
 
 import { Structjob } from "./client.js";
-import { count, finder } from "./format.js";
+import { count, finder, sentence } from "./format.js";
 import { el, errorOf } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
 import { mark, offer, rowNode } from "./logs-row.js";
 import { endsOf, partOf, selected } from "./logs-selection.js";
 import { CSS } from "./logs-style.js";
 
-const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000;
+const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000, AGAIN = 5000;
 const MORE = "More lines of this log are stored: scroll to load them";
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
@@ -169,7 +169,7 @@ export class StructjobLogs extends HTMLElement {
     this.#busy = true;
     this.#finished = false;
     this.#held = null;
-    const at = this.#wanted?.at, first = this.#wanted?.first, within = this.#wanted?.within;
+    const wanted = this.#wanted, { at, first, within } = wanted ?? {};
     this.#wanted = null;
     if (!at) this.view.cursor = null;
     this.#unpick();
@@ -192,7 +192,10 @@ export class StructjobLogs extends HTMLElement {
       this.#error = null;
       this.notice = gone && `The line of this link (${gone}) is not stored: it may have been deleted`;
     } catch (error) {
-      if (turn === this.#turn) this.#failed(error);
+      if (turn !== this.#turn) return;
+      this.#wanted = wanted; // the next time it begins there
+      this.#failed(error);
+      if (!error.final) setTimeout(() => { if (turn === this.#turn) this.reload(); }, AGAIN);
       return;
     } finally {
       if (turn === this.#turn) this.#busy = false;
@@ -247,6 +250,9 @@ export class StructjobLogs extends HTMLElement {
 
   /** Where the next load begins. */
   startAt(wanted) { this.#wanted = wanted; this.#later(); }
+
+  /** Load anew in the next frame; what could not be loaded, where it was to begin. */
+  reload() { this.#later(); }
 
   async #end(turn, top = false) {
     const page = await this.client.logs({ ...this.wanted, limit: PAGE, order: top ? "asc" : "desc" });
@@ -307,7 +313,7 @@ export class StructjobLogs extends HTMLElement {
     this.#emit("error", error);
     if (!this.#window.lines.length) {
       this.empty.hidden = false;
-      this.empty.textContent = error.message;
+      this.empty.textContent = sentence(error.message) + (error.final ? "" : ` The lines are read again every ${AGAIN / 1000} seconds.`);
     } else this.notice = error.message;
   }
 

@@ -135,21 +135,34 @@ export function Progress({ percent, width }) {
     style=${width ? { width } : undefined}><i style=${{ width: `${Math.max(0, Math.min(100, percent))}%` }}></i></span>`;
 }
 
+/** Tell the frame of the pages whether the server answers: *error* is null then. *empty*: nothing is shown that was read before. */
+export const answered = (error, retry, empty) => dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry, empty } }));
+
+/** Milliseconds until what failed, but may not fail for long, is asked again. */
+export const AGAIN = 5000;
+
 /** Load data for a page: old data stay until new ones are there. */
 export function useData(load, keys) {
   const [state, setState] = useState({ data: null, error: null, loading: true, since: 0 });
   const [again, setAgain] = useState(0);
-  const latest = useRef(0);
+  const latest = useRef(0), had = useRef(false);
   useLayoutEffect(() => { // an effect would wait for the next frame
     const turn = ++latest.current;
     const abort = new AbortController();
     const began = performance.now();
+    const reload = () => setAgain((n) => n + 1);
+    let soon = 0;
     const slow = setTimeout(() => setState((old) => ({ ...old, loading: true, slow: true })), 300);
     Promise.resolve(load(abort.signal)).then(
-      (data) => { if (turn === latest.current) setState({ data, error: null, loading: false, took: performance.now() - began }); },
-      (error) => { if (turn === latest.current && error.name !== "AbortError") setState((old) => ({ ...old, error, loading: false, slow: false })); },
+      (data) => { if (turn !== latest.current) return; had.current = true; answered(null); setState({ data, error: null, loading: false, took: performance.now() - began }); },
+      (error) => {
+        if (turn !== latest.current || error.name === "AbortError") return;
+        answered(error, reload, !had.current);
+        setState((old) => ({ ...old, error, loading: false, slow: false }));
+        if (!error.final) soon = setInterval(() => { if (!document.hidden) reload(); }, AGAIN);
+      },
     ).finally(() => clearTimeout(slow));
-    return () => { clearTimeout(slow); abort.abort(); };
+    return () => { clearTimeout(slow); clearInterval(soon); abort.abort(); };
   }, [...keys, again]);
   return { ...state, reload: () => setAgain((n) => n + 1), set: (data) => setState((old) => ({ ...old, data })) };
 }

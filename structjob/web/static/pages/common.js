@@ -1,6 +1,7 @@
 // What several pages need: durations, problems, menus.
 
-import { copy, html, now, useEffect } from "../ui.js";
+import { AGAIN, copy, footer, html, now, useEffect } from "../ui.js";
+import { sentence } from "../format.js";
 import { apiUrl, permanent } from "../route.js";
 
 /** How long a job took, or has taken; null if it has not begun. */
@@ -15,6 +16,6 @@ export function CurlItem({ path, params: given }) {
 }
 
 export function Failed({ error, retry }) {
-  useEffect(() => { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry } })); }, [error]);
-  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${error.message}${error.hint ? ` ${error.hint}` : ""}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
+  useEffect(() => { footer.value = { keys: [], facts: "" }; }, []);
+  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${sentence(error.message)}${error.hint ? ` ${error.hint}` : ""}${error.final ? "" : ` It is read again every ${AGAIN / 1000} seconds.`}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
 }

@@ -26,7 +26,7 @@ export function NotFound({ id, reload }) {
   const near = (data?.items ?? []).filter((job) => job.external_job_id).map((job) => [distance(id, job.external_job_id), job]).filter(([far]) => far <= 2).sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, job]) => job);
   usePage({ title: `No job ${id}`, keys: [["/", "search"], ["J", "jobs"]], facts: "404", on: { Enter: () => { if (!near[0]) return false; go(href("jobs", near[0].external_job_id)); return true; } } });
   return html`<div class="state big"><h1>No job has the id <span class="mono">${id}</span></h1><p>No match as job id, external id or context id.${near.length ? " Similar ids:" : ""}</p>
-    ${near.map((job) => html`<a class="line-item" href=${href("jobs", job.external_job_id)}><${Glyph} of=${job.status} /><b>${job.operation}</b><span class="mono">${job.external_job_id}</span><span class="ink2">${job.description ?? ""}</span><span class="r">${job.status === "running" ? "running" : ago(job.created_at)}</span></a>`)}
+    ${near.length > 0 && html`<div class="near">${near.map((job) => html`<a href=${href("jobs", job.external_job_id)}><${Glyph} of=${job.status} /><b>${job.operation}</b><span class="mono">${job.external_job_id}</span><span class="cut ink2">${job.description ?? ""}</span><span class="ink2">${job.status === "running" ? "running" : ago(job.created_at)}</span></a>`)}</div>`}
     <p>It may also have been deleted: <a class="link" href=${href("storage")}>retention</a>.</p></div>`;
 }
 

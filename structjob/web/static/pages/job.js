@@ -1,6 +1,6 @@
 // One job: what became of it, its steps on one axis, and its log at the line that matters.
 
-import { Chip, Copy, Glyph, Menu, Progress, Segments, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Copy, Glyph, Menu, Progress, Segments, answered, html, live, now, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { ago, brief, bytes, clock, count, duration, full, percent, plural, spent, when, zone } from "../format.js";
 import { api, apiUrl, go, href, permanent, setQuery } from "../route.js";
 import { frames } from "../logs-text.js";
@@ -324,10 +324,10 @@ function useLive(data, set, reload, running) {
         if (!["running", "pending"].includes(detail.job.status)) { reload(); return; }
         put(detail);
         if (all) merge(since, { tree, attempts }); // rows that came meanwhile may be newer
-        dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
+        answered(null);
       } catch (error) {
         torn ||= all;
-        dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: refresh } }));
+        answered(error, refresh);
       } finally {
         busy = false;
         if (again) { again = false; refresh(); }

@@ -1,6 +1,6 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
-import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, answered, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { brief, count, dot, full, percent, plural, spent, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
@@ -175,8 +175,8 @@ function useNewer(query, data) {
     try {
       const page = await api.jobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
       setN(page.items.filter((job) => !known.current.has(job.id)).length);
-      dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
-    } catch (error) { dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: look } })); }
+      answered(null);
+    } catch (error) { answered(error, look); }
   };
   return { count: n, look, clear: () => setN(0) };
 }

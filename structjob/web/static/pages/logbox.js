@@ -1,7 +1,6 @@
 // A viewer with its bar: filters as chips, counts of the database, find.
 
-import { Chip, html, showState, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
-import { copy } from "../ui.js";
+import { Chip, answered, copy, html, showState, useEffect, useLayoutEffect, useRef, useState } from "../ui.js";
 import { count } from "../format.js";
 import { api, permanent, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
@@ -86,6 +85,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
     const on = {
       "structjob-state": ({ detail }) => { if (detail.state !== "ended") showState(detail); }, // the page says what it shows
       "structjob-counts": ({ detail }) => {
+        if ("loaded" in detail) answered(null);
         if (detail.histogram) { came = {}; const sum = {}; for (const one of detail.histogram.bars) for (const [level, n] of Object.entries(one.counts)) sum[level] = (sum[level] ?? 0) + n; setCounts({ ...sum, partial: detail.histogram.partial }); onCounts?.(detail.histogram); }
       },
       "structjob-line": ({ detail }) => { for (const line of detail.lines) came[line.level] = (came[line.level] ?? 0) + 1; adding ||= setTimeout(add, COUNT_EVERY); },
@@ -98,7 +98,7 @@ export function LogBox({ boxRef, filter, follow, query, hidden, chips = [], star
       "structjob-link": ({ detail }) => { copy(permanent({ at: detail.id })); },
       "structjob-context": ({ detail }) => { setContext(detail.on); onContext?.(detail.on); },
       "structjob-open": (event) => { if (onOpen) { event.preventDefault(); onOpen(event.detail.line); } },
-      "structjob-error": ({ detail }) => { if ([401, 503, 504].includes(detail.status)) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: detail, retry: () => node.startAt({}) } })); },
+      "structjob-error": ({ detail }) => { answered(detail, () => node.reload(), !node.lines.length); },
       "structjob-cursor": (event) => { if (onOpen && node.view.inPanel && event.detail.line) onOpen(event.detail.line, true); },
     };
     for (const [name, run] of Object.entries(on)) node.addEventListener(name, run);

@@ -44,10 +44,6 @@ export default function Overview({ query }) {
   const [hover, setHover] = useState(null);
   const [at, setAt] = usePlace("item", -1);
   useChanges("jobs", reload);
-  useEffect(() => {
-    if (error) dispatchEvent(new CustomEvent("structjob-report", { detail: { error, retry: reload } }));
-    else if (data) dispatchEvent(new CustomEvent("structjob-report", { detail: { error: null } }));
-  }, [error, data]);
   // What needs attention, then what runs: j and k go through both, Enter opens.
   const listed = () => ["line-item", "run-item"].flatMap((name) => [...document.querySelectorAll(`main a.${name}`)]);
   useEffect(() => { if (at >= 0) listed()[at]?.focus(); }, [Boolean(data)]);
