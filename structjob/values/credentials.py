@@ -293,7 +293,7 @@ _TOKENS = re.compile(
     r"|gh[oprsu]_[A-Za-z0-9]{20,}|github_pat_\w{22,}"  # GitHub
     # GitLab
     r"|gl(?:pat|ptt|dt|rt|cbt|imt|ft|soat|agent|oas|ffct|rtr)-[\w-]{20,}(?:\.\w+)*|GR1348941[\w-]{20,}"
-    r"|xox[abeoprs]-(?=[\w.-]{0,60}?\d)[\w.-]{10,}|xapp-\d-[\w-]{20,}"  # Slack
+    r"|xox[abeoprs]-(?=[\w.-]{0,60}?\d)[\w.-]{11,}|xapp-\d-[\w-]{20,}"  # Slack
     # JSON web tokens, signed or encrypted
     r"|(?<![_-])eyJ[\w-]{8,}+={0,2}\.[\w-]{8,}={0,2}(?:\.[\w-]*={0,2}){1,3}"
     r"|(?:sk|rk)_(?:live|test|prod)_\w{10,}|whsec_[A-Za-z0-9+/]{20,}={0,2}"  # Stripe
@@ -306,7 +306,7 @@ _TOKENS = re.compile(
     r"|sq0(?:atp|csp|idp)-[\w-]{22,}|hv[bsr]\.[\w-]{20,}|gl(?:c|sa)_[\w+/=]{30,}|lin_api_\w{30,}|(?:secret|ntn)_[A-Za-z0-9]{40,}"
     r"|fig[dor]_[\w-]{36,}|dckr_(?:pat|oat)_[\w-]{20,}|sntry[su]_[\w+/=-]{30,}|sbp_[0-9a-f]{40}|pscale_(?:tkn|pw|oauth)_[\w.=-]{30,}"
     r"|PMAK-[0-9a-f]{24}-[0-9a-f]{34}|NRAK-[A-Z0-9]{27}|ATATT3[\w=-]{50,}|dp\.(?:pt|st|ct|sa|scim|audit)\.\w{30,}|tskey-\w+-\w{10,}(?:-\w+)*"
-    r"|bkua_\w{40}|CCIPAT_\w+|pul-[0-9a-f]{40}|AGE-SECRET-KEY-1[A-Z0-9]{50,}|EAA[A-Za-z0-9]{80,}|\d{8,10}:AA[\w-]{33}(?![\w-])"
+    r"|bkua_\w{40}|CCIPAT_\w{9,}|pul-[0-9a-f]{40}|AGE-SECRET-KEY-1[A-Z0-9]{50,}|EAA[A-Za-z0-9]{80,}|\d{8,10}:AA[\w-]{33}(?![\w-])"
     r"|fo1_[\w-]{43}|ops_eyJ[\w+/-]{80,}={0,2}|xkeysib-[0-9a-f]{64}-\w{16}|sgp_(?:(?:[0-9a-f]{16}|local)_)?[0-9a-fA-F]{40}|shippo_(?:live|test)_[0-9a-fA-F]{40}"
     r"|pnu_[A-Za-z0-9]{36}|rdme_\w{70}|tfp_[\w-]{40,}|duffel_(?:live|test)_[\w=-]{43}|FLWSECK(?:_TEST)?-\w{12,}(?:-X)?|(?:EZAK|EZTK)\w{54}"
     r"|HRKU-[\w-]{40,}|NRII-[\w-]{32}|dt0c01\.\w{24}\.\w{64}|\w{14}\.atlasv1\.[\w=-]{60,70}|pat\w{14}\.[0-9a-f]{64}|AKCp\w{69}|cmVmd\w{59}"
@@ -441,12 +441,26 @@ HEX = b"h" * 32
 GROUPS = b'"hhhh-hhhh'
 """A payment card number."""
 _RUN = b"a" * 16
-"""Occurs in the result of `_WORDS` for a token. The runs in UUIDs are shorter."""
+"""Occurs in the result of `_SIGNED` for a token, and in that of `_WORDS` for most tokens. The runs
+of `_WORDS` in UUIDs are shorter.
+"""
 
-_HYPHENATED = any_word(("glpat-", "AIza", "SG.", "GOCSPX-", "sq0", ":AA", "hooks.slack"))
-"""Begins a token that may not contain such a run, because a hyphen is one of its characters."""
+_PREFIXES = (
+    "ABSK", "gldt-", "glrt-", "glft-", "glpat-", "glptt-", "glcbt-", "glimt-", "gloas-", "glrtr-", "glsoat-", "glffct-", "glagent-",
+    "GR1348941", "xox", "xapp-", "eyJ", "whsec_", "AIza", "ya29.", "GOCSPX-", "pypi-AgE", "SG.", "sq0", "hvb.", "hvs.", "hvr.",
+    "glc_", "glsa_", "figd_", "figo_", "figr_", "dckr_", "sntrys_", "sntryu_", "pscale_", "ATATT3", "tskey-", ":AA", "tfp_",
+    "duffel_", "FLWSECK", "HRKU-", "NRII-", ".atlasv1.", "A3-", "sha256~", "fio-u-", "tk-us-", "FlyV1 fm", "sk-", "hooks.slack",
+    "/webhooks/", "/webhookb2/", ".org/bot",
+)  # fmt: skip
+_PREFIXED = re.compile(
+    any_word(_PREFIXES).pattern + r"|\.[\w-]{6}\.[\w-]{27}|_(?<=fo1_)|//(?<=1//)0"
+)
+"""A part of a token that may not contain such a run of `_WORDS`, because another sign is one of its
+characters.
+"""
 
 _WORDS = _folded({_LOWER + _LOWER.upper() + _DIGITS + b"_": b"a"}, b".")
+_SIGNED = _folded({_LOWER + _LOWER.upper() + _DIGITS + b"_-.+/=": b"a"}, b":")
 _NUMBERS = _folded({_DIGITS: b"0", b" -": b"-"}, b".")
 
 
@@ -466,9 +480,11 @@ def may_hold_token(text: str) -> bool:
 
     This is fast; it may be wrongly true, but never wrongly false.
     """
-    return len(text) >= 20 and (
-        _RUN in text.encode("utf-8", "replace").translate(_WORDS)
-        or _HYPHENATED.search(text) is not None
+    if len(text) < 16:
+        return False
+    encoded = text.encode("utf-8", "replace")
+    return _RUN in encoded.translate(_WORDS) or (
+        _RUN in encoded.translate(_SIGNED) and _PREFIXED.search(text) is not None
     )
 
 
