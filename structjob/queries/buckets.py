@@ -8,11 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import BigInteger, ColumnElement
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import InvalidArgument
+from structjob.store.expressions import Native
 
 MAX_BUCKETS = 10_000
 """More than a person can read: a chart has fewer columns."""
@@ -24,32 +22,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class microseconds(FunctionElement[int]):  # noqa: N801  # reads like the SQL function that it stands for
+class microseconds(Native[int]):  # noqa: N801  # reads like the SQL function that it stands for
     """The time of a column as microseconds since 1970, exact because only integers are used."""
 
     type = BigInteger()
-    inherit_cache = True
-
-
-@compiles(microseconds, "sqlite")
-def _sqlite(element: microseconds, compiler: SQLCompiler, **kw: Any) -> str:
-    (column,) = (compiler.process(clause, **kw) for clause in element.clauses)
     # Only the seconds go through strftime. With a fraction it would round to milliseconds, and
     # possibly up to the next second.
-    return f"(CAST(strftime('%s', substr({column}, 1, 19)) AS INTEGER) * 1000000 + CAST(substr({column}, 21, 6) AS INTEGER))"
-
-
-@compiles(microseconds, "mysql")
-@compiles(microseconds, "mariadb")
-def _mysql(element: microseconds, compiler: SQLCompiler, **kw: Any) -> str:
-    (column,) = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {column})"
-
-
-@compiles(microseconds, "postgresql")
-def _postgresql(element: microseconds, compiler: SQLCompiler, **kw: Any) -> str:
-    (column,) = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"CAST(extract(epoch FROM {column}) * 1000000 AS BIGINT)"
+    sqlite = (
+        "(CAST(strftime('%s', substr({0}, 1, 19)) AS INTEGER) * 1000000 "
+        "+ CAST(substr({0}, 21, 6) AS INTEGER))"
+    )
+    mysql = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {0})"
+    postgresql = "CAST(extract(epoch FROM {0}) * 1000000 AS BIGINT)"
 
 
 @dataclass(frozen=True, slots=True)

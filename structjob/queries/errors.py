@@ -19,9 +19,6 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filter_checks import values_of
@@ -33,32 +30,13 @@ from structjob.queries.job_finder import JobFinder
 from structjob.queries.paging import merged
 from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
-from structjob.store.expressions import ascending, attribute, begins, equals_any, storable
+from structjob.store.expressions import apart, ascending, attribute, begins, equals_any, storable
 from structjob.store.history import type_of
 from structjob.store.tables import errors, logs
 
 T = TypeVar("T")
 
 _CANDIDATES = 6
-
-
-class unindexed(FunctionElement[Any]):  # noqa: N801  # see attribute
-    """A column in a condition for which SQLite must not use an index.
-
-    The other databases choose an index by their statistics.
-    """
-
-    inherit_cache = True
-
-
-@compiles(unindexed)
-def _plain(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(*element.clauses, **kw)
-
-
-@compiles(unindexed, "sqlite")
-def _sqlite_unindexed(element: unindexed, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"+{compiler.process(*element.clauses, **kw)}"
 
 
 class Errors:
@@ -395,11 +373,11 @@ def occurrences(wanted: ErrorFilter) -> tuple[ColumnElement[bool], ...]:
     """
     found: tuple[ColumnElement[bool], ...] = (logs.c.fingerprint.is_not(None),)
     # Occurrences are few among the events of a time window, so their own index is used.
-    moment = unindexed(logs.c.ts)
+    moment = apart(logs.c.ts)
     if wanted.since is not None:
-        found += (moment >= literal(wanted.since, logs.c.ts.type),)
+        found += (moment >= wanted.since,)
     if wanted.until is not None:
-        found += (moment < literal(wanted.until, logs.c.ts.type),)
+        found += (moment < wanted.until,)
     equal = {"operation": wanted.operation, "step": wanted.step, "job_id": wanted.job, "project": wanted.project}  # fmt: skip
     return found + tuple(
         equals_any(name, logs.c[name], value) for name, value in equal.items() if value is not None

@@ -13,31 +13,20 @@ from typing import Any
 import msgspec
 import sqlalchemy
 from sqlalchemy import ColumnElement, String, type_coerce
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.models import EncodedEvent, EventRecord
 from structjob.queries.rows import Row
+from structjob.store.expressions import Native
 from structjob.store.tables import logs
 from structjob.store.types import JSONValue, UTCDateTime, moment
 
 
-class stored_json(FunctionElement[str]):  # noqa: N801  # reads like an SQL function
+class stored_json(Native[str]):  # noqa: N801  # reads like an SQL function
     """A JSON column as text, which drivers return unchanged."""
 
     type = String()
-    inherit_cache = True
-
-
-@compiles(stored_json)
-def _as_it_is(element: stored_json, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(element.clauses, **kw)
-
-
-@compiles(stored_json, "postgresql")
-def _as_text(element: stored_json, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"CAST({compiler.process(element.clauses, **kw)} AS TEXT)"
+    sqlite = mysql = "{0}"
+    postgresql = "CAST({0} AS TEXT)"
 
 
 def _plain(name: str) -> ColumnElement[Any]:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from sqlalchemy import (
@@ -18,6 +18,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Double,
+    Executable,
     Integer,
     String,
     bindparam,
@@ -27,11 +28,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
 
 from structjob.exceptions import InvalidFilter
 from structjob.store.types import UTCDateTime
 from structjob.values.redaction import stored_forms
+
+T = TypeVar("T")
 
 MAX_TEXT = 4096
 """Maximum length of a text search, in characters; SQLite refuses patterns of more than 50,000
@@ -41,6 +45,48 @@ bytes.
 _MAX_DEPTH = 24
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _ODD_KEY = re.compile(r'["\\\x00-\x1f\x7f]')
+
+
+class Native(FunctionElement[T]):
+    """An expression with its own SQL on each database; ``{0}`` there is its first argument.
+
+    An argument that the SQL does not name is not sent: PostgreSQL could not determine its type.
+    """
+
+    sqlite: ClassVar[str]
+    mysql: ClassVar[str]
+    """Also MariaDB's."""
+    postgresql: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.inherit_cache = True  # SQLAlchemy reads it from each class itself
+        super().__init_subclass__()
+
+
+class NativeStatement(Executable, ClauseElement):
+    """A statement without arguments with its own SQL on each database, as a `Native`."""
+
+    sqlite: ClassVar[str]
+    mysql: ClassVar[str]
+    postgresql: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.inherit_cache = True
+        super().__init_subclass__()
+
+
+@compiles(Native)
+@compiles(NativeStatement)
+def _compiled(element: Native[Any] | NativeStatement, compiler: SQLCompiler, **kw: Any) -> str:
+    name = compiler.dialect.name
+    template: str = getattr(element, "mysql" if name == "mariadb" else name)
+    arguments = element.clauses if isinstance(element, Native) else ()
+    return template.format(
+        *(
+            compiler.process(argument, **kw) if f"{{{index}}}" in template else ""
+            for index, argument in enumerate(arguments)
+        )
+    )
 
 
 def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[Any]]:
@@ -53,51 +99,28 @@ def ascending(columns: Iterable[ColumnElement[Any]]) -> Iterator[ColumnElement[A
         yield column
 
 
-class utc_now(FunctionElement[datetime]):  # noqa: N801  # reads like the SQL function it stands for
+class utc_now(Native[datetime]):  # noqa: N801  # reads like the SQL function it stands for
     """The database's own clock, with microseconds if it has them (SQLite: milliseconds)."""
 
     type = UTCDateTime()
-    inherit_cache = True
+    sqlite = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+    mysql = "UTC_TIMESTAMP(6)"
+    postgresql = "clock_timestamp()"
 
 
-@compiles(utc_now, "sqlite")
-def _sqlite_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
-
-
-@compiles(utc_now, "mysql")
-@compiles(utc_now, "mariadb")
-def _mysql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "UTC_TIMESTAMP(6)"
-
-
-@compiles(utc_now, "postgresql")
-def _postgresql_now(element: utc_now, compiler: SQLCompiler, **kw: Any) -> str:
-    return "clock_timestamp()"
-
-
-class apart(FunctionElement[Any]):  # noqa: N801  # reads like the SQL function it stands for
+class apart(Native[Any]):  # noqa: N801  # reads like the SQL function it stands for
     """A column that SQLite compares row by row, without its index.
 
     SQLite knows nothing about the rows, so it may choose an index that finds a million of them.
     A server knows how many rows each of its indexes finds.
     """
 
-    inherit_cache = True
+    sqlite = "+{0}"
+    mysql = postgresql = "{0}"
 
     def __init__(self, column: ColumnElement[Any]) -> None:
         self.type = column.type
         super().__init__(column)
-
-
-@compiles(apart)
-def _column(element: apart, compiler: SQLCompiler, **kw: Any) -> str:
-    return compiler.process(next(iter(element.clauses)), **kw)
-
-
-@compiles(apart, "sqlite")
-def _sqlite_apart(element: apart, compiler: SQLCompiler, **kw: Any) -> str:
-    return f"+{_column(element, compiler, **kw)}"
 
 
 def storable(name: str, value: str) -> str:
@@ -184,33 +207,16 @@ def contains(columns: Sequence[ColumnElement[Any]], text: str) -> ColumnElement[
     if len(text) > MAX_TEXT:
         raise InvalidFilter(f"text has {len(text):,} characters; search for {MAX_TEXT:,} at most")
     pattern = "%" + re.sub(r"([!%_])", r"!\1", storable("text", text)) + "%"
-    return or_(*(_contains(column, bindparam(None, pattern, String())) for column in columns))
+    return or_(*(_contains(column, _text(pattern)) for column in columns))
 
 
-class _contains(FunctionElement[bool]):  # noqa: N801  # reads like the SQL function it stands for
+class _contains(Native[bool]):  # noqa: N801  # reads like the SQL function it stands for
     type = Boolean()
-    inherit_cache = True
-
-
-@compiles(_contains, "sqlite")
-def _sqlite_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
-    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} LIKE {pattern} ESCAPE '!'"
-
-
-@compiles(_contains, "mysql")
-@compiles(_contains, "mariadb")
-def _mysql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
-    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
+    sqlite = "{0} LIKE {1} ESCAPE '!'"
     # With the collation of messages, "resume" would match "résumé". The collation of names would
     # distinguish letter case.
-    return f"LOWER({column}) COLLATE utf8mb4_bin LIKE LOWER({pattern}) ESCAPE '!'"
-
-
-@compiles(_contains, "postgresql")
-def _postgresql_contains(element: _contains, compiler: SQLCompiler, **kw: Any) -> str:
-    column, pattern = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} ILIKE {pattern} ESCAPE '!'"
+    mysql = "LOWER({0}) COLLATE utf8mb4_bin LIKE LOWER({1}) ESCAPE '!'"
+    postgresql = "{0} ILIKE {1} ESCAPE '!'"
 
 
 def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElement[bool]:
@@ -248,16 +254,16 @@ def json_equals(column: ColumnElement[Any], path: str, value: Any) -> ColumnElem
         ("$" + "".join(quoted[:end]), "".join(quoted[end:])) for end in range(1, len(keys) + 1)
     } | {(f'$."{path}"', "")}
     return or_(
-        *(test(column, bindparam(None, p, String()), *bound) for p in sorted(paths)),
+        *(test(column, _text(p), *bound) for p in sorted(paths)),
         *(
-            _Within(test(column, _item(p, rest), *bound), *_parts(column, p, rest))
+            _Within(test(column, _item(p, rest), *bound), column, _text(p), _text(rest), bound[1])
             for p, rest in sorted(lists)
         ),
     )
 
 
-def _parts(column: ColumnElement[Any], list_: str, rest: str) -> tuple[Any, ...]:
-    return column, bindparam(None, list_, String()), bindparam(None, rest, String())
+def _text(value: str | None) -> BindParameter[Any]:
+    return bindparam(None, value, String())
 
 
 def _item(list_: str, rest: str) -> ColumnElement[str]:
@@ -270,92 +276,103 @@ def _item(list_: str, rest: str) -> ColumnElement[str]:
     )
 
 
-class _Within(FunctionElement[bool]):
+class _Within(Native[bool]):
     """Whether any item of a list passes a test.
 
-    The arguments are the test of one item, the column, the list's path, and the path inside an
-    item.
+    The arguments are the test of one item, the column, the list's path, the path inside an item,
+    and the value as JSON.
     """
 
     type = Boolean()
-    inherit_cache = True
+    # CASE, not AND: json_each must not read a value that is not a list.
+    sqlite = (
+        "(CASE WHEN NOT json_valid({1}) THEN 0 WHEN json_type({1}, {2}) = 'array' "
+        "THEN EXISTS (SELECT 1 FROM json_each({1}, {2}) AS item WHERE {0}) ELSE 0 END)"
+    )
+    mysql = "COALESCE(JSON_CONTAINS(JSON_EXTRACT({1}, CONCAT({2}, '[*]', {3})), {4}), 0)"
+    # The rest of the path is in the condition. An item without such a key would end the whole path
+    # with an error; in the condition it does not match.
+    postgresql = (
+        "COALESCE(jsonb_path_exists(CAST({1} AS jsonb), "
+        "CAST('strict ' || {2} || '[*] ? (@' || {3} || ' == $v)' AS jsonpath), "
+        "jsonb_build_object('v', CAST({4} AS jsonb)), true), false)"
+    )
 
 
-class attribute(FunctionElement[str]):  # noqa: N801  # reads like the SQL function it stands for
+class attribute(Native[str]):  # noqa: N801  # reads like the SQL function it stands for
     """The text of an attribute with a fixed name, in a column of JSON.
 
     It is NULL if the attribute is absent or is not a text.
     """
 
     type = String()
-    inherit_cache = True
+    sqlite = (
+        "CASE WHEN json_valid({0}) THEN CASE WHEN json_type({0}, '$.' || {1}) = 'text' "
+        "THEN json_extract({0}, '$.' || {1}) END END"
+    )
+    mysql = (
+        "CASE WHEN JSON_TYPE(JSON_EXTRACT({0}, CONCAT('$.', {1}))) = 'STRING' "
+        "THEN JSON_UNQUOTE(JSON_EXTRACT({0}, CONCAT('$.', {1}))) END"
+    )
+    postgresql = (
+        "CASE WHEN json_typeof(json_extract_path({0}, {1})) = 'string' "
+        'THEN json_extract_path_text({0}, {1}) END COLLATE "C"'
+    )
 
 
-@compiles(attribute, "sqlite")
-def _sqlite_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    where = f"{column}, '$.' || {name}"
-    return f"CASE WHEN json_valid({column}) THEN CASE WHEN json_type({where}) = 'text' THEN json_extract({where}) END END"
+def _on_sqlite(test: str) -> str:
+    """Return the SQL for a *test* of a JSON value.
+
+    Text that is not JSON would end the whole query with an error.
+    """
+    named = {"type": "json_type({0}, {1})", "value": "json_extract({0}, {1})"}
+    return f"(CASE WHEN json_valid({{0}}) THEN {test.format('{0}', '{1}', '{2}', '{3}', **named)} ELSE 0 END)"
 
 
-@compiles(attribute, "mysql")
-@compiles(attribute, "mariadb")
-def _mysql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    found = f"JSON_EXTRACT({column}, CONCAT('$.', {name}))"
-    return f"CASE WHEN JSON_TYPE({found}) = 'STRING' THEN JSON_UNQUOTE({found}) END"
+def _on_mysql(test: str) -> str:
+    found = "JSON_EXTRACT({0}, {1})"
+    named = {"type": f"JSON_TYPE({found})", "text": f"JSON_UNQUOTE({found})"}
+    return f"({test.format('{0}', '{1}', '{2}', '{3}', **named)})"
 
 
-@compiles(attribute, "postgresql")
-def _postgresql_attribute(element: attribute, compiler: SQLCompiler, **kw: Any) -> str:
-    column, name = (compiler.process(clause, **kw) for clause in element.clauses)
-    kind = f"json_typeof(json_extract_path({column}, {name}))"
-    return f"CASE WHEN {kind} = 'string' THEN json_extract_path_text({column}, {name}) END COLLATE \"C\""
-
-
-class _JSONTest(FunctionElement[bool]):
+class _JSONTest(Native[bool]):
     """A test of one JSON value: (column, path, the value as text, the value as JSON)."""
 
     type = Boolean()
-    inherit_cache = True
-    sqlite = mysql = ""
+    postgresql = (
+        "(jsonb_path_query_first(CAST({0} AS jsonb), CAST('strict ' || {1} AS jsonpath), "
+        "'{{}}', true) = CAST({3} AS jsonb))"
+    )
 
 
 class _IsNull(_JSONTest):
-    name = "is_null"
-    inherit_cache = True
-    sqlite = "{type} = 'null'"
-    mysql = "{type} = 'NULL'"
+    sqlite = _on_sqlite("{type} = 'null'")
+    mysql = _on_mysql("{type} = 'NULL'")
 
 
 class _IsTrue(_JSONTest):
-    name = "is_true"
-    inherit_cache = True
-    sqlite = "{type} = 'true'"
-    mysql = "{type} = 'BOOLEAN' AND {text} = 'true'"
+    sqlite = _on_sqlite("{type} = 'true'")
+    mysql = _on_mysql("{type} = 'BOOLEAN' AND {text} = 'true'")
 
 
 class _IsFalse(_JSONTest):
-    name = "is_false"
-    inherit_cache = True
-    sqlite = "{type} = 'false'"
-    mysql = "{type} = 'BOOLEAN' AND {text} = 'false'"
+    sqlite = _on_sqlite("{type} = 'false'")
+    mysql = _on_mysql("{type} = 'BOOLEAN' AND {text} = 'false'")
 
 
 class _IsText(_JSONTest):
-    name = "is_text"
-    inherit_cache = True
-    sqlite = "{type} = 'text' AND {value} = {bound}"
-    mysql = "{type} = 'STRING' AND CAST({text} AS BINARY) = CAST({bound} AS BINARY)"
+    sqlite = _on_sqlite("{type} = 'text' AND {value} = {2}")
+    mysql = _on_mysql("{type} = 'STRING' AND CAST({text} AS BINARY) = CAST({2} AS BINARY)")
+
+
+_NUMBER_ON_MYSQL = (
+    "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {2}"
+)
 
 
 class _IsNumber(_JSONTest):
-    name = "is_number"
-    inherit_cache = True
-    sqlite = "{type} IN ('integer', 'real') AND {value} = {bound}"
-    mysql = (
-        "{type} NOT IN ('STRING', 'BOOLEAN', 'NULL', 'OBJECT', 'ARRAY') AND {text} + 0 = {bound}"
-    )
+    sqlite = _on_sqlite("{type} IN ('integer', 'real') AND {value} = {2}")
+    mysql = _on_mysql(_NUMBER_ON_MYSQL)
 
 
 class _IsLargeInteger(_JSONTest):
@@ -364,12 +381,15 @@ class _IsLargeInteger(_JSONTest):
     MariaDB and MySQL convert text to a double, and SQLite converts a large integer to a double.
     """
 
-    name = "is_large_integer"
-    inherit_cache = True
     # SQLite reads a number beyond 64 bits as a double. Inside an extracted array it stays the
     # original text.
-    sqlite = "(({type} = 'integer' AND {pair} = '[' || {exact} || ',' || {exact} || ']') OR ({type} = 'real' AND {value} = {bound}))"
-    mysql = _IsNumber.mysql + " AND ({text} = {exact} OR {text} NOT REGEXP '^-?[0-9]+$')"
+    sqlite = _on_sqlite(
+        "(({type} = 'integer' AND json_extract({0}, {1}, {1}) = '[' || {3} || ',' || {3} || ']') "
+        "OR ({type} = 'real' AND {value} = {2}))"
+    )
+    mysql = _on_mysql(
+        f"{_NUMBER_ON_MYSQL} AND ({{text}} = {{3}} OR {{text}} NOT REGEXP '^-?[0-9]+$')"
+    )
 
 
 def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
@@ -379,13 +399,13 @@ def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
     kind: type[_JSONTest]
     bound: BindParameter[Any]
     if value is None:
-        kind, bound = _IsNull, bindparam(None, None, String())
+        kind, bound = _IsNull, _text(None)
     elif isinstance(value, bool):
-        kind, bound = (_IsTrue if value else _IsFalse), bindparam(None, None, String())
+        kind, bound = (_IsTrue if value else _IsFalse), _text(None)
     elif isinstance(value, str):
         # for a member of a string enum, its plain text
         value = storable(f"the value of {path}", str.__str__(value))
-        kind, bound = _IsText, bindparam(None, value, String())
+        kind, bound = _IsText, _text(value)
     elif isinstance(value, int):
         value = int(value)
         kind, bound = (_IsNumber if abs(value) < 2**53 else _IsLargeInteger), _number(path, value)
@@ -400,7 +420,7 @@ def _test(path: str, value: Any) -> tuple[type[_JSONTest], tuple[Any, Any]]:
             f"the value at {path!r} is a {type(value).__name__}: use a string, a number, a boolean or None, "
             "and dots in the path for what lies deeper"
         )
-    return kind, (bound, bindparam(None, msgspec.json.encode(value).decode(), String()))
+    return kind, (bound, _text(msgspec.json.encode(value).decode()))
 
 
 def _number(path: str, value: int) -> BindParameter[Any]:
@@ -414,78 +434,3 @@ def _number(path: str, value: int) -> BindParameter[Any]:
         raise InvalidFilter(
             f"the number at {path!r} has about {digits:,} digits, more than a database keeps"
         ) from None
-
-
-@compiles(_Within, "sqlite")
-def _sqlite_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
-    test, column, list_, _ = element.clauses
-    where = f"{compiler.process(column, **kw)}, {compiler.process(list_, **kw)}"
-    items = (
-        f"EXISTS (SELECT 1 FROM json_each({where}) AS item WHERE {compiler.process(test, **kw)})"  # noqa: S608 -- bound values only
-    )
-    # CASE, not AND: json_each must not read a value that is not a list.
-    return f"(CASE WHEN NOT json_valid({compiler.process(column, **kw)}) THEN 0 WHEN json_type({where}) = 'array' THEN {items} ELSE 0 END)"
-
-
-@compiles(_Within, "mysql")
-@compiles(_Within, "mariadb")
-def _mysql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
-    test, column, list_, rest = element.clauses
-    as_json = compiler.process(list(test.clauses)[3], **kw)
-    items = f"CONCAT({compiler.process(list_, **kw)}, '[*]', {compiler.process(rest, **kw)})"
-    found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {items})"
-    return f"COALESCE(JSON_CONTAINS({found}, {as_json}), 0)"
-
-
-@compiles(_Within, "postgresql")
-def _postgresql_within(element: _Within, compiler: SQLCompiler, **kw: Any) -> str:
-    test, column, list_, rest = element.clauses
-    value = (
-        f"jsonb_build_object('v', CAST({compiler.process(list(test.clauses)[3], **kw)} AS jsonb))"
-    )
-    # The rest of the path is in the condition. An item without such a key would end the whole path
-    # with an error; in the condition it does not match.
-    path = f"'strict ' || {compiler.process(list_, **kw)} || '[*] ? (@' || {compiler.process(rest, **kw)} || ' == $v)'"
-    return f"COALESCE(jsonb_path_exists(CAST({compiler.process(column, **kw)} AS jsonb), CAST({path} AS jsonpath), {value}, true), false)"
-
-
-# Each test renders only the values it uses: PostgreSQL cannot determine the type of a bound value
-# that is not in the text.
-
-
-@compiles(_JSONTest, "sqlite")
-def _sqlite_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
-    column, path, value, as_json = element.clauses
-    at = compiler.process(path, **kw)
-    where = f"{compiler.process(column, **kw)}, {at}"
-    bound = compiler.process(value, **kw) if "{bound}" in element.sqlite else ""
-    exact = compiler.process(as_json, **kw) if "{exact}" in element.sqlite else ""
-    found, pair = f"json_extract({where})", f"json_extract({where}, {at})"
-    test = element.sqlite.format(
-        type=f"json_type({where})", value=found, pair=pair, bound=bound, exact=exact
-    )
-    # Text that is not JSON would end the whole query with an error.
-    return f"(CASE WHEN json_valid({compiler.process(column, **kw)}) THEN {test} ELSE 0 END)"
-
-
-@compiles(_JSONTest, "mysql")
-@compiles(_JSONTest, "mariadb")
-def _mysql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
-    column, path, value, as_json = element.clauses
-    found = f"JSON_EXTRACT({compiler.process(column, **kw)}, {compiler.process(path, **kw)})"
-    bound = compiler.process(value, **kw) if "{bound}" in element.mysql else ""
-    exact = compiler.process(as_json, **kw) if "{exact}" in element.mysql else ""
-    return (
-        "("
-        + element.mysql.format(
-            type=f"JSON_TYPE({found})", text=f"JSON_UNQUOTE({found})", bound=bound, exact=exact
-        )
-        + ")"
-    )
-
-
-@compiles(_JSONTest, "postgresql")
-def _postgresql_json(element: _JSONTest, compiler: SQLCompiler, **kw: Any) -> str:
-    column, path, _, value = element.clauses
-    found = f"CAST({compiler.process(column, **kw)} AS jsonb), CAST('strict ' || {compiler.process(path, **kw)} AS jsonpath)"
-    return f"(jsonb_path_query_first({found}, '{{}}', true) = CAST({compiler.process(value, **kw)} AS jsonb))"
