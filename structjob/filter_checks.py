@@ -149,9 +149,14 @@ def check_limit(
     limit: int, name: str = "limit", *, hint: str = "; ask for more with the page's cursors"
 ) -> None:
     """Raise `InvalidFilter` unless *limit* is a valid number of rows."""
-    if not isinstance(limit, int) or isinstance(limit, bool) or not 1 <= limit <= MAX_LIMIT:
+    check_whole(name, limit, 1, MAX_LIMIT, hint)
+
+
+def check_whole(name: str, value: object, least: int, most: int, hint: str = "") -> None:
+    """Raise `InvalidFilter` unless *value* is a whole number from *least* to *most*."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
         raise InvalidFilter(
-            f"{name} must be a whole number from 1 to {MAX_LIMIT:,}, not {limit!r}{hint}"
+            f"{name} must be a whole number from {least} to {most:,}, not {value!r}{hint}"
         )
 
 

@@ -20,23 +20,29 @@ from sqlalchemy import (
     select,
 )
 
-from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, InvalidFilter
+from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filter_checks import values_of
 from structjob.filters import ErrorFilter, ErrorFilterKeywords
 from structjob.models import ErrorInfo, ErrorStatus
 from structjob.queries import outcomes
 from structjob.queries.buckets import Buckets
-from structjob.queries.job_finder import JobFinder
+from structjob.queries.job_finder import CANDIDATES, JobFinder, ambiguous
 from structjob.queries.paging import merged
 from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
 from structjob.store.contract import Fetch, Flush, Transact
-from structjob.store.expressions import apart, ascending, attribute, begins, equals_any, storable
+from structjob.store.expressions import (
+    apart,
+    ascending,
+    attribute,
+    begins,
+    equals_any,
+    storable,
+    within,
+)
 from structjob.store.history import type_of
 from structjob.store.tables import errors, logs
 
 T = TypeVar("T")
-
-_CANDIDATES = 6
 
 
 class Errors:
@@ -152,18 +158,13 @@ class Errors:
         if not prefix:
             raise ErrorGroupNotFound(fingerprint)
         await self._flush()
-        found = await groups(self._fetch, begin_with(prefix), (), _CANDIDATES)
+        found = await groups(self._fetch, begin_with(prefix), (), CANDIDATES)
         exact = [group for group in found if group.fingerprint == fingerprint]
         if not found:
             raise ErrorGroupNotFound(fingerprint)
         if len(found) > 1 and not exact:
-            listed = ", ".join(
-                f"{group.fingerprint} ({group.error.type})" for group in found[: _CANDIDATES - 1]
-            )
-            more = ", …" if len(found) == _CANDIDATES else ""
-            raise AmbiguousId(
-                f"{fingerprint!r} begins several fingerprints: {listed}{more}; write more characters of the one you mean"
-            )
+            named = [(group.fingerprint, group.error.type) for group in found]
+            raise ambiguous(fingerprint, "begins several fingerprints", named)
         return (exact or found)[0]
 
     async def resolve(self, fingerprint: str, *, by: str | None = None) -> ErrorGroup:
@@ -371,17 +372,13 @@ def occurrences(wanted: ErrorFilter) -> tuple[ColumnElement[bool], ...]:
 
     *job* must be an exact id.
     """
-    found: tuple[ColumnElement[bool], ...] = (logs.c.fingerprint.is_not(None),)
     # Occurrences are few among the events of a time window, so their own index is used.
-    moment = apart(logs.c.ts)
-    if wanted.since is not None:
-        found += (moment >= wanted.since,)
-    if wanted.until is not None:
-        found += (moment < wanted.until,)
+    then = within(apart(logs.c.ts), wanted.since, wanted.until)
     equal = {"operation": wanted.operation, "step": wanted.step, "job_id": wanted.job, "project": wanted.project}  # fmt: skip
-    return found + tuple(
+    given = (
         equals_any(name, logs.c[name], value) for name, value in equal.items() if value is not None
     )
+    return logs.c.fingerprint.is_not(None), *then, *given
 
 
 def _group(row: Mapping[Any, Any], outcome: Mapping[Any, Any] | None) -> ErrorGroup:

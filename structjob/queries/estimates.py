@@ -13,6 +13,7 @@ from sqlalchemy import ColumnElement, Select, literal, select, union_all
 from structjob.models import JobRecord, StepRecord, StepStatus
 from structjob.statistics import ENOUGH, Estimate, Expectation, StepEstimate
 from structjob.store.contract import Fetch
+from structjob.store.portions import portions
 from structjob.store.tables import jobs, steps
 
 HISTORY = 100
@@ -86,12 +87,9 @@ async def expectations(
     The keys are ids. Jobs that have not started are left out. See `look`.
     """
     found: dict[str, Expectation] = {}
-    for first in range(0, len(some), _AT_ONCE):
-        several = {
-            job.id: job for job in some[first : first + _AT_ONCE] if job.started_at is not None
-        }
-        if not several:
-            continue
+    begun = [job for job in some if job.started_at is not None]
+    for portion in portions(begun, _AT_ONCE):
+        several = {job.id: job for job in portion}
         branches = (
             _former(job, jobs.c.duration_ms, literal(job.id).label("of")).limit(HISTORY).subquery()
             for job in several.values()

@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import BooleanClauseList
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
+from structjob.filter_checks import check_whole
 from structjob.queries.buckets import microseconds
 from structjob.queries.paging import SCAN_LIMIT, Listing, Stretch, every_condition, first, stretches
 from structjob.queries.volume import MANY, unusual_values
@@ -55,8 +56,7 @@ def check(buckets: int, max_seconds: float) -> None:
     Raises:
         InvalidFilter: if a number is out of range.
     """
-    if not isinstance(buckets, int) or isinstance(buckets, bool) or not 1 <= buckets <= MOST:
-        raise InvalidFilter(f"buckets must be a whole number from 1 to {MOST}, not {buckets!r}")
+    check_whole("buckets", buckets, 1, MOST)
     if (
         not isinstance(max_seconds, (int, float))
         or isinstance(max_seconds, bool)

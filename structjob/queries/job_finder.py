@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import ColumnElement, Select, literal, select, union_all
 
@@ -20,8 +20,8 @@ IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | st
 structjob's id of the job, or None. It may be a coroutine function.
 """
 
-_CANDIDATES = 6
-"""Number of jobs that are read to show which ones an ambiguous text could mean."""
+CANDIDATES = 6
+"""Number of rows that are read to show which ones an ambiguous text could mean."""
 
 
 class JobFinder:
@@ -96,7 +96,7 @@ class JobFinder:
         if len(found) == 1:
             return rows.job(found[0])
         if found:
-            raise _ambiguous(prefix, "begins", [rows.job(row) for row in found])
+            raise ambiguous(prefix, "begins several ids", [_named(row) for row in found])
         return await self._legacy(prefix)
 
     async def by_suffix(self, suffix: str) -> JobRecord | None:
@@ -111,10 +111,10 @@ class JobFinder:
             return None
         found = await self._fetch(_some(jobs.c.id.endswith(suffix, autoescape=True)))
         # some databases ignore letter case
-        matching = [rows.job(row) for row in found if row["id"].endswith(suffix)]
+        matching = [row for row in found if row["id"].endswith(suffix)]
         if len(matching) > 1:
-            raise _ambiguous(suffix, "ends", matching)
-        return matching[0] if matching else None
+            raise ambiguous(suffix, "ends several ids", [_named(row) for row in matching])
+        return rows.job(matching[0]) if matching else None
 
     async def by_external_id(self, external_job_id: str) -> JobRecord:
         """Return the newest job with this external id.
@@ -185,13 +185,20 @@ def _newest(condition: ColumnElement[bool]) -> Select[tuple[object, ...]]:
 
 
 def _some(condition: ColumnElement[bool]) -> Select[tuple[object, ...]]:
-    return select(jobs).where(condition).order_by(jobs.c.id).limit(_CANDIDATES)
+    return select(jobs).where(condition).order_by(jobs.c.id).limit(CANDIDATES)
 
 
-def _ambiguous(given: str, does: str, found: list[JobRecord]) -> AmbiguousId:
-    """Return the exception for a text that *does* what several ids do: begins or ends them."""
-    listed = ", ".join(f"{job.id} ({job.operation})" for job in found[: _CANDIDATES - 1])
-    more = ", …" if len(found) == _CANDIDATES else ""
+def _named(row: rows.Row) -> tuple[str, str]:
+    return row["id"], row["operation"]
+
+
+def ambiguous(given: str, does: str, found: Sequence[tuple[str, str]]) -> AmbiguousId:
+    """Return the exception for a text that *does* something to several ids, such as begin them.
+
+    *found* has the ids and their names, `CANDIDATES` at most.
+    """
+    listed = ", ".join(f"{id_} ({name})" for id_, name in found[: CANDIDATES - 1])
+    more = ", …" if len(found) == CANDIDATES else ""
     return AmbiguousId(
-        f"{given!r} {does} several ids: {listed}{more}; write more characters of the one you mean"
+        f"{given!r} {does}: {listed}{more}; write more characters of the one you mean"
     )

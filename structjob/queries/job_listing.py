@@ -17,7 +17,7 @@ from structjob.models import JobRecord, Page
 from structjob.queries import estimates, rows
 from structjob.queries.paging import SCAN_LIMIT, Listing, behind, fingerprint, first, read_page
 from structjob.store.contract import Fetch
-from structjob.store.expressions import contains, equals, json_equals
+from structjob.store.expressions import contains, equals, json_equals, within
 from structjob.store.tables import jobs
 
 _EQUAL = (
@@ -198,10 +198,7 @@ def conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     if wanted.text is not None:
         found.append(contains((jobs.c.operation, jobs.c.description), wanted.text))
     time = jobs.c.completed_at if wanted.by == "ended" else jobs.c.created_at
-    if wanted.since is not None:
-        found.append(time >= wanted.since)
-    if wanted.until is not None:
-        found.append(time < wanted.until)
+    found += within(time, wanted.since, wanted.until)
     if wanted.by == "ended":
         found.append(time.is_not(None))
     return tuple(found)

@@ -8,8 +8,6 @@ only changed rows are read in full.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -35,9 +33,10 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter, JobNotFound
 from structjob.models import AttemptRecord, JobRecord, StepRecord
-from structjob.queries import rows
+from structjob.queries import opaque, rows
 from structjob.queries.tree import family
 from structjob.store.contract import Fetch, Flush
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, steps
 
 R = TypeVar("R")
@@ -253,7 +252,9 @@ class JobWatch:
             jobs=tuple(sorted(found_jobs, key=lambda job: (job.created_at, job.id))),
             attempts=tuple(sorted(found_attempts, key=lambda one: (one.job_id, one.attempt))),
             steps=tuple(sorted(found_steps, key=lambda step: (step.job_id, step.seq, step.id))),
-            state=_encoded(_State(_mark(self._job_id, children=self._children), seen)),
+            state=opaque.as_text(
+                msgspec.msgpack.encode(_State(_mark(self._job_id, children=self._children), seen))
+            ),
             more=more,
         )
 
@@ -264,20 +265,15 @@ class JobWatch:
         ids: Sequence[str],
         build: Callable[[rows.Row], R],
     ) -> list[R]:
-        wanted = sorted(set(ids))
         found: list[R] = []
-        for first in range(0, len(wanted), _AT_ONCE):
-            some = select(table).where(column.in_(wanted[first : first + _AT_ONCE]))
-            found += [build(row) for row in await self._fetch(some)]
+        for some in portions(sorted(set(ids)), _AT_ONCE):
+            there = await self._fetch(select(table).where(column.in_(some)))
+            found += [build(row) for row in there]
         return found
 
 
 def _mark(job_id: str, *, children: bool) -> str:
     return blake2b(f"{job_id}\0{children}".encode(), digest_size=6).hexdigest()
-
-
-def _encoded(state: _State) -> str:
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(state)).rstrip(b"=").decode()
 
 
 def _decoded(text: str) -> _State:
@@ -287,14 +283,6 @@ def _decoded(text: str) -> _State:
         InvalidFilter: if it is not a valid state.
     """
     wrong = "this state does not come from a watch: use `changes.state` as it is"
-    if not isinstance(text, str) or not text.isascii():
-        raise InvalidFilter(wrong)
-    try:
-        packed = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        state = msgspec.msgpack.decode(packed, type=_State)
-    except (binascii.Error, msgspec.MsgspecError, ValueError):
-        raise InvalidFilter(wrong) from None
-    # a forged state must not reach a driver that refuses such numbers
-    if not all(0 <= number < 2**63 for pair in state.seen.items() for number in pair):
-        raise InvalidFilter(wrong)
+    state = opaque.from_text(text, msgspec.msgpack.Decoder(_State).decode, wrong)
+    opaque.check_numbers((*state.seen, *state.seen.values()), wrong)
     return state

@@ -36,7 +36,7 @@ from structjob.queries.paging import Listing, count_all, count_by, fingerprint, 
 from structjob.queries.tree import family, grown, in_order
 from structjob.statistics import Estimate, Expectation
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import equals, equals_any
+from structjob.store.expressions import equals, equals_any, within
 from structjob.store.tables import attempts, gaps, jobs, steps
 
 Delete = Callable[[str], Awaitable[PruneResult]]
@@ -315,8 +315,7 @@ class Jobs:
         Raises:
             JobNotFound: if there is no such job, and *resolve_id* does not know *any_id*.
         """
-        await self._flush()
-        job_id = (await self._finder.find(any_id)).id
+        job_id = (await self.find(any_id)).id
         # Few rows contain job ids. A text search finds the rows that may contain this one.
         named = cast(gaps.c.jobs, Text).contains(
             msgspec.json.encode(job_id).decode(), autoescape=True
@@ -338,8 +337,7 @@ class Jobs:
         Raises:
             JobNotFound: if there is no such job.
         """
-        await self._flush()
-        job = await self._finder.find(any_id)
+        job = await self.find(any_id)
         completed = func.count(case((steps.c.status == StepStatus.COMPLETED.value, 1)))
         # Attempts that were retried do not count as steps.
         mine = (
@@ -407,8 +405,7 @@ class Jobs:
         Raises:
             JobNotFound: if there is no such job.
         """
-        await self._flush()
-        id_ = (await self._finder.find(any_id)).id
+        id_ = (await self.find(any_id)).id
         ids = family(id_)
         records = [
             rows.job(row)
@@ -463,15 +460,13 @@ class Jobs:
             raise InvalidFilter(
                 "the history of one job is not filtered: leave its id, or the filters, out"
             )
-        await self._flush()
-        job = await self._finder.find(any_id)
+        job = await self.find(any_id)
         found = await self._fetch(
             select(attempts).where(attempts.c.job_id == job.id).order_by(attempts.c.attempt)
         )
         return [rows.attempt(row) for row in found]
 
     async def _attempts(self, wanted: AttemptFilter, cursor: str | None) -> Page[AttemptRecord]:
-        conditions: builtins.list[ColumnElement[bool]] = [attempts.c.started_at.is_not(None)]
         searches: builtins.list[ColumnElement[bool]] = []
         if wanted.status is not None:
             searches.append(attempts.c.status.in_(wanted.status))
@@ -480,14 +475,11 @@ class Jobs:
                 # not EXISTS, see `structjob.queries.job_listing`
                 its = select(jobs.c[name]).where(jobs.c.id == attempts.c.job_id).scalar_subquery()
                 searches.append(equals_any(name, its, value))
-        if wanted.since is not None:
-            conditions.append(attempts.c.started_at >= wanted.since)
-        if wanted.until is not None:
-            conditions.append(attempts.c.started_at < wanted.until)
+        time = attempts.c.started_at
         listing = Listing(
             table=attempts,
-            time=attempts.c.started_at,
-            conditions=tuple(conditions),
+            time=time,
+            conditions=(time.is_not(None), *within(time, wanted.since, wanted.until)),
             branches=(),
             order=wanted.order,
             limit=wanted.limit,
@@ -537,8 +529,7 @@ class Jobs:
         Raises:
             JobNotFound: if there is no such job.
         """
-        await self._flush()
-        job = await self._finder.find(any_id)
+        job = await self.find(any_id)
         number = equals("attempt", steps.c.attempt, job.attempt if attempt is None else attempt)
         found = await self._fetch(select(steps).where(steps.c.job_id == job.id, number))
         return in_order(rows.step(row) for row in found)

@@ -14,7 +14,7 @@ from structjob.queries.paging import Listing, fingerprint
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
 from structjob.store.contract import Fetch
-from structjob.store.expressions import apart, contains, equals_any, json_equals
+from structjob.store.expressions import apart, contains, equals_any, json_equals, within
 from structjob.store.tables import USUAL, attempts, found_by_correlation, logs, unusual
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `_alternatives`
@@ -260,11 +260,7 @@ def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElem
         equals_any("job_id", logs.c.job_id, wanted.job_id)
     if _narrow(wanted) and not by_level and (levels := matching_levels(wanted)):
         found.append(logs.c.level.in_(levels))
-    if wanted.since is not None:
-        found.append(logs.c.ts >= wanted.since)
-    if wanted.until is not None:
-        found.append(logs.c.ts < wanted.until)
-    return tuple(found)
+    return (*found, *within(logs.c.ts, wanted.since, wanted.until))
 
 
 def searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, Unpack, overload
 from sqlalchemy import ColumnElement, and_, func, literal, or_, select
 
 from structjob.exceptions import EventNotFound, InvalidFilter
-from structjob.filter_checks import check_limit, values_of
+from structjob.filter_checks import check_limit, check_whole, values_of
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
 from structjob.queries import event_rows, histograms, rows
@@ -254,15 +254,8 @@ class Logs:
             InvalidFilter: if a number is out of range, or *within* is ``job`` and the event belongs
                 to no job.
         """
-        for name, number in (("before", before), ("after", after)):
-            if (
-                not isinstance(number, int)
-                or isinstance(number, bool)
-                or not 0 <= number <= MOST_AROUND
-            ):
-                raise InvalidFilter(
-                    f"{name} must be a whole number from 0 to {MOST_AROUND:,}, not {number!r}"
-                )
+        check_whole("before", before, 0, MOST_AROUND)
+        check_whole("after", after, 0, MOST_AROUND)
         if within not in (None, "job", "session"):
             raise InvalidFilter(f"within must be 'job' or 'session', not {within!r}")
         session_id, seq = _number("event", event)
@@ -417,8 +410,7 @@ class Logs:
             raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
         if after is not None and last is not None:
             raise InvalidFilter("a cursor continues at its own position: leave last out")
-        if not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= _BATCH:
-            raise InvalidFilter(f"batch must be a whole number from 1 to {_BATCH:,}, not {batch!r}")
+        check_whole("batch", batch, 1, _BATCH)
         _check(wanted)
         mark = fingerprint("tail", wanted)
 
@@ -473,10 +465,7 @@ def _check_beginning(
     """Raise `InvalidFilter` for a page with several starting points, or one that takes too long to
     find.
     """
-    if not isinstance(offset, int) or isinstance(offset, bool) or not 0 <= offset <= MAX_OFFSET:
-        raise InvalidFilter(
-            f"offset must be a whole number from 0 to {MAX_OFFSET:,}, not {offset!r}: go further with a page's next_cursor"
-        )
+    check_whole("offset", offset, 0, MAX_OFFSET, ": go further with a page's next_cursor")
     given = [
         name
         for name, is_given in (

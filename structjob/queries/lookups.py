@@ -6,7 +6,7 @@ reads. None of them delivers pending events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -22,6 +22,7 @@ from structjob.queries.tree import in_order
 from structjob.statistics import ErrorGroup, Estimate
 from structjob.store.contract import Fetch
 from structjob.store.expressions import begins
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, steps
 
 _AT_ONCE = 100
@@ -93,24 +94,17 @@ class Lookups:
     # --------------------------------------------------------------------------
 
     async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
-        """Return the descendants of the jobs that have any, by the jobs' ids.
-
-        The result has the number of descendants by status, and the few most important ones.
-        """
+        """Return what `structjob.queries.families.families` does."""
         return await families(self._fetch, roots)
 
     async def step_progress(self, ids: Sequence[str]) -> dict[str, StepProgress]:
-        """Return the progress of these jobs by the steps of their latest attempts, by the jobs'
-        ids.
-
-        Jobs without steps are left out. This takes two queries for any number of jobs.
-        """
+        """Return what `structjob.queries.step_progress.look` does."""
         return await step_progress.look(self._fetch, ids)
 
     async def operations_of(self, ids: Iterable[str]) -> dict[str, str]:
         """Return the operations of these jobs by id. Ids that do not exist are left out."""
         found: dict[str, str] = {}
-        for some in _parts(sorted(set(ids))):
+        for some in portions(sorted(set(ids)), _AT_ONCE):
             statement = select(jobs.c.id, jobs.c.operation).where(jobs.c.id.in_(some))
             found |= {row["id"]: row["operation"] for row in await self._fetch(statement)}
         return found
@@ -124,7 +118,7 @@ class Lookups:
         """
         tried: dict[str, list[AttemptRecord]] = {}
         taken: dict[tuple[str, int], list[StepRecord]] = {}
-        for some in _parts(ids):
+        for some in portions(ids, _AT_ONCE):
             of_jobs = select(attempts).where(attempts.c.job_id.in_(some))
             for row in await self._fetch(of_jobs.order_by(attempts.c.job_id, attempts.c.attempt)):
                 tried.setdefault(row["job_id"], []).append(rows.attempt(row))
@@ -134,15 +128,11 @@ class Lookups:
         return tried, {attempt: in_order(found) for attempt, found in taken.items()}
 
     async def sessions(self, ids: Sequence[int]) -> dict[int, SessionRecord]:
-        """Return these sessions by id. Sessions without a row are left out."""
+        """Return what `structjob.queries.session_status.records` does."""
         return await session_status.records(self._fetch, ids)
 
     async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
-        """Return those of the sessions *ids* that seem to be dead.
-
-        They have not ended, and either sent no heartbeat for more than 1 minute, or their process
-        no longer exists.
-        """
+        """Return what `structjob.queries.session_status.silences` does."""
         return await session_status.silences(self._fetch, ids)
 
     # -- one job
@@ -151,15 +141,7 @@ class Lookups:
     async def overview(
         self, job: JobRecord, *, room: int | None, depth: int | None = None, failed: bool = False
     ) -> Overview:
-        """Return a job with its steps and descendants, or the most important of them.
-
-        Args:
-            job: The job.
-            room: Maximum number of steps, and of descendants with their steps, to return in full.
-                If there are more, failed, running and long ones are selected. None returns all.
-            depth: The number of levels of descendants; 0: no descendants; None: all.
-            failed: Only failed and crashed ones.
-        """
+        """Return what `structjob.queries.overview.overview` does."""
         return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
 
     async def estimate(self, found: Overview) -> Estimate:
@@ -170,9 +152,3 @@ class Lookups:
         job, shown = found.tree.job, found.tree.steps
         count = sum(found.steps.values())
         return await estimates.look(self._fetch, job, shown, self._now(), of=count)
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Yield *ids* in parts that one query can contain."""
-    for start in range(0, len(ids), _AT_ONCE):
-        yield ids[start : start + _AT_ONCE]

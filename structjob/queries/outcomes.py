@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_
 from structjob.models import JobStatus, StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import attribute
+from structjob.store.portions import portions
 from structjob.store.tables import jobs, logs, steps
 
 LATEST = 1_000
@@ -66,8 +67,7 @@ async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapp
     final one: a row of `logs`, or None.
     """
     found: dict[str, Mapping[Any, Any]] = {}
-    for first in range(0, len(fingerprints), _AT_ONCE):
-        some = fingerprints[first : first + _AT_ONCE]
+    for some in portions(fingerprints, _AT_ONCE):
         branches = (
             select(logs.c.id)
             .where(logs.c.fingerprint == one)

@@ -15,6 +15,7 @@ from structjob.models import JobRecord, JobTree, StepRecord
 from structjob.queries import rows
 from structjob.queries.tree import family, grown
 from structjob.store.contract import Fetch
+from structjob.store.portions import portions
 from structjob.store.tables import jobs, steps
 
 FAILED = ("failed", "crashed")
@@ -214,9 +215,7 @@ async def _above(fetch: Fetch, shown: Sequence[StepRecord]) -> list[StepRecord]:
 async def _parents(fetch: Fetch, children: Sequence[JobRecord]) -> dict[str, JobRecord]:
     ids = sorted({job.parent_job_id for job in children if job.parent_job_id is not None})
     found: dict[str, JobRecord] = {}
-    for first in range(0, len(ids), 500):
-        found |= {
-            row["id"]: rows.job(row)
-            for row in await fetch(select(jobs).where(jobs.c.id.in_(ids[first : first + 500])))
-        }
+    for some in portions(ids, 500):
+        there = await fetch(select(jobs).where(jobs.c.id.in_(some)))
+        found |= {row["id"]: rows.job(row) for row in there}
     return found

@@ -7,8 +7,6 @@ and the key of the row at the edge of a page, and the side of it to read.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -37,6 +35,7 @@ from sqlalchemy.engine import RowMapping
 from structjob.exceptions import InvalidFilter
 from structjob.filters import AttemptFilter, ErrorFilter, JobFilter, LogFilter, make_filter
 from structjob.models import Page
+from structjob.queries import opaque
 from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
 from structjob.store.types import moment
@@ -468,7 +467,7 @@ def _sealed(listing: Listing, side: _Side, row: RowMapping) -> str:
 
 
 def _encoded(cursor: _Cursor) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+    return opaque.as_text(msgspec.json.encode(cursor))
 
 
 def _opened(text: str, listing: Listing) -> _Cursor:
@@ -508,15 +507,7 @@ def _is_moment(time: datetime) -> bool:
 
 
 def _decoded(text: str) -> _Cursor:
-    if not isinstance(text, str) or not text.isascii():
-        raise InvalidFilter(_NO_CURSOR)
-    try:
-        return msgspec.json.decode(
-            base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True),
-            type=_Cursor,
-        )
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
-        raise InvalidFilter(_NO_CURSOR) from None
+    return opaque.from_text(text, msgspec.json.Decoder(_Cursor).decode, _NO_CURSOR)
 
 
 def _encode_rest(value: Any) -> Any:

@@ -11,6 +11,7 @@ from structjob.models import (
     AttemptRecord,
     ErrorInfo,
     EventRecord,
+    Gap,
     JobRecord,
     JobStatus,
     StepRecord,
@@ -29,8 +30,8 @@ def _plain(record: type[Any]) -> tuple[str, ...]:
     )
 
 
-_JOB, _ATTEMPT, _STEP, _EVENT = (
-    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, EventRecord)
+_JOB, _ATTEMPT, _STEP, _EVENT, _GAP = (
+    _plain(kind) for kind in (JobRecord, AttemptRecord, StepRecord, EventRecord, Gap)
 )
 _step_values = itemgetter(*_STEP)
 _STATUSES = {status.value: status for status in StepStatus}
@@ -70,6 +71,11 @@ def event(row: Row) -> EventRecord:
     Attributes that are not a JSON object get the key ``value``.
     """
     return EventRecord(**{name: row[name] for name in _EVENT}, attrs=_object(row["attrs"]))
+
+
+def gap(row: Row) -> Gap:
+    """Return a row of ``structjob_gaps`` as a record."""
+    return Gap(**{name: row[name] for name in _GAP})
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from structjob.models import Gap, SessionRecord, SessionStatus
 from structjob.queries.verify import STALE_AFTER
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
+from structjob.store.portions import portions
 from structjob.store.sessions import CLOSED
 from structjob.store.tables import gaps, jobs, sessions
 
@@ -122,8 +123,7 @@ class Sessions:
 async def records(fetch: Fetch, ids: Sequence[int]) -> dict[int, SessionRecord]:
     """Return these sessions by id. Sessions without a row are left out."""
     found: dict[int, SessionRecord] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        some = ids[start : start + _AT_ONCE]
+    for some in portions(ids, _AT_ONCE):
         for record in await _read(fetch, _AT_ONCE, sessions.c.session_id.in_(some)):
             found[record.session_id] = record
     return found

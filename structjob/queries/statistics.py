@@ -34,7 +34,7 @@ from structjob.statistics import (
     summary,
 )
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import ascending, equals, equals_any
+from structjob.store.expressions import ascending, equals, equals_any, within
 from structjob.store.tables import jobs, logs, steps, unusual
 from structjob.values.redaction import stored_forms
 
@@ -289,7 +289,7 @@ class Statistics:
             JobNotFound: if the filter names a job, and there is no such job.
         """
         wanted = _of_occurrences("errors_by_job", merged(ErrorFilter, filter, filters))
-        within = _within(logs.c.ts, wanted.since, wanted.until)
+        then = within(logs.c.ts, wanted.since, wanted.until)
         names = ("operation", "step", "project")
         narrowed = _given(logs, {name: getattr(wanted, name) for name in names})
         mine: tuple[ColumnElement[bool], ...] = ()
@@ -304,7 +304,7 @@ class Statistics:
         )
         most = (
             select(logs.c.job_id, count.label("errors"))
-            .where(*within, *narrowed, *mine, *unusual_only)
+            .where(*then, *narrowed, *mine, *unusual_only)
             .group_by(logs.c.job_id)
             .order_by(count.desc(), logs.c.job_id)
             .limit(wanted.limit)
@@ -313,9 +313,7 @@ class Statistics:
         every = logs.alias("every")
         total = (
             select(func.count())
-            .where(
-                every.c.job_id == most.c.job_id, *_within(every.c.ts, wanted.since, wanted.until)
-            )
+            .where(every.c.job_id == most.c.job_id, *within(every.c.ts, wanted.since, wanted.until))
             .scalar_subquery()
         )
         statement = (
@@ -419,19 +417,8 @@ def _throughput(rows: Iterable[dict[str, Any]], buckets: Buckets) -> list[Throug
 def _of_window(
     times: Mapping[str, ColumnElement[Any]], wanted: StatsFilter
 ) -> tuple[ColumnElement[bool], ...]:
-    found = _within(times[wanted.by], wanted.since, wanted.until)
+    found = within(times[wanted.by], wanted.since, wanted.until)
     return found or ((times["ended"].is_not(None),) if wanted.by == "ended" else ())
-
-
-def _within(
-    column: ColumnElement[Any], since: Moment | None, until: Moment | None
-) -> tuple[ColumnElement[bool], ...]:
-    found: tuple[ColumnElement[bool], ...] = ()
-    if since is not None:
-        found += (column >= since,)
-    if until is not None:
-        found += (column < until,)
-    return found
 
 
 def _span(since: Moment | None, until: Moment | None) -> tuple[datetime | None, datetime | None]:

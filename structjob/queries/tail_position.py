@@ -6,8 +6,6 @@ This module runs no queries; see `structjob.queries.tail`.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,6 +15,7 @@ from msgspec import structs
 
 from structjob.exceptions import InvalidFilter
 from structjob.models import EncodedEvent, EventRecord, Gap
+from structjob.queries import opaque
 from structjob.store.types import moment
 
 MISSING = "missing"
@@ -188,7 +187,7 @@ class Position(msgspec.Struct, array_like=True):
         return True
 
     def encoded(self) -> str:
-        return base64.urlsafe_b64encode(msgspec.msgpack.encode(self)).rstrip(b"=").decode()
+        return opaque.as_text(msgspec.msgpack.encode(self))
 
 
 def decoded(cursor: str, fingerprint: str) -> Position:
@@ -198,13 +197,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
         InvalidFilter: if it is not a cursor of this filter.
     """
     wrong = "this cursor does not come from a tail or a stream: pass its `cursor` as it stands"
-    if not isinstance(cursor, str):
-        raise InvalidFilter(wrong)
-    try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        position = msgspec.msgpack.decode(packed, type=Position)
-    except (binascii.Error, msgspec.MsgspecError, UnicodeError, ValueError):
-        raise InvalidFilter(wrong) from None
+    position = opaque.from_text(cursor, msgspec.msgpack.Decoder(Position).decode, wrong)
     numbers = [
         position.last or 0,
         *position.sessions,
@@ -212,9 +205,7 @@ def decoded(cursor: str, fingerprint: str) -> Position:
         *position.absent,
     ]
     numbers += [number for ranges in position.absent.values() for pair in ranges for number in pair]
-    # a forged cursor must not reach a driver that refuses such numbers
-    if not all(0 <= number < 2**63 for number in numbers):
-        raise InvalidFilter(wrong)
+    opaque.check_numbers(numbers, wrong)
     if position.fingerprint != fingerprint:
         raise InvalidFilter(
             "the cursor belongs to a tail with another filter: repeat the filter it came from"

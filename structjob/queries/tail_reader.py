@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, u
 from sqlalchemy.engine import RowMapping
 
 from structjob.models import Gap
-from structjob.queries import event_rows
+from structjob.queries import event_rows, rows
 from structjob.queries.paging import Listing
 from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, advance
 from structjob.store.contract import Fetch
@@ -215,14 +215,7 @@ class SessionReader:
         for row in sorted(
             await self._fetch(_together(branches)), key=lambda row: int(row["first_seq"])
         ):
-            found.setdefault(row["session_id"], []).append(
-                Gap(
-                    session_id=row["session_id"],
-                    first_seq=row["first_seq"],
-                    last_seq=row["last_seq"],
-                    reason=row["reason"],
-                )
-            )
+            found.setdefault(row["session_id"], []).append(rows.gap(row))
         return found
 
     async def found_after_all(self, position: Position) -> list[Item]:

@@ -24,6 +24,7 @@ from structjob.store.contract import Fetch
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED, TAKEN
 from structjob.store.holes import Holes, Range, find, size
+from structjob.store.portions import portions
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps
 
@@ -164,8 +165,7 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verif
         for session in found.values()
         if session.status is SessionState.INCOMPLETE
     ]
-    for start in range(0, len(doubtful), _SESSIONS_AT_ONCE):
-        some = doubtful[start : start + _SESSIONS_AT_ONCE]
+    for some in portions(doubtful, _SESSIONS_AT_ONCE):
         for session_id in some:
             del found[session_id]
         found |= {session.session_id: session for session in await _look(fetch, stale_after, some)}

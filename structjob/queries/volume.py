@@ -12,7 +12,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.statistics import Volume
 from structjob.store.contract import Fetch
-from structjob.store.expressions import equals_any
+from structjob.store.expressions import equals_any, within
 from structjob.store.tables import USUAL, logs, unusual
 
 _BY = tuple(USUAL)
@@ -37,15 +37,11 @@ async def count(
     The rows themselves are read only with a *project*, which has no index, or with very many
     categories.
     """
-    within: tuple[ColumnElement[bool], ...] = ()
-    if since is not None:
-        within += (logs.c.ts >= since,)
-    if until is not None:
-        within += (logs.c.ts < until,)
+    conditions = within(logs.c.ts, since, until)
     if project is None:
         values = [(name, value) for name in _BY for value in await unusual_values(fetch, name)]
         if max(Counter(name for name, _ in values).values(), default=0) < MANY:
-            rows = await fetch(_by_index(values, within))
+            rows = await fetch(_by_index(values, conditions))
             (total,) = (row["n"] for row in rows if row["name"] == _ALL)
             counted = [(row["name"], row["value"], row["n"]) for row in rows if row["name"] != _ALL]
             for name, value in USUAL.items():
@@ -54,9 +50,11 @@ async def count(
                 )
             return _volume(counted)
     else:
-        within += (equals_any("project", logs.c.project, project),)
+        conditions += (equals_any("project", logs.c.project, project),)
     columns = [logs.c[name] for name in _BY]
-    rows = await fetch(select(*columns, func.count().label("n")).where(*within).group_by(*columns))
+    rows = await fetch(
+        select(*columns, func.count().label("n")).where(*conditions).group_by(*columns)
+    )
     return _volume([(name, row[name], row["n"]) for row in rows for name in _BY])
 
 
@@ -77,13 +75,13 @@ async def unusual_values(fetch: Fetch, name: str) -> list[str]:
 
 
 def _by_index(
-    values: Sequence[tuple[str, str]], within: tuple[ColumnElement[bool], ...]
+    values: Sequence[tuple[str, str]], conditions: tuple[ColumnElement[bool], ...]
 ) -> CompoundSelect[Any]:
     # One statement, so that all counts refer to the same moment and their sums are equal.
     return union_all(
-        _number(_ALL, "", within),
+        _number(_ALL, "", conditions),
         *(
-            _number(name, value, (logs.c[name] == value, unusual(name), *within))
+            _number(name, value, (logs.c[name] == value, unusual(name), *conditions))
             for name, value in values
         ),
     )

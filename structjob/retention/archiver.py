@@ -16,7 +16,8 @@ from structjob.queries import rows as records
 from structjob.retention.archive import Archive, ArchiveFile, finish, keys
 from structjob.retention.deleter import Deleter
 from structjob.retention.due import Due, Plan
-from structjob.retention.finding import WHOLE, belonging, groups
+from structjob.retention.finding import WHOLE, belonging
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, dead_letters, jobs, logs, steps
 from structjob.store.worker import Worker
 
@@ -71,7 +72,7 @@ class Archiver:
     async def jobs(self, plans: Sequence[Plan]) -> None:
         """Archive whole families of jobs, parents first, with their attempts, steps and events."""
         file = await self._begun("jobs")
-        for group in groups(plans, _GROUP):
+        for group in portions(plans, _GROUP):
             ids = [plan.id for plan in group]
             found = {
                 row["id"]: records.job(row)
@@ -126,13 +127,13 @@ class Archiver:
         for pending in await self._worker.run(self._archive.pending):
             held = await self._worker.run(keys, pending)
             plans = await self._planned(held.attempts, due)
-            for some in groups(held.events, WHOLE):
+            for some in portions(held.events, WHOLE):
                 await self._events_again(some, plans, due)
             await self._deleter.remove_jobs(
                 [plans[id_] for id_ in reversed(held.attempts) if id_ in plans]
             )
             if (letters := due.dead_letters()) is not None:
-                for ids in groups(held.dead_letters, WHOLE):
+                for ids in portions(held.dead_letters, WHOLE):
                     await self._deleter.dead_letters(
                         await self._fetch(
                             select(dead_letters.c.id).where(dead_letters.c.id.in_(ids), letters)
@@ -144,7 +145,7 @@ class Archiver:
         """Return the jobs that have not changed since they were archived."""
         columns = (jobs.c.id, jobs.c.attempt, jobs.c.session_id, jobs.c.state_seq)
         found = {}
-        for ids in groups(list(attempts_of), _GROUP):
+        for ids in portions(list(attempts_of), _GROUP):
             for row in await self._fetch(select(*columns).where(jobs.c.id.in_(ids), due.job())):
                 if row["attempt"] == attempts_of[row["id"]]:
                     found[row["id"]] = Plan(

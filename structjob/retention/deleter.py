@@ -16,10 +16,11 @@ from sqlalchemy import ColumnElement, Connection, func, select
 
 from structjob.retention import removal
 from structjob.retention.due import Plan
-from structjob.retention.finding import PAGE, belonging, groups
+from structjob.retention.finding import PAGE, belonging
 from structjob.retention.pace import Pace
 from structjob.store.contract import Fetch, Transact
 from structjob.store.locks import Lock
+from structjob.store.portions import portions
 from structjob.store.tables import logs, steps
 
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Deleter:
 
     async def jobs(self, plans: Sequence[Plan]) -> None:
         """Delete jobs with their attempts, steps and events; *plans* lists parents first."""
-        for group in groups(plans[::-1], _GROUP):
+        for group in portions(plans[::-1], _GROUP):
             known = {plan.id: plan for plan in group}
             ids: list[int] = []
             async for page in belonging(self.fetch, logs, list(known), logs.c.ts, logs.c.id):
@@ -88,7 +89,7 @@ class Deleter:
 
     async def remove_jobs(self, plans: Sequence[Plan]) -> None:
         """Delete jobs without events; *plans* lists children first."""
-        for group in groups(plans, _GROUP):
+        for group in portions(plans, _GROUP):
             known = {plan.id: plan for plan in group}
             async for page in belonging(self.fetch, steps, list(known), steps.c.id):
                 await self._remove(

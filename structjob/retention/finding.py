@@ -5,10 +5,10 @@ Each page begins where the previous one ended, whatever was deleted meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, or_, select
 
@@ -17,8 +17,6 @@ from structjob.models import JobStatus
 from structjob.retention.due import Due, Plan, family_of, plan_of, planned
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, logs
-
-T = TypeVar("T")
 
 PAGE = 1_000
 """Rows per page if only the keys of the rows are read."""
@@ -31,12 +29,6 @@ _TOPS = 100
 
 _NARROW = 500
 """Jobs per query that checks whether the jobs have a row."""
-
-
-def groups(everything: Sequence[T], size: int) -> Iterator[Sequence[T]]:
-    """Yield *everything* in groups of *size*."""
-    for first in range(0, len(everything), size):
-        yield everything[first : first + size]
 
 
 async def pages(

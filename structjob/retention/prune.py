@@ -20,11 +20,12 @@ from structjob.retention.archive import Archive
 from structjob.retention.archiver import Archiver
 from structjob.retention.deleter import Deleter
 from structjob.retention.due import Due
-from structjob.retention.finding import count, families, family_to_delete, groups, pages, strays
+from structjob.retention.finding import count, families, family_to_delete, pages, strays
 from structjob.retention.policy import Retention
 from structjob.store.contract import Fetch, Transact
 from structjob.store.expressions import utc_now
 from structjob.store.locks import Lock, LockLost
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, dead_letters, logs, sessions, steps
 from structjob.store.worker import Worker
 
@@ -72,7 +73,7 @@ async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
     if (condition := due.sessions()) is not None:
         counts["sessions"] = await count(fetch, sessions, condition)
     async for plans in families(fetch, due):
-        for group in groups([plan.id for plan in plans], _GROUP):
+        for group in portions([plan.id for plan in plans], _GROUP):
             counts["jobs"] += len(group)
             counts["attempts"] += await count(fetch, attempts, attempts.c.job_id.in_(group))
             counts["steps"] += await count(fetch, steps, steps.c.job_id.in_(group))

@@ -177,6 +177,20 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
     )
 
 
+def within(
+    column: ColumnElement[Any], since: object | None, until: object | None
+) -> tuple[ColumnElement[bool], ...]:
+    """Return the conditions that a time is not before *since*, and before *until*; None is no
+    limit.
+    """
+    found: tuple[ColumnElement[bool], ...] = ()
+    if since is not None:
+        found += (column >= since,)
+    if until is not None:
+        found += (column < until,)
+    return found
+
+
 def begins(column: ColumnElement[Any], prefix: str) -> ColumnElement[bool]:
     """Return the condition that *column*, whose order is binary, begins with *prefix*.
 

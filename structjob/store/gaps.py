@@ -11,6 +11,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, delete, insert, or_, select
 
+from structjob.store.portions import portions
 from structjob.store.tables import gaps
 
 PRUNED = "pruned"
@@ -34,15 +35,8 @@ def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None
     by_session: dict[int, list[int]] = defaultdict(list)
     for session_id, seq in numbers:
         by_session[session_id].append(seq)
-    sessions = sorted(by_session)
-    for start in range(0, len(sessions), _SESSIONS_AT_ONCE):
-        _put_down(
-            connection,
-            {
-                session_id: _runs(by_session[session_id])
-                for session_id in sessions[start : start + _SESSIONS_AT_ONCE]
-            },
-        )
+    for some in portions(sorted(by_session), _SESSIONS_AT_ONCE):
+        _put_down(connection, {session_id: _runs(by_session[session_id]) for session_id in some})
 
 
 def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:

@@ -35,6 +35,7 @@ from structjob.store.contract import Ended, Ending, Fetch, LeftRunning, LogInges
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import TAKEN
 from structjob.store.holes import Holes, Range, find
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
 from structjob.store.withdrawal import withdraw
 
@@ -202,8 +203,7 @@ async def _explain(store: Store, number: int, reason: str, ranges: Sequence[Rang
 
     If this process ends between two transactions, the next process repeats the work.
     """
-    for start in range(0, len(ranges), EXPLAINED_AT_ONCE):
-        some = ranges[start : start + EXPLAINED_AT_ONCE]
+    for some in portions(ranges, EXPLAINED_AT_ONCE):
         rows = msgspec.json.encode(
             [
                 {"session_id": number, "first_seq": first, "last_seq": last, "reason": reason}

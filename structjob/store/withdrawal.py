@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from sqlalchemy import Connection, RowMapping, select, update
 
 from structjob.models import JobStatus
+from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, logs
 
 _AT_ONCE = 500
@@ -53,7 +54,7 @@ def withdraw(connection: Connection, session_id: int, *, alive: bool) -> Sequenc
         .mappings()
         .all()
     )
-    for first in range(0, len(rows), _AT_ONCE):
-        events = [row["event"] for row in rows[first : first + _AT_ONCE]]
+    for some in portions(rows, _AT_ONCE):
+        events = [row["event"] for row in some]
         connection.execute(update(logs).where(logs.c.id.in_(events)).values(fingerprint=None))
     return rows

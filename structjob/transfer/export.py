@@ -23,6 +23,7 @@ import msgspec
 
 from structjob.exceptions import InvalidArgument
 from structjob.machine.files import follow, is_special, open_directly, open_file
+from structjob.store.portions import portions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,8 +80,7 @@ async def job_lines(
         "export",
         {"format": FORMAT, "job_id": job_id, "exported_at": datetime.now(UTC), "jobs": len(found)},
     )
-    for start in range(0, len(found), _AT_ONCE):
-        some = found[start : start + _AT_ONCE]
+    for some in portions(found, _AT_ONCE):
         attempts, steps = await lookups.attempts_and_steps([job.id for job in some])
         for job in some:
             yield as_line("job", plain(job))

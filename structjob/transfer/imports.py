@@ -37,6 +37,7 @@ from structjob.store.factory import make_store
 from structjob.store.gaps import PRUNED
 from structjob.store.history import count_restored
 from structjob.store.ingest import JSON_COLUMNS
+from structjob.store.portions import portions
 from structjob.store.sessions import CLOSED
 from structjob.transfer.records import NOTES, read_records, row_of
 from structjob.urls.url import sqlite_path
@@ -312,11 +313,9 @@ async def _refuse_known(store: StateStore, checked: _Checked) -> None:
     """Refuse jobs and steps that exist already, except those of the same file."""
     hint = "give its jobs new ids (ids='new', or --new-ids)"
     for table, known in ((tables.jobs, checked.job_ids), (tables.steps, checked.step_ids)):
-        new = list(known.values())
-        for first in range(0, len(new), _AT_ONCE):
+        for some in portions(list(known.values()), _AT_ONCE):
             statement = select(table.c.id).where(
-                table.c.id.in_(new[first : first + _AT_ONCE]),
-                table.c.session_id != checked.session_id,
+                table.c.id.in_(some), table.c.session_id != checked.session_id
             )
             for row in await store.fetch(statement.limit(1)):
                 raise ImportRefused(
@@ -324,17 +323,13 @@ async def _refuse_known(store: StateStore, checked: _Checked) -> None:
                 )
     keys = list(checked.keys) if checked.ids == "keep" else []
     jobs = tables.jobs
-    for first in range(0, len(keys), _AT_ONCE):
-        held = jobs.c.idempotency_key.in_(keys[first : first + _AT_ONCE]) & (
-            jobs.c.session_id != checked.session_id
-        )
+    for some in portions(keys, _AT_ONCE):
+        held = jobs.c.idempotency_key.in_(some) & (jobs.c.session_id != checked.session_id)
         for row in await store.fetch(select(jobs.c.idempotency_key).where(held).limit(1)):
             raise ImportRefused(
                 f"another job has the idempotency key {row['idempotency_key']!r} already: {hint}"
             )
-    elsewhere = list(checked.elsewhere)
-    for first in range(0, len(elsewhere), _AT_ONCE):
-        some = elsewhere[first : first + _AT_ONCE]
+    for some in portions(list(checked.elsewhere), _AT_ONCE):
         there = {
             row["id"] for row in await store.fetch(select(jobs.c.id).where(jobs.c.id.in_(some)))
         }
