@@ -17,6 +17,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.responses import Response
 
 from structjob.models import Page
+from structjob.reader import Reader
 from structjob.web.accept import accepts, takes_gzip
 from structjob.web.auth import Identity, may_write
 from structjob.web.problems import MEDIA_TYPE, Refused
@@ -91,13 +92,21 @@ def _reference(answer: Any) -> dict[str, str]:
     return {"$ref": name}
 
 
-async def _source(request: Request) -> Source:
+async def _opened(request: Request) -> Source:
     source: Source = request.app.state.source
-    return await source.open()
+    await source.open()
+    return source
 
 
-Reads = Annotated[Source, Depends(_source)]
-"""The open source, as a parameter of a route."""
+async def _reader(request: Request) -> Reader:
+    return (await _opened(request)).reader
+
+
+Reads = Annotated[Reader, Depends(_reader)]
+"""What reads the database, as a parameter of a route."""
+
+Writes = Annotated[Source, Depends(_opened)]
+"""The same for a route that needs a tracker or a tail."""
 
 
 class _Id(Convertor[str]):

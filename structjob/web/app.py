@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request
-from fastapi import Query as Parameters
 from starlette.responses import Response
 from starlette.routing import BaseRoute, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -21,7 +20,7 @@ from structjob.web.guard import Guard
 from structjob.web.hub import Hub
 from structjob.web.login import log_in, log_out
 from structjob.web.metrics import MEDIA_TYPE, exposition
-from structjob.web.params import NoQuery, once
+from structjob.web.params import Asked, NoQuery, once
 from structjob.web.paths import API
 from structjob.web.shell import PAGES, Shell
 from structjob.web.source import Source
@@ -41,7 +40,7 @@ service = APIRouter(tags=["service"])
 
 
 @reads(service, "/health", Health)
-async def get_health(query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_health(query: Asked[NoQuery]) -> Any:
     """Confirm that the server runs; needs no token."""
     return Health()
 
@@ -57,16 +56,16 @@ class Me(msgspec.Struct):
 
 
 @reads(service, "/whoami", Me)
-async def who_am_i(request: Request, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def who_am_i(request: Request, query: Asked[NoQuery]) -> Any:
     """Return what the client's token, or its address, permits."""
     identity: Identity = request.scope["structjob.identity"]
     return Me(identity.id, sorted(identity.scopes), identity.cookie)
 
 
 @reads(service, "/ready", Health)
-async def get_ready(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_ready(reader: Reads, query: Asked[NoQuery]) -> Any:
     """Confirm that the database answers."""
-    await source.jobs.list(limit=1)
+    await reader.jobs.list(limit=1)
     return Health()
 
 

@@ -15,17 +15,27 @@ MAX_BODY = 64 * 1024
 """Maximum number of bytes of a body, or of a WebSocket's message."""
 
 
+async def bytes_of(request: Request, most: int = MAX_BODY) -> bytes:
+    """Return a request's body.
+
+    Raises:
+        Refused: if it has more than *most* bytes.
+    """
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > most:
+            raise Refused(413, f"the body is longer than {most:,} bytes")
+    return body
+
+
 async def json_of(request: Request) -> Any:
     """Return the JSON of a request's body; an empty object if there is no body.
 
     Raises:
         Refused: if the body is too long, or is not JSON.
     """
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > MAX_BODY:
-            raise Refused(413, f"the body is longer than {MAX_BODY:,} bytes")
+    body = await bytes_of(request)
     if not body:
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgspec
@@ -96,7 +96,7 @@ def _grouped(items: Sequence[EncodedEvent | Gap]) -> Iterator[tuple[str, list[by
     size = errors = 0
     for item in items:
         encoded = (
-            encode({**_plain(item), "count": item.last_seq - item.first_seq + 1})
+            encode({**asdict(item), "count": item.last_seq - item.first_seq + 1})
             if isinstance(item, Gap)
             else item.json
         )
@@ -112,12 +112,3 @@ def _grouped(items: Sequence[EncodedEvent | Gap]) -> Iterator[tuple[str, list[by
         errors += item.level in _ERRORS
     if lines:
         yield "lines", lines, len(lines), errors
-
-
-def _plain(gap: Gap) -> dict[str, Any]:
-    return {
-        "session_id": gap.session_id,
-        "first_seq": gap.first_seq,
-        "last_seq": gap.last_seq,
-        "reason": gap.reason,
-    }

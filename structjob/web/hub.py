@@ -102,7 +102,7 @@ class Hub:
         self._check_number(owner)
         await self._source.open()
         for any_id in {*values_of(selection.wanted.job), *filter(None, (selection.job,))}:
-            await self._source.jobs.find(any_id)
+            await self._source.reader.jobs.find(any_id)
         subscription = Subscription(transport, selection.shown, owner)
         joined: list[SharedTail | Watch] = []
         if "logs" in selection.channels:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from structjob.web.auth import COOKIE, COOKIE_SECONDS, Doors, same_origin
+from structjob.web.body import bytes_of
 from structjob.web.problems import Refused, answer
 from structjob.web.tokens import Token
 
@@ -30,7 +31,7 @@ async def log_in(request: Request, doors: Doors) -> Response:
         if exc.status not in (401, 429) or not _is_form(request):
             return answer(exc)
         wanted = request.query_params.get("next", "")
-        return _redirect(f"./login?failed={exc.status}&next={_quoted(wanted)}")
+        return _redirect(f"./login?failed={exc.status}&next={quote(wanted, safe='')}")
     response = (
         _redirect("./" + local_address(request.query_params.get("next", "")))
         if _is_form(request)
@@ -69,11 +70,7 @@ def _seconds(token: Token) -> int:
 
 
 async def _fields(request: Request) -> dict[str, str]:
-    body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY:
-            raise Refused(413, f"the body is longer than {_MAX_BODY:,} bytes")
+    body = await bytes_of(request, _MAX_BODY)
     if _is_form(request):
         return {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
     try:
@@ -88,7 +85,3 @@ def _is_form(request: Request) -> bool:
 
 def _redirect(address: str) -> Response:
     return Response(status_code=303, headers={"Location": address, "Cache-Control": "no-store"})
-
-
-def _quoted(text: str) -> str:
-    return quote(text, safe="")

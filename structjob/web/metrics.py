@@ -40,11 +40,12 @@ async def exposition(source: Source, hub: Hub) -> str:
     streams = Counter(one.transport for one in hub.subscriptions)
     try:
         await source.open()
-        operations = await source.stats.operations(since=WINDOW, by="ended", limit=_OPERATIONS)
-        open_jobs = await source.jobs.count_by_operation(status=_OPEN)
-        volume = await source.stats.volume(since=WINDOW)
-        sessions = await source.sessions.list(limit=10_000, live=True)
-        open_errors = await source.errors.count(status=("open", "regressed"), since=WINDOW)
+        reader = source.reader
+        operations = await reader.stats.operations(since=WINDOW, by="ended", limit=_OPERATIONS)
+        open_jobs = await reader.jobs.count_by_operation(status=_OPEN)
+        volume = await reader.stats.volume(since=WINDOW)
+        sessions = await reader.sessions.list(limit=10_000, live=True)
+        open_errors = await reader.errors.count(status=("open", "regressed"), since=WINDOW)
     except StructjobError:
         return family("structjob_up", "Whether the database answers.", iter([({}, 0)]))
     statuses = Counter(one.status.value for one in sessions)

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, get_args
 
 import msgspec
+from fastapi import Query as Parameters
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
@@ -73,8 +74,14 @@ SINCE = Field(
 UNTIL = Field(default=None, description="Before this moment: RFC 3339, or how long ago.")
 CURSOR = Field(default=None, description="`next_cursor` or `previous_cursor` of a page of the same query.")  # fmt: skip
 LIMIT = Field(default=100, ge=1, le=10_000, description="Rows a page.")
+BUCKET = Field(default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"])  # fmt: skip
 ORDER = Field(description="`asc` oldest first, `desc` newest first.")
 
+
+T = TypeVar("T")
+
+Asked = Annotated[T, Parameters()]
+"""The parameters of a route, for its argument ``query``."""
 
 UNKNOWN = "unknown_parameter"
 """The error type of an unknown parameter, for models that accept extra ones."""

@@ -157,17 +157,13 @@ def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
 def install(app: FastAPI) -> None:
     """Make *app* answer every error with a problem."""
 
-    async def refused(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, Refused)  # noqa: S101 -- registered for it
+    async def expected(request: Request, exc: Exception) -> Response:
+        if isinstance(exc, StructjobError):
+            exc = refusal(exc)
+        elif isinstance(exc, RequestValidationError):
+            exc = describe(exc.errors())
+        assert isinstance(exc, Refused)  # noqa: S101 -- registered for these three
         return answer(exc)
-
-    async def of_library(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, StructjobError)  # noqa: S101 -- registered for it
-        return answer(refusal(exc))
-
-    async def of_parameters(request: Request, exc: Exception) -> Response:
-        assert isinstance(exc, RequestValidationError)  # noqa: S101 -- registered for it
-        return answer(describe(exc.errors()))
 
     async def of_framework(request: Request, exc: Exception) -> Response:
         assert isinstance(exc, HTTPException)  # noqa: S101 -- registered for it
@@ -187,8 +183,7 @@ def install(app: FastAPI) -> None:
     async def unexpected(request: Request, exc: Exception) -> Response:
         return answer(Refused(500, "an error in structjob itself; the server's log has it"))
 
-    app.add_exception_handler(Refused, refused)
-    app.add_exception_handler(StructjobError, of_library)
-    app.add_exception_handler(RequestValidationError, of_parameters)
+    for kind in (Refused, StructjobError, RequestValidationError):
+        app.add_exception_handler(kind, expected)
     app.add_exception_handler(HTTPException, of_framework)
     app.add_exception_handler(Exception, unexpected)

@@ -16,11 +16,6 @@ from structjob.urls.url import masked, parse, sqlite_path
 if TYPE_CHECKING:
     from structjob.filters import LogFilter
     from structjob.models import EncodedEvent, Gap
-    from structjob.queries.errors import Errors
-    from structjob.queries.jobs import Jobs
-    from structjob.queries.logs import Logs
-    from structjob.queries.session_status import Sessions
-    from structjob.queries.statistics import Statistics
     from structjob.queries.tail import Tail
     from structjob.urls.url import URL
 
@@ -60,37 +55,12 @@ class Source:
         """The host's tracker, if there is one."""
         return self._tracker
 
-    @property
-    def jobs(self) -> Jobs:
-        """Reads jobs."""
-        return self.reader.jobs
-
-    @property
-    def logs(self) -> Logs:
-        """Reads events."""
-        return self.reader.logs
-
-    @property
-    def sessions(self) -> Sessions:
-        """Reads sessions."""
-        return self.reader.sessions
-
-    @property
-    def errors(self) -> Errors:
-        """Reads errors, and marks them as resolved."""
-        return self.reader.errors
-
-    @property
-    def stats(self) -> Statistics:
-        """Reads statistics."""
-        return self.reader.stats
-
     def tail(self, wanted: LogFilter, **options: Any) -> Tail[EncodedEvent | Gap]:
         """Return a tail of JSON with gaps; see `structjob.queries.logs.Logs.tail`.
 
         If there is a host's tracker, its commits wake the tail.
         """
-        logs = self.logs if self._tracker is None else self._tracker.logs
+        logs = self.reader.logs if self._tracker is None else self._tracker.logs
         return logs.tail(wanted, gaps=True, encoded=True, **options)
 
     @asynccontextmanager
@@ -104,8 +74,8 @@ class Source:
         ) as tracker:
             yield tracker
 
-    async def open(self) -> Source:
-        """Open the source and return it.
+    async def open(self) -> None:
+        """Open the reader; do nothing if it is open.
 
         Raises:
             StoreUnavailable: if the database does not answer.
@@ -119,7 +89,6 @@ class Source:
                     else self._tracker.reader(timeout=STATEMENT_TIMEOUT)
                 )
             await self._reader.open()
-        return self
 
     async def close(self) -> None:
         """Close what was opened here; a host's tracker stays open."""

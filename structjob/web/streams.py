@@ -6,11 +6,10 @@ import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi import Query as Parameters
 from pydantic import Field, ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -18,12 +17,12 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from structjob.exceptions import InvalidFilter, StructjobError
 from structjob.filters import LogFilter, make_filter
 from structjob.models import EventRecord, Gap
-from structjob.web.answers import Reads, problems_of, reads
+from structjob.web.answers import Writes, problems_of, reads
 from structjob.web.auth import Doors, Identity
 from structjob.web.body import MAX_BODY, json_of
 from structjob.web.frames import Frame, frame
 from structjob.web.hub import CHANNELS, Hub, Selection
-from structjob.web.params import LogMatch, Several
+from structjob.web.params import Asked, LogMatch, Several
 from structjob.web.problems import Refused, describe, refusal
 from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
 from structjob.web.subscription import Subscription
@@ -172,7 +171,7 @@ _DOCUMENTED: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("", response_model=None, responses=_DOCUMENTED)
-async def stream(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
+async def stream(request: Request, query: Asked[StreamQuery]) -> Response:
     """Follow the log, and the state of jobs, as server-sent events."""
     return await _stream(request, query)
 
@@ -200,7 +199,7 @@ async def post_stream(request: Request) -> Response:
 
 
 @reads(router, "/poll", Poll)
-async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Parameters()]) -> Any:
+async def poll(request: Request, source: Writes, query: Asked[PollQuery]) -> Any:
     """Return what has happened since a cursor, for networks that block streams."""
     selection = query.selection()
     answer = Poll([], [], None)
@@ -216,13 +215,13 @@ async def poll(request: Request, source: Reads, query: Annotated[PollQuery, Para
     if "tree" in selection.channels and selection.job is not None:
         rows, answer.state_tag = await rows_since(source, selection.job, query.state)
         answer.state = {kind: list(found.values()) for kind, found in rows.items()}
-        answer.state["progress"] = await source.jobs.progress(selection.job)
+        answer.state["progress"] = await source.reader.jobs.progress(selection.job)
     if selection.after is None:
         answer.hello = msgspec.Raw(hello("poll", answer.cursor).data)
     return answer
 
 
-async def _poll_logs(source: Reads, selection: Selection, wait: float, answer: Poll) -> None:
+async def _poll_logs(source: Writes, selection: Selection, wait: float, answer: Poll) -> None:
     tail = (
         source.tail(selection.wanted, last=selection.last)
         if selection.after is None

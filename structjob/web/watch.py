@@ -102,16 +102,16 @@ class Watch:
 
     async def _read(self) -> tuple[Rows, Mapping[str, Any]]:
         if self._channel == "sessions":
-            sessions = await self._source.sessions.list(limit=_SESSIONS)
+            sessions = await self._source.reader.sessions.list(limit=_SESSIONS)
             # ages change all the time, so the clients compute them
             return {"sessions": {one.session_id: one for one in sessions}}, {}
         if self._channel == "jobs":
-            newest = await self._source.jobs.list(limit=_NEWEST)
-            running = await self._source.jobs.list(status="running", limit=_RUNNING)
+            newest = await self._source.reader.jobs.list(limit=_NEWEST)
+            running = await self._source.reader.jobs.list(status="running", limit=_RUNNING)
             return {"jobs": {job.id: job for job in (*newest, *running)}}, {}
         assert self._job is not None  # noqa: S101 -- a tree has a job
         if self._watch is None:
-            self._watch = self._source.jobs.watch(self._job)
+            self._watch = self._source.reader.jobs.watch(self._job)
         rows: Rows = {kind: dict(found) for kind, found in (self._known or {}).items()}
         changed = False
         while True:
@@ -122,7 +122,7 @@ class Watch:
                 break
         extra = self._extra
         if changed or not extra:
-            extra = {"progress": await self._source.jobs.progress(self._job)}
+            extra = {"progress": await self._source.reader.jobs.progress(self._job)}
         return rows, extra
 
 
@@ -141,7 +141,7 @@ async def rows_since(source: Source, job: str, state: str | None) -> tuple[Rows,
         JobNotFound: if there is no such job.
         InvalidFilter: if *state* is invalid.
     """
-    watch = source.jobs.watch(job, since=state)
+    watch = source.reader.jobs.watch(job, since=state)
     rows: Rows = {}
     while True:
         changes = await watch.poll()

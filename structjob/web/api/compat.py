@@ -9,11 +9,10 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi import Query as Parameters
 from pydantic import Field, ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -24,7 +23,7 @@ from structjob.models import EventRecord
 from structjob.web.answers import Reads, as_json, encode, problems_of, reads
 from structjob.web.frames import MAX_ID, Frame
 from structjob.web.hub import Hub, Selection
-from structjob.web.params import NoQuery, Query
+from structjob.web.params import Asked, NoQuery, Query
 from structjob.web.problems import Refused, refusal
 from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
 from structjob.web.streams import admitted, owner_of, ping_of, subscribed
@@ -91,37 +90,35 @@ class AllQuery(OffsetQuery):
 
 @reads(router, "/job-runs/{job_run_id:id}", list[LogMessage], problems=(404,), example=[_EXAMPLE])
 async def get_job_run_logs(
-    request: Request, source: Reads, job_run_id: str, query: Annotated[OffsetQuery, Parameters()]
+    request: Request, reader: Reads, job_run_id: str, query: Asked[OffsetQuery]
 ) -> Any:
     """Return all messages of a job and its steps, the oldest first."""
-    return await _page(request, source, query, job=job_run_id)
+    return await _page(request, reader, query, job=job_run_id)
 
 
 @reads(router, "/task-runs/{task_run_id:id}", list[LogMessage], problems=(404,), example=[_EXAMPLE])
 async def get_task_run_logs(
-    request: Request, source: Reads, task_run_id: str, query: Annotated[AllQuery, Parameters()]
+    request: Request, reader: Reads, task_run_id: str, query: Asked[AllQuery]
 ) -> Any:
     """Return all messages of a step, the oldest first."""
-    found = await _page(request, source, query, step_id=task_run_id)
-    if not await source.logs.list(step_id=task_run_id, limit=1):
+    found = await _page(request, reader, query, step_id=task_run_id)
+    if not await reader.logs.list(step_id=task_run_id, limit=1):
         raise Refused(404, f"task run not found: {task_run_id}; it is the id of a step with lines")
     return found
 
 
 @reads(router, "/system", list[LogMessage])
-async def get_system_logs(
-    request: Request, source: Reads, query: Annotated[OffsetQuery, Parameters()]
-) -> Any:
+async def get_system_logs(request: Request, reader: Reads, query: Asked[OffsetQuery]) -> Any:
     """Return messages outside of jobs, the oldest first."""
-    return await _page(request, source, query, type="system")
+    return await _page(request, reader, query, type="system")
 
 
 @reads(router, "/type/{type}", list[LogMessage])
 async def get_logs_by_type(
-    request: Request, source: Reads, type: str, query: Annotated[OffsetQuery, Parameters()]
+    request: Request, reader: Reads, type: str, query: Asked[OffsetQuery]
 ) -> Any:
     """Return messages of one type: `system`, `job` or `task`."""
-    return await _page(request, source, query, type=type)
+    return await _page(request, reader, query, type=type)
 
 
 class StreamQuery(Query):
@@ -172,7 +169,7 @@ class StreamStatus(msgspec.Struct):
         **problems_of(404, 429),
     },
 )
-async def stream_sse(request: Request, query: Annotated[StreamQuery, Parameters()]) -> Response:
+async def stream_sse(request: Request, query: Asked[StreamQuery]) -> Response:
     """Follow the log from now on, or after the event that Last-Event-ID names."""
     hub: Hub = request.app.state.hub
     after = request.headers.get("last-event-id")
@@ -183,7 +180,7 @@ async def stream_sse(request: Request, query: Annotated[StreamQuery, Parameters(
 
 
 @reads(router, "/stream/status", StreamStatus)
-async def get_stream_status(request: Request, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_stream_status(request: Request, query: Asked[NoQuery]) -> Any:
     """Return what streams are open."""
     hub: Hub = request.app.state.hub
     open_ = [
@@ -272,14 +269,14 @@ class _Lines(msgspec.Struct):
     lines: list[EventRecord]
 
 
-async def _page(request: Request, source: Reads, query: OffsetQuery, **filters: Any) -> Any:
+async def _page(request: Request, reader: Reads, query: OffsetQuery, **filters: Any) -> Any:
     if query.offset > MAX_OFFSET:
         raise Refused(
             400,
             f"offset: at most {MAX_OFFSET:,}; read on with the cursors of /api/v1/logs",
             parameter="offset",
         )
-    page = await source.logs.list(offset=query.offset, limit=query.limit, **filters)
+    page = await reader.logs.list(offset=query.offset, limit=query.limit, **filters)
     found = [message_of(event) for event in page]
     if page.next_cursor is None:
         return found

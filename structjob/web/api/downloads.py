@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Annotated
 
 from fastapi import APIRouter
-from fastapi import Query as Parameters
 from pydantic import Field
 from starlette.responses import Response, StreamingResponse
 
@@ -20,7 +18,7 @@ from structjob.text.rendering import Lines
 from structjob.text.wording import count_of
 from structjob.transfer.export import job_lines
 from structjob.web.answers import Reads, encode, problems_of
-from structjob.web.params import Flag, LogMatch, Query
+from structjob.web.params import Asked, Flag, LogMatch, Query
 
 router = APIRouter(tags=["downloads"])
 
@@ -51,7 +49,7 @@ def _documented(kind: str, *statuses: int) -> dict[int | str, dict[str, object]]
 
 
 @router.get("/logs.jsonl", response_model=None, responses=_documented("application/jsonl", 404))
-async def download_logs(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
+async def download_logs(reader: Reads, query: Asked[DownloadQuery]) -> Response:
     """Return all events that match as JSON lines; the last one is `{"complete": true, …}`."""
 
     def line(event: EventRecord) -> bytes:
@@ -60,11 +58,11 @@ async def download_logs(source: Reads, query: Annotated[DownloadQuery, Parameter
     def last(number: int) -> bytes:
         return encode({"complete": True, "count": number}) + b"\n"
 
-    return await _download(source, query, line, last, "application/jsonl", "logs.jsonl")
+    return await _download(reader, query, line, last, "application/jsonl", "logs.jsonl")
 
 
 @router.get("/logs.txt", response_model=None, responses=_documented("text/plain", 404))
-async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameters()]) -> Response:
+async def download_text(reader: Reads, query: Asked[DownloadQuery]) -> Response:
     """Return all events that match as `structjob logs` shows them, in UTC."""
     lines = Lines(color=False, utc=True, about=None, clock_only=False, dated=None, width=None)
 
@@ -74,22 +72,20 @@ async def download_text(source: Reads, query: Annotated[DownloadQuery, Parameter
     def last(number: int) -> bytes:
         return f"-- complete: {count_of(number, 'line')}\n".encode()
 
-    return await _download(source, query, line, last, "text/plain", "logs.txt")
+    return await _download(reader, query, line, last, "text/plain", "logs.txt")
 
 
 @router.get(
     "/jobs/{id:id}/export", response_model=None, responses=_documented("application/gzip", 404)
 )
-async def export_job(
-    source: Reads, id: str, query: Annotated[ExportQuery, Parameters()]
-) -> Response:
+async def export_job(reader: Reads, id: str, query: Asked[ExportQuery]) -> Response:
     """Return a job with its steps, child jobs and events, for `structjob import`."""
-    job = await source.jobs.find(id)
+    job = await reader.jobs.find(id)
 
     async def compressed() -> AsyncIterator[bytes]:
         packer = zlib.compressobj(6, wbits=31)
         waiting = b""
-        async for line in job_lines(source.jobs, source.logs, job.id, children=query.children):
+        async for line in job_lines(reader.jobs, reader.logs, job.id, children=query.children):
             waiting += packer.compress(line)
             if len(waiting) >= _AT_ONCE:
                 yield waiting
@@ -102,14 +98,14 @@ async def export_job(
 
 
 async def _download(
-    source: Reads,
+    reader: Reads,
     query: DownloadQuery,
     line: Line,
     last: Last,
     kind: str,
     name: str,
 ) -> Response:
-    events = source.logs.iterate(**query.values(), limit=1_000)
+    events = reader.logs.iterate(**query.values(), limit=1_000)
     # an invalid filter is reported as a problem, before the answer starts
     first = await anext(events, None)
 

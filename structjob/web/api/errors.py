@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import EventRecord
 from structjob.statistics import ErrorGroup
 from structjob.web.answers import Count, Reads, by_of, reads
 from structjob.web.body import body_as
-from structjob.web.params import LIMIT, SINCE, UNTIL, Moment, NoQuery, Query, Several
+from structjob.web.params import LIMIT, SINCE, UNTIL, Asked, Moment, NoQuery, Query, Several
 
 router = APIRouter(tags=["errors"])
 
@@ -52,25 +51,23 @@ class ErrorDetail(msgspec.Struct):
 
 
 @reads(router, "/errors", list[ErrorGroup])
-async def list_errors(source: Reads, query: Annotated[ErrorQuery, Parameters()]) -> Any:
+async def list_errors(reader: Reads, query: Asked[ErrorQuery]) -> Any:
     """List errors, most recently seen first."""
-    return await source.errors.list(**query.given())
+    return await reader.errors.list(**query.given())
 
 
 @reads(router, "/errors/count", Count)
-async def count_error_groups(source: Reads, query: Annotated[ErrorMatch, Parameters()]) -> Any:
+async def count_error_groups(reader: Reads, query: Asked[ErrorMatch]) -> Any:
     """Count the matching errors, each once however often it occurred."""
-    return Count(await source.errors.count(**query.given()))
+    return Count(await reader.errors.count(**query.given()))
 
 
 @reads(router, "/errors/{fingerprint:id}", ErrorDetail, problems=(404, 409))
-async def get_error(
-    source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
-) -> Any:
+async def get_error(reader: Reads, fingerprint: str, query: Asked[NoQuery]) -> Any:
     """Return an error by its fingerprint, or the beginning of it, with some of its occurrences."""
-    group = await source.errors.get(fingerprint)
-    first = await source.logs.list(fingerprint=group.fingerprint, limit=1)
-    newest = await source.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
+    group = await reader.errors.get(fingerprint)
+    first = await reader.logs.list(fingerprint=group.fingerprint, limit=1)
+    newest = await reader.logs.list(fingerprint=group.fingerprint, limit=_SAMPLES, order="desc")
     return ErrorDetail(group, first[0] if first else None, list(newest))
 
 
@@ -90,11 +87,11 @@ class By(msgspec.Struct, forbid_unknown_fields=True):
     write=True,
 )
 async def resolve_error(
-    request: Request, source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
+    request: Request, reader: Reads, fingerprint: str, query: Asked[NoQuery]
 ) -> Any:
     """Mark an error as resolved; if it occurs again, it has regressed."""
     wanted = await body_as(request, By)
-    return await source.errors.resolve(fingerprint, by=wanted.by or by_of(request))
+    return await reader.errors.resolve(fingerprint, by=wanted.by or by_of(request))
 
 
 @reads(
@@ -106,8 +103,8 @@ async def resolve_error(
     write=True,
 )
 async def reopen_error(
-    request: Request, source: Reads, fingerprint: str, query: Annotated[NoQuery, Parameters()]
+    request: Request, reader: Reads, fingerprint: str, query: Asked[NoQuery]
 ) -> Any:
     """Reopen a resolved error."""
     await body_as(request, By)
-    return await source.errors.reopen(fingerprint)
+    return await reader.errors.reopen(fingerprint)

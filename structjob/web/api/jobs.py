@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Annotated, Any
+from dataclasses import fields
+from typing import Any
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.exceptions import JobNotFound
@@ -22,9 +22,9 @@ from structjob.models import (
     StepStatus,
 )
 from structjob.statistics import Estimate
-from structjob.web.answers import PageOf, Reads, by_of, page_of, reads
+from structjob.web.answers import PageOf, Reads, Writes, by_of, page_of, reads
 from structjob.web.body import body_as
-from structjob.web.params import AttemptQuery, JobQuery, NoQuery, Query
+from structjob.web.params import Asked, AttemptQuery, JobQuery, NoQuery, Query
 
 router = APIRouter(tags=["jobs"])
 
@@ -94,48 +94,38 @@ class TreeNode(msgspec.Struct):
 
 
 @reads(router, "/jobs", PageOf[JobRecord])
-async def list_jobs(source: Reads, query: Annotated[JobQuery, Parameters()]) -> Any:
+async def list_jobs(reader: Reads, query: Asked[JobQuery]) -> Any:
     """List jobs, the newest first."""
-    return page_of(await source.jobs.list(query.filter(), cursor=query.cursor))
+    return page_of(await reader.jobs.list(query.filter(), cursor=query.cursor))
 
 
 @reads(router, "/jobs/{id:id}", JobDetail, problems=(404,), etag=True)
-async def get_job(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_job(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
     """Return a job by any id: its id, external id or context id."""
-    job = await source.jobs.find(id)
+    job = await reader.jobs.find(id)
     progress, estimate, lost = await asyncio.gather(
-        source.jobs.progress(job.id),
-        source.jobs.estimate(job.id, steps=False),
-        source.jobs.lost_events(job.id),
+        reader.jobs.progress(job.id),
+        reader.jobs.estimate(job.id, steps=False),
+        reader.jobs.lost_events(job.id),
     )
     return JobDetail(job, progress, estimate, lost)
 
 
 @reads(router, "/jobs/{id:id}/progress", LiveProgress, problems=(404,), etag=True)
-async def get_progress(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_progress(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
     """Return the progress of a job, by any id, with its running steps, its parent and its
     children.
     """
-    progress = await source.jobs.progress(id)
-    steps = await source.jobs.steps(progress.job_id)
-    children = await source.jobs.list(parent_job_id=progress.job_id, order="asc", limit=1_000)
+    progress = await reader.jobs.progress(id)
+    steps = await reader.jobs.steps(progress.job_id)
+    children = await reader.jobs.list(parent_job_id=progress.job_id, order="asc", limit=1_000)
     parent = None
     if progress.parent_job_id is not None:
         with suppress(JobNotFound):  # it is in another database, or was pruned
-            parent = await source.jobs.get(progress.parent_job_id)
+            parent = await reader.jobs.get(progress.parent_job_id)
+    same = {field.name for field in fields(progress)}.intersection(LiveProgress.__struct_fields__)
     return LiveProgress(
-        job_id=progress.job_id,
-        status=progress.status,
-        operation=progress.operation,
-        completed_steps=progress.completed_steps,
-        total_steps=progress.total_steps,
-        step_completion=progress.step_completion,
-        runtime_seconds=progress.runtime_seconds,
-        percent=progress.percent,
-        current_step=progress.current_step,
-        attempt=progress.attempt,
-        external_job_id=progress.external_job_id,
-        context_id=progress.context_id,
+        **{name: getattr(progress, name) for name in same},
         parent=None if parent is None else _related(parent),
         children=[_related(child) for child in children],
         running_steps=[step for step in steps if step.status is StepStatus.RUNNING],
@@ -143,36 +133,34 @@ async def get_progress(source: Reads, id: str, query: Annotated[NoQuery, Paramet
 
 
 @reads(router, "/jobs/{id:id}/tree", TreeNode, problems=(404,), etag=True)
-async def get_tree(source: Reads, id: str, query: Annotated[TreeQuery, Parameters()]) -> Any:
+async def get_tree(reader: Reads, id: str, query: Asked[TreeQuery]) -> Any:
     """Return a job with its steps and child jobs, recursively."""
-    tree = await source.jobs.tree(id)
+    tree = await reader.jobs.tree(id)
     return cut(tree, query.depth, query.limit)
 
 
 @reads(router, "/jobs/{id:id}/steps", list[StepRecord], problems=(404,), etag=True)
-async def list_steps(source: Reads, id: str, query: Annotated[StepsQuery, Parameters()]) -> Any:
+async def list_steps(reader: Reads, id: str, query: Asked[StepsQuery]) -> Any:
     """List the steps of a job in their order."""
-    return await source.jobs.steps(id, query.attempt)
+    return await reader.jobs.steps(id, query.attempt)
 
 
 @reads(router, "/jobs/{id:id}/attempts", list[AttemptRecord], problems=(404,), etag=True)
-async def list_attempts_of_job(
-    source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
-) -> Any:
+async def list_attempts_of_job(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
     """List the attempts of a job, oldest first."""
-    return await source.jobs.history(id)
+    return await reader.jobs.history(id)
 
 
 @reads(router, "/jobs/{id:id}/estimate", Estimate, problems=(404,), etag=True)
-async def get_estimate(source: Reads, id: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_estimate(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
     """Return the expected durations of a job and its steps, based on earlier ones."""
-    return await source.jobs.estimate(id)
+    return await reader.jobs.estimate(id)
 
 
 @reads(router, "/attempts", PageOf[AttemptRecord])
-async def list_attempts(source: Reads, query: Annotated[AttemptQuery, Parameters()]) -> Any:
+async def list_attempts(reader: Reads, query: Asked[AttemptQuery]) -> Any:
     """List attempts of all jobs, newest first."""
-    return page_of(await source.jobs.history(filter=query.filter(), cursor=query.cursor))
+    return page_of(await reader.jobs.history(filter=query.filter(), cursor=query.cursor))
 
 
 class CancelRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -199,15 +187,13 @@ class Cancelling(msgspec.Struct):
     write=True,
     status=202,
 )
-async def cancel_job(
-    request: Request, source: Reads, id: str, query: Annotated[NoQuery, Parameters()]
-) -> Any:
+async def cancel_job(request: Request, source: Writes, id: str, query: Asked[NoQuery]) -> Any:
     """Request the cancellation of a job, wherever it runs."""
     wanted = await body_as(request, CancelRequest)
-    job = await source.jobs.find(id)
+    job = await source.reader.jobs.find(id)
     async with source.writing() as tracker:
         await tracker.cancel(job.id, wanted.reason, by=by_of(request), force=wanted.force)
-    return Cancelling(job.id, (await source.jobs.get(job.id)).status)
+    return Cancelling(job.id, (await source.reader.jobs.get(job.id)).status)
 
 
 def cut(tree: JobTree, depth: int, limit: int) -> TreeNode:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 from fastapi import APIRouter
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import EventContext, EventRecord
 from structjob.statistics import LogHistogram
 from structjob.web.answers import Count, PageOf, Reads, page_of, reads
-from structjob.web.params import LogMatch, LogQuery, NoQuery, Query
+from structjob.web.params import Asked, LogMatch, LogQuery, NoQuery, Query
 from structjob.web.problems import Refused
 
 router = APIRouter(tags=["logs"])
@@ -37,36 +36,34 @@ class ContextQuery(Query):
 
 
 @reads(router, "/logs", PageOf[EventRecord], problems=(404,))
-async def list_logs(source: Reads, query: Annotated[LogQuery, Parameters()]) -> Any:
+async def list_logs(reader: Reads, query: Asked[LogQuery]) -> Any:
     """List events, oldest first."""
     start = None if query.start is None else identity(query.start)
-    return page_of(await source.logs.list(query.filter(), cursor=query.cursor, start=start))
+    return page_of(await reader.logs.list(query.filter(), cursor=query.cursor, start=start))
 
 
 @reads(router, "/logs/count", Count)
-async def count_logs(source: Reads, query: Annotated[LogMatch, Parameters()]) -> Any:
+async def count_logs(reader: Reads, query: Asked[LogMatch]) -> Any:
     """Count the matching events."""
-    return Count(await source.logs.count(**query.values()))
+    return Count(await reader.logs.count(**query.values()))
 
 
 @reads(router, "/logs/histogram", LogHistogram)
-async def count_logs_by_time(source: Reads, query: Annotated[HistogramQuery, Parameters()]) -> Any:
+async def count_logs_by_time(reader: Reads, query: Asked[HistogramQuery]) -> Any:
     """Count the matching events by level and time interval."""
-    return await source.logs.histogram(buckets=query.buckets, **query.values("buckets"))
+    return await reader.logs.histogram(buckets=query.buckets, **query.values("buckets"))
 
 
 @reads(router, "/logs/{name}", EventRecord, problems=(404,))
-async def get_event(source: Reads, name: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_event(reader: Reads, name: str, query: Asked[NoQuery]) -> Any:
     """Return one event, named SESSION:SEQ."""
-    return (await source.logs.around(identity(name), before=0, after=0)).event
+    return (await reader.logs.around(identity(name), before=0, after=0)).event
 
 
 @reads(router, "/logs/{name}/context", EventContext, problems=(404,))
-async def get_context(
-    source: Reads, name: str, query: Annotated[ContextQuery, Parameters()]
-) -> Any:
+async def get_context(reader: Reads, name: str, query: Asked[ContextQuery]) -> Any:
     """Return an event, named SESSION:SEQ, with the events before and after it."""
-    return await source.logs.around(
+    return await reader.logs.around(
         identity(name), before=query.before, after=query.after, within=query.within
     )
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 from fastapi import APIRouter
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import Gap, SessionRecord
 from structjob.queries.verify import VerifyResult
 from structjob.web.answers import Reads, reads
-from structjob.web.params import LIMIT, Flag, NoQuery, Query
+from structjob.web.params import LIMIT, Asked, Flag, NoQuery, Query
 from structjob.web.problems import Refused
 
 router = APIRouter(tags=["sessions"])
@@ -25,27 +24,27 @@ class SessionQuery(Query):
 
 
 @reads(router, "/sessions", list[SessionRecord])
-async def list_sessions(source: Reads, query: Annotated[SessionQuery, Parameters()]) -> Any:
+async def list_sessions(reader: Reads, query: Asked[SessionQuery]) -> Any:
     """List sessions, newest first."""
-    return await source.sessions.list(limit=query.limit, live=query.live)
+    return await reader.sessions.list(limit=query.limit, live=query.live)
 
 
 @reads(router, "/sessions/{number}", SessionRecord, problems=(404,))
-async def get_session(source: Reads, number: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def get_session(reader: Reads, number: str, query: Asked[NoQuery]) -> Any:
     """Return one session by its number."""
-    return await source.sessions.get(_number(number))
+    return await reader.sessions.get(_number(number))
 
 
 @reads(router, "/sessions/{number}/gaps", list[Gap], problems=(404,))
-async def list_gaps(source: Reads, number: str, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def list_gaps(reader: Reads, number: str, query: Asked[NoQuery]) -> Any:
     """Return the numbers of a session for which no event is stored, with the reason."""
-    return await source.sessions.gaps(_number(number))
+    return await reader.sessions.gaps(_number(number))
 
 
 @reads(router, "/verify", VerifyResult)
-async def verify(source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def verify(reader: Reads, query: Asked[NoQuery]) -> Any:
     """Prove that no event is lost: each number that a session assigned is stored or explained."""
-    return await source.reader.verify()
+    return await reader.verify()
 
 
 def _number(text: str) -> int:

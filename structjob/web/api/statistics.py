@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.filters import make_filter
@@ -23,7 +22,18 @@ from structjob.statistics import (
     Volume,
 )
 from structjob.web.answers import Reads, reads
-from structjob.web.params import LIMIT, SINCE, UNTIL, JobMatch, Moment, Query, Several, Span
+from structjob.web.params import (
+    BUCKET,
+    LIMIT,
+    SINCE,
+    UNTIL,
+    Asked,
+    JobMatch,
+    Moment,
+    Query,
+    Several,
+    Span,
+)
 
 router = APIRouter(prefix="/statistics", tags=["statistics"])
 
@@ -55,9 +65,7 @@ class StatsQuery(Query):
 class ThroughputQuery(StatsQuery):
     """Parameters of the throughput."""
 
-    bucket: Span = Field(
-        default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"]
-    )
+    bucket: Span = BUCKET
 
 
 class Trend(msgspec.Struct):
@@ -89,9 +97,7 @@ class ErrorStatsQuery(Query):
 class ErrorTimesQuery(ErrorStatsQuery):
     """Parameters of the number of errors by time."""
 
-    bucket: Span = Field(
-        default="1h", validate_default=True, description="How long a stretch is.", examples=["15m"]
-    )
+    bucket: Span = BUCKET
 
 
 class VolumeQuery(Query):
@@ -103,41 +109,41 @@ class VolumeQuery(Query):
 
 
 @reads(router, "/operations", list[OperationStatistics])
-async def count_by_operation(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+async def count_by_operation(reader: Reads, query: Asked[StatsQuery]) -> Any:
     """Return outcomes and durations of jobs by operation."""
-    return await source.stats.operations(query.filter())
+    return await reader.stats.operations(query.filter())
 
 
 @reads(router, "/jobs", dict[str, int])
-async def count_by_status(source: Reads, query: Annotated[JobMatch, Parameters()]) -> Any:
+async def count_by_status(reader: Reads, query: Asked[JobMatch]) -> Any:
     """Return the number of matching jobs of each status."""
-    return await source.jobs.count_by_status(query.filter())
+    return await reader.jobs.count_by_status(query.filter())
 
 
 @reads(router, "/projects", list[ProjectStatistics])
-async def count_by_project(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+async def count_by_project(reader: Reads, query: Asked[StatsQuery]) -> Any:
     """Return outcomes and durations of jobs by project."""
-    return await source.stats.projects(query.filter())
+    return await reader.stats.projects(query.filter())
 
 
 @reads(router, "/steps", list[StepStatistics])
-async def count_by_step(source: Reads, query: Annotated[StatsQuery, Parameters()]) -> Any:
+async def count_by_step(reader: Reads, query: Asked[StatsQuery]) -> Any:
     """Return outcomes and durations of steps by operation and name."""
-    return await source.stats.steps(query.filter())
+    return await reader.stats.steps(query.filter())
 
 
 @reads(router, "/throughput", list[Throughput])
-async def count_by_time(source: Reads, query: Annotated[ThroughputQuery, Parameters()]) -> Any:
+async def count_by_time(reader: Reads, query: Asked[ThroughputQuery]) -> Any:
     """Return outcomes and durations of jobs by time interval, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
-    return await source.stats.throughput(bucket, query.filter())
+    return await reader.stats.throughput(bucket, query.filter())
 
 
 @reads(router, "/trends", list[Trend])
-async def read_trends(source: Reads, query: Annotated[TrendsQuery, Parameters()]) -> Any:
+async def read_trends(reader: Reads, query: Asked[TrendsQuery]) -> Any:
     """Return the p95 of the durations of each operation by time interval, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
-    found = await source.stats.throughput_by_operation(bucket, query.filter())
+    found = await reader.stats.throughput_by_operation(bucket, query.filter())
     return [
         Trend(operation, [interval.p95_ms for interval in each])
         for operation, each in found.items()
@@ -145,29 +151,25 @@ async def read_trends(source: Reads, query: Annotated[TrendsQuery, Parameters()]
 
 
 @reads(router, "/errors", list[ErrorStatistics])
-async def count_errors(source: Reads, query: Annotated[ErrorStatsQuery, Parameters()]) -> Any:
+async def count_errors(reader: Reads, query: Asked[ErrorStatsQuery]) -> Any:
     """Return how often errors occurred, by type, step and operation."""
-    return await source.stats.errors(**query.given())
+    return await reader.stats.errors(**query.given())
 
 
 @reads(router, "/errors-by-time", list[ErrorInterval])
-async def count_errors_by_time(
-    source: Reads, query: Annotated[ErrorTimesQuery, Parameters()]
-) -> Any:
+async def count_errors_by_time(reader: Reads, query: Asked[ErrorTimesQuery]) -> Any:
     """Return how often errors occurred in each time interval, by type, oldest first."""
     bucket: timedelta = query.bucket  # type: ignore[assignment]  # what its validator returns
-    return await source.stats.errors(bucket=bucket, **query.given("bucket"))
+    return await reader.stats.errors(bucket=bucket, **query.given("bucket"))
 
 
 @reads(router, "/errors-by-job", list[JobErrors])
-async def count_errors_by_job(
-    source: Reads, query: Annotated[ErrorStatsQuery, Parameters()]
-) -> Any:
+async def count_errors_by_job(reader: Reads, query: Asked[ErrorStatsQuery]) -> Any:
     """Return the jobs with the most errors in their logs."""
-    return await source.stats.errors_by_job(**query.given())
+    return await reader.stats.errors_by_job(**query.given())
 
 
 @reads(router, "/volume", Volume)
-async def count_volume(source: Reads, query: Annotated[VolumeQuery, Parameters()]) -> Any:
+async def count_volume(reader: Reads, query: Asked[VolumeQuery]) -> Any:
     """Return how many events there are, by type, level and category."""
-    return await source.stats.volume(**query.given())
+    return await reader.stats.volume(**query.given())

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, cast
+from typing import Any, cast
 
 import msgspec
 from fastapi import APIRouter, Request
-from fastapi import Query as Parameters
 from pydantic import Field
 
 from structjob.models import PruneResult
 from structjob.retention.policy import Retention
 from structjob.statistics import Storage
-from structjob.web.answers import Reads, reads
+from structjob.web.answers import Reads, Writes, reads
 from structjob.web.body import body_as
-from structjob.web.params import Flag, NoQuery, Query
+from structjob.web.params import Asked, Flag, NoQuery, Query
 from structjob.web.problems import Refused
 
 router = APIRouter(tags=["storage"])
@@ -27,9 +26,9 @@ class StorageQuery(Query):
 
 
 @reads(router, "/storage", Storage)
-async def get_storage(source: Reads, query: Annotated[StorageQuery, Parameters()]) -> Any:
+async def get_storage(reader: Reads, query: Asked[StorageQuery]) -> Any:
     """Return rows and bytes of each table."""
-    return await source.stats.storage(quick=query.quick)
+    return await reader.stats.storage(quick=query.quick)
 
 
 class RetentionQuery(Query):
@@ -54,7 +53,7 @@ class PruneRequest(msgspec.Struct, forbid_unknown_fields=True):
 
 
 @reads(router, "/retention", PruneResult)
-async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Parameters()]) -> Any:
+async def preview_prune(source: Writes, query: Asked[RetentionQuery]) -> Any:
     """Count what is past its retention; nothing is deleted."""
     if query.days is not None:
         return await source.reader.preview_prune(Retention(days=query.days))
@@ -66,7 +65,7 @@ async def preview_prune(source: Reads, query: Annotated[RetentionQuery, Paramete
 
 
 @reads(router, "/retention/prune", PruneResult, body=PruneRequest, problems=(409,), write=True)
-async def prune(request: Request, source: Reads, query: Annotated[NoQuery, Parameters()]) -> Any:
+async def prune(request: Request, source: Writes, query: Asked[NoQuery]) -> Any:
     """Delete what is past its retention, permanently; by default only count it."""
     wanted = await body_as(request, PruneRequest)
     # `Retention` checks the names
