@@ -170,9 +170,7 @@ def _failure(exc: StructjobError, db: str) -> Failure:
         return Failure(str(exc), code=3, hint=command_line("errors", "--all", db=db))
     if isinstance(exc, InvalidArgument) and not isinstance(exc, InvalidURL):
         return Failure(str(exc), code=2)
-    if isinstance(exc, SchemaMismatch):
-        return Failure(str(exc), hint=command_line("doctor", db=db))
-    if isinstance(exc, StoreUnavailable):
+    if isinstance(exc, SchemaMismatch | StoreUnavailable):
         return Failure(str(exc), hint=command_line("doctor", db=db))
     return Failure(str(exc))
 

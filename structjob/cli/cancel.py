@@ -11,7 +11,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
-from structjob.cli.database import execute, reading, writing
+from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
@@ -53,21 +53,16 @@ never starts. The command waits 5 seconds at most for the job to end."""
 )
 @options.json_output
 @options.database
-def cancel(
+@running
+async def cancel(
     id_: str, db: Database, *, reason: str | None, by: str | None, force: bool, as_json: bool
 ) -> None:
     """Request that a job stops, in whichever process it runs."""
-    execute(_cancel(id_, db, reason, by or _somebody(), force=force, as_json=as_json))
-
-
-async def _cancel(
-    given: str, db: Database, reason: str | None, by: str, *, force: bool, as_json: bool
-) -> None:
     async with reading(db) as reader:
-        job = await resolve(reader, given, only=_ACTIVE)
+        job = await resolve(reader, id_, only=_ACTIVE)
         try:
             async with writing(db) as tracker:
-                await tracker.cancel(job.id, reason, by=by, force=force)
+                await tracker.cancel(job.id, reason, by=by or _somebody(), force=force)
         except InvalidState as exc:
             raise Failure(
                 str(exc).replace("force=True", "--force"),

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from structjob.cli.screen import Failure, command_line, say
 from structjob.exceptions import (
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from structjob.tracker import Tracker
     from structjob.urls.url import URL
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 TERMINATED = 143
@@ -70,6 +71,16 @@ def execute(work: Coroutine[Any, Any, T]) -> T:
         if terminated:
             raise click.exceptions.Exit(TERMINATED) from None
         raise
+
+
+def running(command: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Return a coroutine function as a function that runs it to its end; see `execute`."""
+
+    @wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        return execute(command(*args, **kwargs))
+
+    return run
 
 
 def working_directory() -> Path:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
-from structjob.cli.database import execute, reading, writing
+from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
 from structjob.cli.prune import deleted
-from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say
+from structjob.cli.screen import Failure, command_line, put_json, require_confirmation, say
 from structjob.exceptions import InvalidState
 from structjob.models import JobStatus
 from structjob.text.escaping import escape
@@ -35,18 +34,13 @@ Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.json_output
 @options.database
-def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
+@running
+async def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
     """Delete one job with its child jobs, steps and lines."""
-    if not yes and not is_terminal(sys.stdin):
-        raise Failure(
-            "refusing to delete without confirmation (not a terminal)", code=2, hint="add --yes"
-        )
-    execute(_delete(id_, db, yes=yes, as_json=as_json))
-
-
-async def _delete(given: str, db: Database, *, yes: bool, as_json: bool) -> None:
+    if not yes:
+        require_confirmation("add --yes")
     async with reading(db) as reader:
-        job = await resolve(reader, given, only=tuple(JobStatus))
+        job = await resolve(reader, id_, only=tuple(JobStatus))
         if not yes:
             click.confirm(
                 f"This deletes job {job.id} ({escape(job.operation)}) from {db.shown}, with its "

@@ -18,10 +18,10 @@ from structjob.cli.screen import (
     console,
     put_json,
     put_lines,
+    put_table,
     say,
     width_of,
 )
-from structjob.cli.times import moment
 from structjob.filters import LogFilter
 from structjob.text.appearance import speaks_unicode
 from structjob.text.escaping import escape
@@ -57,12 +57,7 @@ Nagios and Icinga: structjob doctor || exit 2"""
     is_flag=True,
     help="Count lines without a correlation id, by logger and operation, instead of the checks. Exit code 1 if there are any.",
 )
-@click.option(
-    "--since",
-    callback=moment,
-    metavar="TIME",
-    help="With --correlation: only lines from this time on: 90s, 15m, 7d, today, 2026-05-04.  [default: 1d]",
-)
+@options.time("--since", "With --correlation: only lines from this time on: 90s, 15m, 7d, today, 2026-05-04.  [default: 1d]")  # fmt: skip
 @options.json_output
 @options.database
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
@@ -119,8 +114,7 @@ async def _uncorrelated(db: Database, since: datetime, *, as_json: bool) -> None
         put_json({"ok": not rows, "found": [dict(zip(names, row, strict=True)) for row in rows]})
     elif rows:
         shown = [[Text(escape(str(value)) or "-") for value in row] for row in rows[:_SHOWN]]
-        screen = console()
-        put_lines(columns(("LOGGER", "OPERATION", "MESSAGE", "LINES"), shown, screen.width), screen)
+        put_table(console(), ("LOGGER", "OPERATION", "MESSAGE", "LINES"), shown)
     if rows:
         raise Failure(
             f"{count_of(found.total(), 'line')} without a correlation id in {db.shown}",

@@ -11,12 +11,12 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import fingerprints
-from structjob.cli.database import execute, reading
+from structjob.cli.database import reading, running
 from structjob.cli.failures import traceback_lines, what_failed
 from structjob.cli.filtering import operation
 from structjob.cli.ids import LEAST
-from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
-from structjob.cli.times import brief, full, moment
+from structjob.cli.screen import command_line, console, put_json, put_table, say, suggest
+from structjob.cli.times import brief, full
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
 from structjob.text.wording import count_of, did_you_mean
@@ -96,15 +96,8 @@ def errors() -> None:
     is_flag=True,
     help="Only errors that ended a job, not those that a retry or the job itself recovered from.",
 )
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=moment,
-    help="Only errors that occurred from this time on: 3h, 2d, 1h30m, today, 2026-05-04. Counts are those of all time.",
-)
-@click.option(
-    "--until", metavar="TIME", callback=moment, help="Only errors that occurred before this time."
-)
+@options.time("--since", "Only errors that occurred from this time on: 3h, 2d, 1h30m, today, 2026-05-04. Counts are those of all time.")  # fmt: skip
+@options.time("--until", "Only errors that occurred before this time.")
 @operation("Only errors that occurred in this operation.")
 @click.option("--step", metavar="NAME", help="Only errors that occurred in a step of this name.")
 @click.option("--project", metavar="TEXT", help="Only errors that occurred in this project.")
@@ -112,7 +105,8 @@ def errors() -> None:
 @options.utc
 @options.json_output
 @options.database
-def list_(
+@running
+async def list_(
     db: Database,
     *,
     as_json: bool,
@@ -130,14 +124,8 @@ def list_(
         wanted["outcome"] = "final"
     if not every:
         wanted["status"] = tuple(status) or ("open", "regressed")
-    execute(_list(db, wanted, narrowed=bool(status), as_json=as_json, utc=utc))
-
-
-async def _list(
-    db: Database, filters: dict[str, Any], *, narrowed: bool, as_json: bool, utc: bool
-) -> None:
     async with reading(db) as reader:
-        found = await reader.errors.list(**filters)
+        found = await reader.errors.list(**wanted)
     if as_json:
         put_json(found)
     elif found:
@@ -155,18 +143,14 @@ async def _list(
         )
         rows = [_row(group, screen, utc=utc) for group in found]
         spare = ("FIRST SEEN", "JOBS", "STATUS", "LAST SEEN", "OUTCOME")
-        put_lines(
-            columns(headings, rows, screen.width, right=("COUNT", "JOBS"), spare=spare), screen
-        )
-        if len(found) == filters["limit"]:
+        put_table(screen, headings, rows, right=("COUNT", "JOBS"), spare=spare)
+        if len(found) == wanted["limit"]:
             say(
                 f"Showing the {len(found):,} most recent (more may exist): --limit {min(4 * len(found), 10_000)}"
             )
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
     else:
-        names = sorted(
-            name for name in filters if name != "limit" and (narrowed or name != "status")
-        )
+        names = sorted(name for name in wanted if name != "limit" and (status or name != "status"))
         say(
             f"no errors match ({', '.join(names)})"
             if names
@@ -210,14 +194,11 @@ Examples:
 @options.utc
 @options.json_output
 @options.database
-def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
+@running
+async def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
     """Show one error: its count, times, traceback and latest jobs."""
-    execute(_show(id_, db, as_json=as_json, utc=utc))
-
-
-async def _show(given: str, db: Database, *, as_json: bool, utc: bool) -> None:
     async with reading(db) as reader:
-        group = await reader.errors.get(given)
+        group = await reader.errors.get(id_)
         latest = await reader.logs.list(
             fingerprint=group.fingerprint, order="desc", limit=OCCURRENCES
         )
@@ -273,25 +254,27 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
 )
 @options.json_output
 @options.database
-def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
+@running
+async def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
     """Mark an error as resolved; if it occurs again, it has regressed."""
-    execute(_mark(id_, db, by=by, reopen=False, as_json=as_json))
+    async with reading(db) as reader:
+        group = await reader.errors.resolve(id_, by=by)
+    _report(group, db, as_json=as_json)
 
 
 @errors.command()
 @click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @options.json_output
 @options.database
-def reopen(id_: str, db: Database, *, as_json: bool) -> None:
+@running
+async def reopen(id_: str, db: Database, *, as_json: bool) -> None:
     """Reopen a resolved error."""
-    execute(_mark(id_, db, by=None, reopen=True, as_json=as_json))
-
-
-async def _mark(given: str, db: Database, *, by: str | None, reopen: bool, as_json: bool) -> None:
     async with reading(db) as reader:
-        group = await (
-            reader.errors.reopen(given) if reopen else reader.errors.resolve(given, by=by)
-        )
+        group = await reader.errors.reopen(id_)
+    _report(group, db, as_json=as_json)
+
+
+def _report(group: ErrorGroup, db: Database, *, as_json: bool) -> None:
     if as_json:
         put_json(group)
         return

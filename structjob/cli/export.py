@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,7 +10,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
-from structjob.cli.database import execute, reading
+from structjob.cli.database import reading, running
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
@@ -49,7 +48,8 @@ an apostrophe is put before text that a spreadsheet would read as a formula. Wit
 @filtered
 @options.json_output
 @options.database
-def export(
+@running
+async def export(
     id_: str | None,
     db: Database,
     *,
@@ -78,37 +78,12 @@ def export(
             raise click.UsageError(
                 "A job is exported as a whole: the options that select lines need --logs or --csv."
             )
-    execute(_export(db, id_, filters, output, what, children=not no_children, as_json=as_json))
-
-
-def _form_of(output: Path | None) -> Form | Literal["job"]:
-    """Return what a file of this name holds."""
-    from structjob.transfer.export import format_of
-
-    if output is None:
-        return "job"
-    try:
-        found = format_of(output)
-    except InvalidArgument as exc:
-        raise click.UsageError(f"{exc}.") from exc
-    return "job" if found == "jsonl" else found
-
-
-async def _export(
-    db: Database,
-    given: str | None,
-    filters: Mapping[str, Any],
-    output: Path | None,
-    what: Form | Literal["job"],
-    *,
-    children: bool,
-    as_json: bool,
-) -> None:
     from structjob.transfer.event_lines import event_lines
     from structjob.transfer.export import job_lines, write_lines
 
+    children = not no_children
     async with reading(db) as reader:
-        job = None if given is None else await resolve(reader, given)
+        job = None if id_ is None else await resolve(reader, id_)
         if what == "job":
             assert job is not None  # noqa: S101 -- the options were checked
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
@@ -136,3 +111,16 @@ async def _export(
     say(f"wrote {count_of(number, 'line')} to {output}")
     if what == "job":
         suggest(command_line("import", str(output), "--dry-run"))
+
+
+def _form_of(output: Path | None) -> Form | Literal["job"]:
+    """Return what a file of this name holds."""
+    from structjob.transfer.export import format_of
+
+    if output is None:
+        return "job"
+    try:
+        found = format_of(output)
+    except InvalidArgument as exc:
+        raise click.UsageError(f"{exc}.") from exc
+    return "job" if found == "jsonl" else found

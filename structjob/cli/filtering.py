@@ -9,7 +9,6 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import operations
-from structjob.cli.times import moment
 from structjob.models import STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -79,14 +78,9 @@ def job_labels(function: F) -> F:
 
 
 _SINCE, _UNTIL = (
-    click.option(
-        "--since",
-        metavar="TIME",
-        callback=moment,
-        help="Only lines from this time on: an age (3h, 2d, 1h30m), today, yesterday, or a time (13:30, 2026-05-04T13:30).",
-    ),
-    click.option("--until", metavar="TIME", callback=moment, help="Only lines before this time."),
-)
+    options.time("--since", "Only lines from this time on: an age (3h, 2d, 1h30m), today, yesterday, or a time (13:30, 2026-05-04T13:30)."),
+    options.time("--until", "Only lines before this time."),
+)  # fmt: skip
 _REFUSED_UNTIL = click.option("--until", hidden=True)
 
 _OPTIONS = (

@@ -14,7 +14,6 @@ from structjob.cli.ids import resolve
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.tables import attempt_table, table
-from structjob.cli.times import moment
 from structjob.cli.watch import watch_jobs
 
 if TYPE_CHECKING:
@@ -59,18 +58,8 @@ Examples:
     metavar="TEXT",
     help="Only jobs whose operation or description contains this text.",
 )
-@click.option(
-    "--since",
-    metavar="TIME",
-    callback=moment,
-    help="Only jobs created (or ended, see --by) from this time on: 3h, 2d, 1h30m, today, 2026-05-04.",
-)
-@click.option(
-    "--until",
-    metavar="TIME",
-    callback=moment,
-    help="Only jobs created (or ended) before this time.",
-)
+@options.time("--since", "Only jobs created (or ended, see --by) from this time on: 3h, 2d, 1h30m, today, 2026-05-04.")  # fmt: skip
+@options.time("--until", "Only jobs created (or ended) before this time.")
 @click.option(
     "--by",
     type=click.Choice(("created", "ended")),

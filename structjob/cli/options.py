@@ -9,6 +9,7 @@ import click
 
 from structjob.cli.database import Database
 from structjob.cli.screen import command_line
+from structjob.cli.times import moment
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -177,6 +178,11 @@ def limit(help: str) -> Callable[[F], F]:
         show_default=True,
         help=help,
     )
+
+
+def time(name: str, help: str) -> Callable[[F], F]:
+    """Add an option that takes a time, such as ``--since``; see `structjob.cli.times.moment`."""
+    return click.option(name, metavar="TIME", callback=moment, help=help)
 
 
 def utc(function: F) -> F:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +11,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.database import execute, reading, writing
-from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
+from structjob.cli.screen import Failure, command_line, put_json, require_confirmation, say, suggest
 from structjob.cli.times import age as read_age
 from structjob.cli.times import full
 from structjob.text.wording import count_of
@@ -111,12 +110,8 @@ def prune(
             "Nothing selected: give an age, such as --older-than 30d, --level debug=2d or --status completed=7d."
         )
     retention = Retention(days=days, levels=levels, statuses=statuses, archive=archive)
-    if not dry_run and not yes and not is_terminal(sys.stdin):
-        raise Failure(
-            "refusing to delete without confirmation (not a terminal)",
-            code=2,
-            hint="add --yes, or preview with --dry-run",
-        )
+    if not dry_run and not yes:
+        require_confirmation("add --yes, or preview with --dry-run")
     limits = cutoffs(retention, datetime.now(UTC), utc=utc)
     found = execute(_prune(db, retention, limits, dry_run=dry_run, yes=yes))
     if as_json:

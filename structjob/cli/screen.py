@@ -107,6 +107,12 @@ def say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
+def require_confirmation(hint: str) -> None:
+    """Refuse to delete if stdin is not a terminal, where a person can confirm it."""
+    if not is_terminal(sys.stdin):
+        raise Failure("refusing to delete without confirmation (not a terminal)", code=2, hint=hint)
+
+
 def suggest(command: str) -> None:
     """Suggest the next useful *command*."""
     say(f"{paint('next:', 'dim', coloured(sys.stderr))}  {command}")
@@ -197,6 +203,18 @@ def columns(
         line.truncate(width, overflow="ellipsis" if speaks_unicode() else "crop")
         lines.append(line)
     return lines
+
+
+def put_table(
+    screen: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Text]],
+    *,
+    right: Collection[str] = (),
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table that fits the screen; see `columns`."""
+    put_lines(columns(headings, rows, screen.width, right=right, spare=spare), screen)
 
 
 _ROWS = 500

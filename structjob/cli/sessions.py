@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.database import execute, places_of, reading
-from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.cli.database import places_of, reading, running
+from structjob.cli.screen import command_line, console, put_json, put_table, say, suggest
 from structjob.cli.times import brief
 from structjob.text.appearance import lasting, speaks_unicode
 from structjob.text.escaping import escape
@@ -46,15 +46,12 @@ A session is one tracker in one process. `structjob verify` tells whether all of
 @options.utc
 @options.json_output
 @options.database
-def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
+@running
+async def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
     """List sessions: programs that log to this database.
 
     The newest comes first.
     """
-    execute(_sessions(db, as_json=as_json, utc=utc, live=live, limit=limit))
-
-
-async def _sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
     async with reading(db) as reader:
         found = await reader.sessions.list(live=live, limit=limit)
     if as_json:
@@ -87,15 +84,10 @@ def _print(found: Sequence[SessionRecord], *, utc: bool) -> None:
             Text(brief(one.ended_at, utc=utc), style="dim"),
             Text(escape(f"{one.service or 'pid'} {one.pid} on {one.host}")),
         ])  # fmt: skip
-    screen = console()
-    headings = ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS")
-    put_lines(
-        columns(
-            headings,
-            rows,
-            screen.width,
-            right=("LINES", "RUNNING", "HEARTBEAT"),
-            spare=("ENDED", "LINES", "HEARTBEAT"),
-        ),
-        screen,
+    put_table(
+        console(),
+        ("SESSION", "STATUS", "LINES", "RUNNING", "STARTED", "HEARTBEAT", "ENDED", "PROCESS"),
+        rows,
+        right=("LINES", "RUNNING", "HEARTBEAT"),
+        spare=("ENDED", "LINES", "HEARTBEAT"),
     )

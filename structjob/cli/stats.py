@@ -13,7 +13,7 @@ import click
 from structjob.cli import options
 from structjob.cli.database import execute, reading
 from structjob.cli.filtering import job_labels
-from structjob.cli.screen import columns, command_line, console, put_json, put_lines, say, suggest
+from structjob.cli.screen import command_line, console, put_json, put_table, say, suggest
 from structjob.cli.times import full, midnight, moment, stretch
 from structjob.text.amounts import in_bytes
 from structjob.text.appearance import bar, lasting
@@ -213,14 +213,10 @@ async def _stats(asked: _Question) -> None:
         put_json(found)
         return
     if found:  # only a list can be empty
-        screen = console()
         over_time = asked.what == "errors" and "bucket" in asked.filters
         table = _errors_over_time if over_time else _TABLES[asked.what]
         headings, rows = table(found, asked)
-        put_lines(
-            columns(headings, rows, screen.width, right=_NUMBERS, spare=("P50", "P99", "AVG")),
-            screen,
-        )
+        put_table(console(), headings, rows, right=_NUMBERS, spare=("P50", "P99", "AVG"))
     _advise(found, asked)
 
 

@@ -8,7 +8,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
-from structjob.cli.database import execute
+from structjob.cli.database import running
 from structjob.cli.filtering import chosen, followed
 from structjob.cli.follow import show_tail
 
@@ -39,7 +39,8 @@ Each line is shown exactly once, whichever process logs it. If lines were droppe
 @options.utc
 @options.json_lines
 @options.database
-def tail(
+@running
+async def tail(
     id_: str | None,
     db: Database,
     *,
@@ -56,6 +57,4 @@ def tail(
     if given["until"] is not None:
         raise click.UsageError("A tail has no end: use `structjob logs` with --until.")
     filters = chosen(given, id_)
-    execute(
-        show_tail(db, id_, filters, as_json=as_json, utc=utc, last=last, children=not no_children)
-    )
+    await show_tail(db, id_, filters, as_json=as_json, utc=utc, last=last, children=not no_children)

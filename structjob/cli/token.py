@@ -6,11 +6,15 @@ import importlib.util
 import os
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from structjob.cli.screen import Failure, command_line, say
 from structjob.cli.times import age, brief
+
+if TYPE_CHECKING:
+    from structjob.web.tokens import TokenFile
 
 NEEDED = ("fastapi", "uvicorn", "websockets", "itsdangerous")
 """The packages that the extra ``serve`` installs."""
@@ -30,6 +34,13 @@ def require_extra() -> None:
 def file_of(given: str | None) -> Path:
     """Return the file of tokens: the given one, the environment's, or the default."""
     return Path(given or os.environ.get("STRUCTJOB_TOKEN_FILE") or "structjob-tokens.json")
+
+
+def _tokens(given: str | None) -> TokenFile:
+    require_extra()
+    from structjob.web.tokens import TokenFile
+
+    return TokenFile(file_of(given))
 
 
 _file = click.option(
@@ -61,25 +72,21 @@ Examples:
 @_file
 def create(scope: str, expires: timedelta | None, token_file: str | None) -> None:
     """Create a token and show it once."""
-    require_extra()
-    from structjob.web.tokens import TokenFile
-
-    path = file_of(token_file)
-    text, made = TokenFile(path).create("write" if scope == "write" else "read", expires)
+    tokens = _tokens(token_file)
+    text, made = tokens.create("write" if scope == "write" else "read", expires)
     click.echo(text)
     ends = "never ends" if made.expires_at is None else f"ends {brief(made.expires_at, utc=False)}"
-    say(f"token {made.id} for scope {scope} {ends}; {path} holds its hash. It is shown only once")
+    say(
+        f"token {made.id} for scope {scope} {ends}; {tokens.path} holds its hash. It is shown only once"
+    )
 
 
 @token.command("list")
 @_file
 def list_(token_file: str | None) -> None:
     """List the tokens without their secret part."""
-    require_extra()
-    from structjob.web.tokens import TokenFile
-
-    path = file_of(token_file)
-    found = TokenFile(path).tokens()
+    tokens = _tokens(token_file)
+    found = tokens.tokens()
     for one in found:
         ends = (
             "never"
@@ -90,7 +97,7 @@ def list_(token_file: str | None) -> None:
         )
         click.echo(f"{one.id}  {one.scope:5}  made {brief(one.created_at, utc=False)}  ends {ends}")
     if not found:
-        say(f"no tokens in {path}")
+        say(f"no tokens in {tokens.path}")
         say(f"next:  {command_line('token', 'create', '--scope', 'read')}")
 
 
@@ -105,10 +112,9 @@ ID is the one that `structjob token list` shows."""
 @_file
 def revoke(id_: str, token_file: str | None) -> None:
     """Revoke a token and end its logins."""
-    require_extra()
-    from structjob.web.tokens import TokenFile
-
-    path = file_of(token_file)
-    if not TokenFile(path).revoke(id_):
-        raise Failure(f"no token {id_} in {path}", code=3, hint=command_line("token", "list"))
+    tokens = _tokens(token_file)
+    if not tokens.revoke(id_):
+        raise Failure(
+            f"no token {id_} in {tokens.path}", code=3, hint=command_line("token", "list")
+        )
     say(f"token {id_} is revoked")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.database import deliver_from, execute, places_of, reading
-from structjob.cli.screen import Failure, columns, command_line, console, put_json, put_lines, say
+from structjob.cli.database import deliver_from, places_of, reading, running
+from structjob.cli.screen import Failure, command_line, console, put_json, put_table, say
 from structjob.cli.times import brief
 from structjob.text.amounts import in_bytes
 from structjob.text.appearance import speaks_unicode
@@ -55,16 +55,13 @@ Exit code 0: every line is accounted for; all sessions are complete or live. Exi
 @options.utc
 @options.json_output
 @options.database
-def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
+@running
+async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
     """Prove that no log line was lost.
 
     Checks, session by session, that every line is stored, or that the reason for its absence is
     known.
     """
-    execute(_verify(db, spools, as_json=as_json, utc=utc))
-
-
-async def _verify(db: Database, spools: Sequence[Path], *, as_json: bool, utc: bool) -> None:
     from structjob.urls.url import places as places_in
 
     async with reading(db) as reader:
@@ -202,18 +199,9 @@ def _print(
             Text(brief(row.started_at, utc=utc) if row is not None else "", style="dim"),
             Text(escape(process), style="dim"),
         ])  # fmt: skip
-    screen = console()
     numbers = ("LINES", "STORED", "EXPLAINED", "MISSING")
-    put_lines(
-        columns(
-            ("SESSION", "STATUS", *numbers, "STARTED", "PROCESS"),
-            rows,
-            screen.width,
-            right=numbers,
-            spare=("STARTED", "EXPLAINED"),
-        ),
-        screen,
-    )
+    headings = ("SESSION", "STATUS", *numbers, "STARTED", "PROCESS")
+    put_table(console(), headings, rows, right=numbers, spare=("STARTED", "EXPLAINED"))
 
 
 def _unknown(found: VerifyResult) -> int:

@@ -10,7 +10,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
-from structjob.cli.database import execute, reading
+from structjob.cli.database import reading, running
 from structjob.cli.ids import resolve
 from structjob.cli.screen import command_line, put_json, say
 from structjob.cli.times import stretch
@@ -45,20 +45,12 @@ Examples:
 )
 @options.json_output
 @options.database
-def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:
+@running
+async def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:  # noqa: ASYNC109 -- the name of the option
     """Wait until a job has ended; the exit code is its outcome."""
-    job = execute(_wait(id_, db, None if timeout is None else timeout.total_seconds()))
-    if as_json:
-        put_json(job)
-    else:
-        _report(job, db)
-    click.get_current_context().exit(_code(job))
-
-
-async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if timeout is None else time.monotonic() + timeout.total_seconds()
     async with reading(db) as reader:
-        job = await resolve(reader, given)
+        job = await resolve(reader, id_)
         while not job.status.terminal:
             left = _LOOK_EVERY if deadline is None else deadline - time.monotonic()
             if left <= 0:
@@ -68,7 +60,11 @@ async def _wait(given: str, db: Database, seconds: float | None) -> JobRecord:
             except TimeoutError:
                 await reader.deliver_now_and_then()
                 job = await reader.jobs.get(job.id)
-        return job
+    if as_json:
+        put_json(job)
+    else:
+        _report(job, db)
+    click.get_current_context().exit(_code(job))
 
 
 def _report(job: JobRecord, db: Database) -> None:
