@@ -15,6 +15,8 @@ from structjob.urls.url import masked
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection
 
+__all__ = ["Schema", "is_own", "known", "order", "render"]
+
 
 class Schema:
     """The tables of one database. The methods block.
@@ -80,43 +82,8 @@ class Schema:
         return connected(self._url, self._shown, charset.advice, self._run)
 
     def sql(self, direction: Literal["up", "down"], *, end: str | None = None) -> str:
-        """Return `sql` for this database: with its dialect, and the schema of its tables."""
-        return sql(self._url.get_backend_name(), direction, end=end, schema=schema_of(self._url))
-
-
-def sql(
-    dialect: str,
-    direction: Literal["up", "down"],
-    *,
-    end: str | None = None,
-    schema: str | None = None,
-) -> str:
-    """Return the script that another user can run instead of `Schema.upgrade` or `downgrade`.
-
-    Args:
-        dialect: ``sqlite``, ``mariadb``, ``mysql`` or ``postgresql``.
-        direction: ``up`` or ``down``.
-        end: The last revision; by default the newest for ``up``, ``base`` for ``down``.
-        schema: The schema of the tables, on PostgreSQL.
-
-    Raises:
-        InvalidArgument: if an argument has another value.
-    """
-    return render(dialect, direction, end=end, schema=schema)
-
-
-def resolved(revision: str) -> str:
-    """Return *revision* with ``head`` replaced by the newest one.
-
-    Raises:
-        InvalidArgument: if there is no such revision.
-    """
-    return known(revision)
-
-
-def is_older(revision: str, than: str) -> bool:
-    """Return whether *revision* comes before *than*; ``base`` comes first."""
-    return order(revision) < order(than)
+        """Return `render` for this database: with its dialect, and the schema of its tables."""
+        return render(self._url.get_backend_name(), direction, end=end, schema=schema_of(self._url))
 
 
 def is_own(table: str) -> bool:

@@ -108,14 +108,14 @@ def _tables(db: Database, *, create: bool) -> Schema:
 def _print_sql(
     direction: str, dialect: str | None, db: Database, down_to: str | None, *, as_json: bool
 ) -> None:
-    from structjob.schema import Schema, sql
+    from structjob.schema import Schema, render
 
     way: Literal["up", "down"] = "down" if direction == "down" else "up"
     own = db.url.get_backend_name()
     if dialect is None or (db.typed and dialect == own):
         script = Schema(db.url).sql(way, end=down_to)
     else:
-        script = sql(dialect, way, end=down_to)
+        script = render(dialect, way, end=down_to)
     if as_json:
         put_json({"dialect": dialect or own, "direction": direction, "sql": script})
     else:
@@ -129,11 +129,11 @@ def _back(
 
     A revision is ``None`` if there are no tables.
     """
-    from structjob.schema import is_older, resolved
+    from structjob.schema import known, order
 
-    target = resolved(down_to)
+    target = known(down_to)
     before = tables.revision()
-    if before is None or not is_older(target, before):
+    if before is None or order(target) >= order(before):
         if before is not None and before != target:
             raise Failure(
                 f"the tables are at revision {before}, older than {target}",

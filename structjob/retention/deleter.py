@@ -108,13 +108,11 @@ class Deleter:
                 self.counts["attempts"] += tried
                 at = end
 
-    async def _remove(
-        self, what: str, ids: Sequence[Any], remove: Callable[[Connection, Sequence[Any]], int]
-    ) -> None:
+    async def _remove(self, what: str, ids: Sequence[Any], remove: Callable[..., int]) -> None:
         at = 0
         while at < len(ids):
             some = ids[at : at + self._pace.rows]
-            self.counts[what] += await self._chunk(partial(_swapped, remove, some), len(some))
+            self.counts[what] += await self._chunk(partial(remove, ids=some), len(some))
             at += len(some)
 
     async def _chunk(self, call: Callable[[Connection], T], size: int) -> T:
@@ -133,9 +131,3 @@ class Deleter:
         result, began, newest, dialect = await self._transact(work)
         await asyncio.sleep(self._pace.took(time.perf_counter() - began, size, newest, dialect))
         return result
-
-
-def _swapped(
-    remove: Callable[[Connection, Sequence[Any]], int], ids: Sequence[Any], connection: Connection
-) -> int:
-    return remove(connection, ids)

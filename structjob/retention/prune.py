@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -113,37 +113,26 @@ async def prune(
             the rest is kept.
     """
     if retention.archive is None:
-        return await _locked(access, retention, None, None, not_within, patience)
+        async with _locked(access, patience, not_within) as lock:
+            return await _prune(access, retention, lock, None, None)
     worker = Worker("structjob-archive")
     try:
         archive = await worker.run(Archive, Path(retention.archive), access.name)
-        return await _locked(access, retention, archive, worker, not_within, patience)
+        async with _locked(access, patience, not_within) as lock:
+            return await _prune(access, retention, lock, archive, worker)
     finally:
         worker.close()
 
 
+@asynccontextmanager
 async def _locked(
-    access: Access,
-    retention: Retention,
-    archive: Archive | None,
-    worker: Worker | None,
-    not_within: timedelta | None,
-    patience: float,
-) -> PruneResult:
-    lock = await _taken(access, not_within, patience)
-    done = False
-    try:
-        pruned = await _prune(access, await due_now(access.fetch, retention), lock, archive, worker)
-        done = True
-    except LockLost:
-        raise PruneInProgress(_OVERTAKEN) from None
-    else:
-        return pruned
-    finally:
-        await _release(access, lock, done=done)
+    access: Access, patience: float, not_within: timedelta | None = None, *, prunes: bool = True
+) -> AsyncIterator[Lock]:
+    """Hold the lock; at the end, record when the database was pruned, if the block *prunes* it.
 
-
-async def _taken(access: Access, not_within: timedelta | None, patience: float) -> Lock:
+    Raises:
+        PruneInProgress: if another process holds the lock, before the block or in the end.
+    """
     lock = Lock(LOCK, access.session_id)
     deadline = time.monotonic() + patience
     while not await access.transact(lambda connection: lock.take(connection, not_within)):
@@ -152,13 +141,16 @@ async def _taken(access: Access, not_within: timedelta | None, patience: float) 
                 "another process is pruning this database: try again when it is done"
             )
         await asyncio.sleep(_LOOK_AGAIN)
-    return lock
-
-
-async def _release(access: Access, lock: Lock, *, done: bool) -> None:
-    with suppress(StoreUnavailable, TimeoutError):
-        async with asyncio.timeout(_RELEASING):
-            await access.transact(lambda connection: lock.release(connection, done=done))
+    done = False
+    try:
+        yield lock
+        done = prunes
+    except LockLost:
+        raise PruneInProgress(_OVERTAKEN) from None
+    finally:
+        with suppress(StoreUnavailable, TimeoutError):
+            async with asyncio.timeout(_RELEASING):
+                await access.transact(lambda connection: lock.release(connection, done=done))
 
 
 async def delete_family(access: Access, job_id: str, *, patience: float) -> PruneResult:
@@ -178,25 +170,25 @@ async def delete_family(access: Access, job_id: str, *, patience: float) -> Prun
     plans = await family_to_delete(access.fetch, job_id)
     if not plans:
         raise JobNotFound(job_id)
-    lock = await _taken(access, None, patience)
-    deleter = Deleter(access.fetch, access.transact, lock)
-    try:
+    async with _locked(access, patience, prunes=False) as lock:
+        deleter = Deleter(access.fetch, access.transact, lock)
         for _ in range(_ROUNDS):
             await deleter.jobs(plans)
             plans = await family_to_delete(access.fetch, job_id)
             if not plans:
                 return _pruned(deleter.counts)
-    except LockLost:
-        raise PruneInProgress(_OVERTAKEN) from None
-    finally:
-        await _release(access, lock, done=False)
     raise InvalidState(f"job {job_id} gets events while it is being deleted: delete it again later")
 
 
 async def _prune(
-    access: Access, due: Due, lock: Lock, archive: Archive | None, worker: Worker | None
+    access: Access,
+    retention: Retention,
+    lock: Lock,
+    archive: Archive | None,
+    worker: Worker | None,
 ) -> PruneResult:
     fetch = access.fetch
+    due = await due_now(fetch, retention)
     deleter = Deleter(fetch, access.transact, lock)
     archiver = None if archive is None or worker is None else Archiver(deleter, archive, worker)
     taker = archiver or deleter

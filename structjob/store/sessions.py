@@ -287,8 +287,7 @@ def crash(
     Returns:
         The jobs' rows as they were before.
     """
-    running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
-    _end_running(
+    running = _end_running(
         connection,
         session.session_id,
         "crashed",
@@ -332,9 +331,7 @@ def leave(connection: Connection, session: Session) -> Sequence[RowMapping]:
     Returns:
         The jobs' rows as they were before.
     """
-    running = connection.execute(_running(session.session_id).with_for_update()).mappings().all()
-    _end_running(connection, session.session_id, "cancelled", "CancelledError", LEFT_RUNNING)
-    return running
+    return _end_running(connection, session.session_id, "cancelled", "CancelledError", LEFT_RUNNING)
 
 
 def _running(number: int) -> Select[Any]:
@@ -352,8 +349,13 @@ def _end_running(
     error_type: str,
     why: str,
     stack: str | None = None,
-) -> None:
-    """Set the final *status* of the running jobs, attempts and steps of the session *number*."""
+) -> Sequence[RowMapping]:
+    """Set the final *status* of the running jobs, attempts and steps of the session *number*.
+
+    Returns:
+        The jobs' rows as they were before.
+    """
+    running = connection.execute(_running(number).with_for_update()).mappings().all()
     last = _last_sign(connection, number)
     for table in (jobs, attempts, steps):
         # The database's clock may be behind the host's, but a job must not end before it begins.
@@ -379,3 +381,4 @@ def _end_running(
         )
     # the session has ended, so these requests would never be handled
     connection.execute(delete(cancellations).where(cancellations.c.session_id == number))
+    return running

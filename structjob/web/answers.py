@@ -115,9 +115,6 @@ class _Id(Convertor[str]):
     def convert(self, value: str) -> str:
         return value.replace(SLASH, "/")
 
-    def to_string(self, value: str) -> str:
-        return value.replace("/", SLASH)
-
 
 register_url_convertor("id", _Id())
 

@@ -21,8 +21,8 @@ from structjob.web.hub import Hub
 from structjob.web.login import log_in, log_out
 from structjob.web.metrics import MEDIA_TYPE, exposition
 from structjob.web.params import Asked, NoQuery, once
-from structjob.web.paths import API
-from structjob.web.shell import PAGES, Shell
+from structjob.web.paths import API, PAGES
+from structjob.web.shell import Shell
 from structjob.web.source import Source
 from structjob.web.version import VERSION
 
@@ -195,7 +195,8 @@ def build(
     made.router.routes.append(WebSocketRoute(f"{API}/logs/stream/ws", compat.stream_ws))
     made.add_route("/metrics", metrics, include_in_schema=False)
     made.add_route("/static/{build}/{file:path}", file, include_in_schema=False)
-    for address in PAGES:
+    for name_ in PAGES:
+        address = f"{name_}{{id}}" if name_.endswith("/") else name_
         made.add_route(f"/{address}", page, include_in_schema=False)
         if address:
             made.add_route(f"/{address}/", page, include_in_schema=False)

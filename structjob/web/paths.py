@@ -9,6 +9,21 @@ from structjob.web.accept import wants_page
 
 API = "/api/v1"
 
+PAGES = {
+    "": "overview",
+    "jobs": "jobs",
+    "jobs/": "job",
+    "logs": "logs",
+    "errors": "errors",
+    "errors/": "error",
+    "sessions": "sessions",
+    "sessions/": "sessions",
+    "storage": "storage",
+}
+"""The script below ``pages/`` of each page, by the page's address relative to the root. The address
+of one thing's page ends with a slash; the thing's id follows.
+"""
+
 DIRECTORIES = (f"{API}/", "/static/")
 """What is for programs: all other paths are of pages."""
 

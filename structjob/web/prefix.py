@@ -6,12 +6,9 @@ paths of the application are known, so the prefix is everything before them, and
 
 from __future__ import annotations
 
-from structjob.web.paths import DIRECTORIES
+from structjob.web.paths import DIRECTORIES, PAGES
 
-_PAGES = ("jobs", "logs", "errors", "sessions", "storage")
 _FILES = ("login", "logout", "metrics")
-_OF_ONE = ("jobs", "errors", "sessions")
-"""Pages with a separate address for each job, error or session."""
 
 
 def prefix_of(path: str) -> str:
@@ -39,8 +36,8 @@ def _is_own(parts: list[str]) -> bool:
         case []:
             return True
         case [page]:
-            return page in _PAGES or page in _FILES
+            return page in PAGES or page in _FILES
         case [page, _]:
-            return page in _OF_ONE
+            return f"{page}/" in PAGES
         case _:
             return False

@@ -28,21 +28,8 @@ from structjob.web.accept import takes_gzip
 from structjob.web.answers import SLASH
 from structjob.web.bundle import bundles
 from structjob.web.login import local_address
-from structjob.web.paths import API, below
+from structjob.web.paths import API, PAGES, below
 from structjob.web.problems import Refused, answer
-
-PAGES = (
-    "",
-    "jobs",
-    "jobs/{id}",
-    "logs",
-    "errors",
-    "errors/{id}",
-    "sessions",
-    "sessions/{id}",
-    "storage",
-)
-"""Addresses of pages, relative to the root."""
 
 LATEST = "latest"
 """In place of the version in a file's address: the newest version, for other applications'
@@ -61,18 +48,6 @@ _TYPES = {
     "ts": "text/plain",
     "woff2": "font/woff2",
 }
-_SCRIPTS = {
-    "": "overview",
-    "jobs": "jobs",
-    "jobs/": "job",
-    "logs": "logs",
-    "errors": "errors",
-    "errors/": "error",
-    "sessions": "sessions",
-    "sessions/": "sessions",
-    "storage": "storage",
-}
-"""The script of each page below ``pages/``. A page of one thing ends with a slash."""
 
 _DATA = {"jobs/": ("", "/tree?depth=4&limit=20000", "/attempts")}
 """What the page of one thing asks the API for first: the same addresses as in its script, after
@@ -138,7 +113,7 @@ class Shell:
         path = below(request.scope)[1:]
         page, one = path.partition("/")[::2]
         kind, root = f"{page}/" if one else page, "../" * path.count("/") or "./"
-        document, scripts = self._document(root, _SCRIPTS.get(kind, ""))
+        document, scripts = self._document(root, PAGES.get(kind, ""))
         id_ = quote(one.rstrip("/").replace(SLASH, "/"), safe=_AS_WRITTEN)
         thing = f"{root}{API[1:]}/{page}/{id_}"
         data = (
