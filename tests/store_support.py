@@ -11,7 +11,7 @@ import msgspec
 from structjob.queries.logs import Logs
 from structjob.spool.line import seal
 from structjob.store.factory import make_store
-from structjob.store.ingest import JOB_COLUMNS, STEP_COLUMNS
+from structjob.store.ingest import COLUMNS, JOB_COLUMNS
 
 T0 = "2026-01-01 00:00:00.000000"
 
@@ -62,7 +62,7 @@ def job(number, id_="j", **values):
 
 
 def step(number, id_="s", **values):
-    names = (name for name in STEP_COLUMNS if name not in ("session_id", "state_seq"))
+    names = (name for name in COLUMNS["structjob_steps"] if name not in ("session_id", "state_seq"))
     common = {"id": id_, "job_id": "j", "attempt": 1, "seq": 1, "name": "copy", "status": "running"}
     return state("step", number, **(dict.fromkeys(names) | common | values))
 

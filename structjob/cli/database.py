@@ -166,6 +166,13 @@ class Database:
         return self.url.get_backend_name() == "sqlite" and self.path is None
 
     @property
+    def places(self) -> Places | None:
+        """Its default spool directories; ``None`` if it is in memory."""
+        from structjob.urls.url import places
+
+        return places(self.url)
+
+    @property
     def text(self) -> str:
         """The URL for a child process, including its password."""
         return self.url.set(drivername=self.url.get_backend_name()).render_as_string(
@@ -228,7 +235,7 @@ class Reader:
         self.errors, self.stats, self.verify = reads.errors, reads.stats, reads.verify
         self.preview_prune = reads.preview_prune
         self._database = database
-        self._places = places_of(database)
+        self._places = database.places
         self._looked = 0.0
         self._said: set[str] = set()
 
@@ -329,13 +336,6 @@ def writing(database: Database, *, spool: bool | Path = True) -> Tracker:
     return Tracker(database.url, service="structjob-cli", spool=spool, strict=True)
 
 
-def places_of(database: Database) -> Places | None:
-    """Return the default spool directories of *database*; ``None`` if it is in memory."""
-    from structjob.urls.url import places
-
-    return places(database.url)
-
-
 @asynccontextmanager
 async def reading(database: Database) -> AsyncIterator[Reader]:
     """Open *database* for reading, after the spools of dead processes are delivered.
@@ -367,10 +367,10 @@ def require(database: Database) -> None:
         return
     if not database.exists():
         missing = f"there is no database {database.shown}"
-        left = _left_for(database)
+        left, where = _left_for(database)
         if left:
             raise Failure(
-                f"{missing}, but {in_bytes(left)} of programs that died wait for it in {_where(database)}: restore it from a backup, or have "
+                f"{missing}, but {in_bytes(left)} of programs that died wait for it in {where}: restore it from a backup, or have "
                 "`structjob migrate` make a new one; then they are delivered",
                 hint=command_line("migrate", db=database.option),
             )
@@ -381,27 +381,14 @@ def require(database: Database) -> None:
         raise Failure(missing, hint=_another(database))
 
 
-def _left_for(database: Database) -> int:
-    """Return how many bytes wait for a database file that does not exist."""
+def _left_for(database: Database) -> tuple[int, str]:
+    """Return how many bytes wait for a database file that does not exist, and where."""
     from structjob.spool import directory as spool_directory
 
-    found = places_of(database)
-    return (
-        sum(size for _, size in spool_directory.waiting(spool_directory.left_in(found)))
-        if found is not None
-        else 0
-    )
-
-
-def _where(database: Database) -> str:
-    from structjob.spool import directory as spool_directory
-
-    found = places_of(database)
-    return (
-        ", ".join(sorted({str(directory.parent) for directory in spool_directory.left_in(found)}))
-        if found is not None
-        else ""
-    )
+    places = database.places
+    left = spool_directory.left_in(places) if places is not None else []
+    size = sum(size for _, size in spool_directory.waiting(left))
+    return size, ", ".join(sorted({str(directory.parent) for directory in left}))
 
 
 async def _open(database: Database, reads: Reads) -> None:
@@ -421,7 +408,7 @@ async def _open(database: Database, reads: Reads) -> None:
             return
         if not exc.absent:
             raise
-        places = places_of(database) if database.path is None else None
+        places = database.places if database.path is None else None
         if places is None or not await deliver_from(database, places):
             raise _holds_nothing(database) from None
         await reads.open()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from structjob.levels import Level
     from structjob.models import JobStatusName, PruneResult
     from structjob.retention.policy import Retention
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 FOREVER = "forever"
 
@@ -45,6 +47,17 @@ def _ages(
     return found
 
 
+def _age_by(name: str, many: str, what: str) -> Callable[[F], F]:
+    return click.option(
+        f"--{name}",
+        many,
+        metavar=f"{name.upper()}=AGE",
+        multiple=True,
+        callback=_ages,
+        help=f"Age for {what} of this {name}, or {FOREVER} to keep them; may be repeated, or take several with commas.",
+    )
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -63,22 +76,8 @@ files of an archive. The freed space is used for new rows; the database file doe
     callback=read_age,
     help="Delete what is older: 12h, 30d, 2w, 6mo (a month is 30 days), 1y. --level and --status take precedence.",
 )
-@click.option(
-    "--level",
-    "levels",
-    metavar="LEVEL=AGE",
-    multiple=True,
-    callback=_ages,
-    help=f"Age for lines of this level, or {FOREVER} to keep them; may be repeated, or take several with commas.",
-)
-@click.option(
-    "--status",
-    "statuses",
-    metavar="STATUS=AGE",
-    multiple=True,
-    callback=_ages,
-    help=f"Age for jobs of this status, or {FOREVER} to keep them; may be repeated, or take several with commas.",
-)
+@_age_by("level", "levels", "lines")
+@_age_by("status", "statuses", "jobs")
 @click.option(
     "--archive",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.database import places_of, reading, running
+from structjob.cli.database import reading, running
 from structjob.cli.screen import command_line, console, put_json, put_table, say, suggest
 from structjob.cli.times import brief
 from structjob.text.appearance import lasting, speaks_unicode
@@ -59,7 +59,7 @@ async def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit:
         return
     if found:
         _print(found, utc=utc)
-        if db.path is None and (places := places_of(db)) is not None:
+        if db.path is None and (places := db.places) is not None:
             say(f"spools of this user on this host: {places.candidates[0]}")
     else:
         say("no live sessions" if live else f"no sessions in {db.shown} yet")

@@ -24,9 +24,8 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
     text = value.strip()
     utc = bool(ctx.params.get("utc"))
     try:
-        found = _ago(text)
-        if found is not None:
-            return found
+        if (ago := span(text)) is not None:
+            return datetime.now(UTC) - ago
         if text in ("today", "yesterday"):
             return midnight(datetime.now(UTC), utc=utc, days_before=int(text == "yesterday"))
         if _CLOCK.fullmatch(text):
@@ -40,19 +39,11 @@ def moment(ctx: click.Context, param: click.Parameter, value: str | None) -> dat
         ) from None
 
 
-def _ago(text: str) -> datetime | None:
-    ago = span(text)
-    return None if ago is None else datetime.now(UTC) - ago
-
-
 def stretch(ctx: click.Context, param: click.Parameter, value: str | None) -> timedelta | None:
     """Parse a duration on the command line: ``15m``, ``1h30m``, ``7d``."""
     if value is None:
         return None
-    try:
-        found = span(value.strip())
-    except OverflowError:
-        found = None
+    found = span(value.strip())
     if found is None:
         raise click.BadParameter(f"{value!r} is not a duration: write 15m, 1h or 7d", ctx, param)
     return found
@@ -72,10 +63,7 @@ def age(ctx: click.Context, param: click.Parameter, value: str | None) -> timede
             ctx,
             param,
         )
-    try:
-        found = None if text.startswith("-") else span(text)
-    except OverflowError:
-        found = None
+    found = None if text.startswith("-") else span(text)
     if found is None:
         raise click.BadParameter(
             f"{value!r} is not an age: write 12h, 30d, 2w, 6mo or 1y", ctx, param

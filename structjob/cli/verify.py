@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.database import deliver_from, places_of, reading, running
+from structjob.cli.database import deliver_from, reading, running
 from structjob.cli.screen import Failure, command_line, console, put_json, put_table, say
 from structjob.cli.times import brief
 from structjob.text.amounts import in_bytes
@@ -96,7 +96,7 @@ def _spools(db: Database, named: Sequence[Path]) -> tuple[list[Path], list[Path]
     """
     from structjob.spool import directory as spool_directory
 
-    places = places_of(db)
+    places = db.places
     directories = [
         *(spool_directory.left_in(places) if places is not None else ()),
         *(one for root in named for one in spool_directory.directories(root)),

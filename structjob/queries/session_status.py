@@ -11,9 +11,8 @@ from sqlalchemy import ColumnElement, func, select
 
 from structjob.exceptions import SessionNotFound
 from structjob.filter_checks import check_limit
-from structjob.machine.host import process_exists
 from structjob.models import Gap, SessionRecord, SessionStatus
-from structjob.queries.verify import STALE_AFTER
+from structjob.queries.verify import STALE_AFTER, has_process
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
 from structjob.store.portions import portions
@@ -51,7 +50,7 @@ async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
     )
     found = {}
     for row in await fetch(statement):
-        exists = process_exists(row["host"], row["boot_id"], row["pid"], row["started_at"])
+        exists = has_process(row)
         if row["now"] - row["seen"] > STALE_AFTER or exists is False:
             process = f"pid {row['pid']} on {row['host']}{', which exists: it may be stopped' if exists else ''}"
             found[row["session_id"]] = Silence(
@@ -150,9 +149,7 @@ def _session(row: Any) -> SessionRecord:
     exists = None
     if ended is not None:
         status = SessionStatus.CLOSED if row["end_reason"] == CLOSED else SessionStatus.DIED
-    elif (
-        exists := process_exists(row["host"], row["boot_id"], row["pid"], row["started_at"])
-    ) is False:
+    elif (exists := has_process(row)) is False:
         status = SessionStatus.DIED
     elif age is not None and age <= STALE_AFTER.total_seconds():
         status = SessionStatus.LIVE

@@ -288,12 +288,17 @@ def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
         return SessionState.UNKNOWN_TAIL
     if session["ended_at"] is not None:
         return SessionState.COMPLETE
-    exists = process_exists(
-        session["host"], session["boot_id"], session["pid"], session["started_at"]
-    )
+    exists = has_process(session)
     if exists is None:  # then only its heartbeat shows whether it lives
         exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= stale_after
     return SessionState.LIVE if exists else SessionState.UNKNOWN_TAIL
+
+
+def has_process(session: RowMapping) -> bool | None:
+    """Return whether the process of a session's row exists; None if that is not known here."""
+    return process_exists(
+        session["host"], session["boot_id"], session["pid"], session["started_at"]
+    )
 
 
 def _stored() -> Select[Any]:

@@ -16,17 +16,25 @@ import msgspec
 
 from structjob.spool.line import EVENT_COLUMNS, EVENT_DEFAULTS, read_state
 from structjob.store import tables
+from structjob.store.types import JSONValue
 
 LOG_COLUMNS = tuple(
     name for name in EVENT_COLUMNS if name not in EVENT_DEFAULTS and name not in ("seq", "attrs")
 )
 """Columns whose values are copied unchanged from an event's line."""
 
-JOB_COLUMNS = tuple(column.name for column in tables.jobs.columns)
-ATTEMPT_COLUMNS = tuple(column.name for column in tables.attempts.columns)
-STEP_COLUMNS = tuple(column.name for column in tables.steps.columns)
-GAP_COLUMNS = tuple(column.name for column in tables.gaps.columns)
-JSON_COLUMNS = frozenset({"metadata", "result", "attrs", "jobs"})
+_WRITTEN = (tables.jobs, tables.attempts, tables.steps, tables.gaps)
+COLUMNS = {str(table.name): tuple(table.columns.keys()) for table in _WRITTEN}
+"""The tables that rows are written to, and their columns."""
+
+KEYS = {str(table.name): tuple(table.primary_key.columns.keys()) for table in _WRITTEN}
+JOB_COLUMNS = COLUMNS["structjob_jobs"]
+JSON_COLUMNS = frozenset(
+    column.name
+    for table in (*_WRITTEN, tables.logs)
+    for column in table.columns
+    if isinstance(column.type, JSONValue)
+)
 
 # A row is changed only by a later change of the same session. A later attempt replaces an earlier
 # one in the job's row, whichever session made it. Any session may take a pending job. Only a job's
@@ -40,20 +48,6 @@ KEEP_NEWER = {
     "structjob_attempts": "excluded.session_id = structjob_attempts.session_id AND excluded.state_seq > structjob_attempts.state_seq",
     "structjob_steps": "excluded.session_id = structjob_steps.session_id AND excluded.state_seq > structjob_steps.state_seq",
 }
-
-KEYS = {
-    "structjob_jobs": ("id",),
-    "structjob_attempts": ("job_id", "attempt"),
-    "structjob_steps": ("id",),
-    "structjob_gaps": ("session_id", "first_seq"),
-}
-COLUMNS = {
-    "structjob_jobs": JOB_COLUMNS,
-    "structjob_attempts": ATTEMPT_COLUMNS,
-    "structjob_steps": STEP_COLUMNS,
-    "structjob_gaps": GAP_COLUMNS,
-}
-"""The tables that rows are written to, and their columns."""
 
 
 def on_conflict(table: str) -> str:
@@ -200,6 +194,6 @@ def _rows(held: _Held, table: str) -> list[dict[str, Any]]:
         return rows
     # made of the job's row, whose other columns would only be parsed again
     return [
-        {"job_id": row["id"]} | {name: row[name] for name in ATTEMPT_COLUMNS if name in row}
+        {"job_id": row["id"]} | {name: row[name] for name in COLUMNS[table] if name in row}
         for row in rows
     ]

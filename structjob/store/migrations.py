@@ -92,12 +92,8 @@ def prepare(connection: Connection, *, anew: bool = False) -> None:
         InvalidArgument: if a transaction is open on *connection*.
     """
     _refuse_open_transaction(connection)
-    # the table is probably absent; any other error is raised again below
-    with suppress(DBAPIError):
-        if not anew and _read_revision(connection) == head():
-            connection.rollback()
-            return
-    connection.rollback()
+    if not anew and _is_current(connection):
+        return
     with _exclusive(connection):
         found = _examine(connection)
         if found is None:
@@ -124,12 +120,8 @@ def check(connection: Connection) -> None:
     Raises:
         SchemaMismatch: if the tables are absent, older, newer, or not structjob's.
     """
-    # The table is probably absent. Any other error is raised again below.
-    with suppress(DBAPIError):
-        if _read_revision(connection) == head():
-            connection.rollback()
-            return
-    connection.rollback()
+    if _is_current(connection):
+        return
     found = current(connection)
     if found is None:
         raise SchemaMismatch(
@@ -226,6 +218,16 @@ def _read_revision(connection: Connection) -> str | None:
             f"{VERSION_TABLE} in {_where(connection)} holds {len(rows)} revisions, not one: restore it from a backup"
         )
     return rows[0] if rows else None
+
+
+def _is_current(connection: Connection) -> bool:
+    """Return whether the tables have the newest revision; False after any error."""
+    try:
+        return _read_revision(connection) == head()
+    except DBAPIError:  # the table is probably absent; the caller meets any other error again
+        return False
+    finally:
+        connection.rollback()
 
 
 def _examine(connection: Connection) -> str | None:

@@ -92,17 +92,7 @@ def enter(connection: Connection, session: Session) -> None:
 
 
 def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
-    """Record that the session is alive, by the database's clock.
-
-    Args:
-        connection: A connection in a transaction.
-        session_id: The session.
-        last_seq: The greatest number that the session has assigned.
-        confirmed: How many of its events the database has confirmed.
-
-    Returns:
-        Whether the session is in the database.
-    """
+    """Implement `structjob.store.contract.StateStore.heartbeat`."""
     values = {"heartbeat_at": utc_now(), "last_seq": _greatest(sessions.c.last_seq, last_seq)}
     values["confirmed"] = _greatest(sessions.c.confirmed, confirmed)
     return bool(

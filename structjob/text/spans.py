@@ -14,14 +14,17 @@ _UNITS = {
 
 
 def span(text: str) -> timedelta | None:
-    """Return the time span in *text* without a leading minus, or None if it is not a time span.
+    """Return the time span in *text* without a leading minus.
 
-    Raises:
-        OverflowError: if it is longer than a `timedelta` can be.
+    Return None if it is not a time span, or longer than a `timedelta` can be.
     """
     if _SPAN.fullmatch(text) is None:
         return None
-    return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
+    parts = (float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+    try:
+        return sum(parts, timedelta())
+    except OverflowError:
+        return None
 
 
 def units(text: str) -> list[str]:

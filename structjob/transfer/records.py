@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy import BigInteger, Table
+from sqlalchemy import BigInteger, Double, Integer, Table
 
 from structjob.exceptions import ImportRefused
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.models import STREAMS, JobStatus, StepStatus
 from structjob.store import tables
-from structjob.store.ingest import JSON_COLUMNS
-from structjob.store.types import Exact
+from structjob.store.types import Exact, JSONValue, UTCDateTime
 from structjob.values.encoding import normalise
 
 MAX_LINE = 16 * 1024 * 1024
@@ -62,9 +61,6 @@ _NEEDED = {
     "step": ("id", "job_id", "name"),
     "event": ("ts", "message"),
 }
-_TIMES = frozenset({"ts", "created_at", "started_at", "completed_at", "cancelled_at"})
-_NUMBERS = frozenset({"percent_complete", "duration_ms", "cpu_ms", "completed", "total"})
-_WHOLE = frozenset({"attempt", "max_rss_kb", "seq"})
 _OURS = frozenset({"session_id", "state_seq", "stored_at", "type"})
 """Columns that the import itself fills."""
 
@@ -156,25 +152,26 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _value(table: Table, name: str, value: Any) -> Any:
-    if name in JSON_COLUMNS:
+    column = table.c[name].type
+    if isinstance(column, JSONValue):
         return value
-    if name in _TIMES:
+    if isinstance(column, UTCDateTime):
         return _time(name, value)
-    if name in _NUMBERS or name in _WHOLE:
+    if isinstance(column, Double | Integer):
+        whole = isinstance(column, Integer)
         if (
             isinstance(value, bool)
             or not isinstance(value, int | float)
-            or (name in _WHOLE and value != int(value))
+            or (whole and value != int(value))
         ):
             raise ValueError(f"{name} must be a number, not {value!r}")
-        if not 0 <= value <= _most(table, name):
+        if not 0 <= value <= _most(column):
             raise ValueError(f"{name} is out of range: {value!r}")
-        return int(value) if name in _WHOLE else float(value)
+        return int(value) if whole else float(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # other trackers use numbers as job ids
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- the caller adds the line's number to a ValueError
-    column = table.c[name].type
     text = str(normalise(value))
     if isinstance(column, Exact) and len(text) > column.length:
         raise ValueError(
@@ -183,11 +180,11 @@ def _value(table: Table, name: str, value: Any) -> Any:
     return text
 
 
-def _most(table: Table, name: str) -> float:
+def _most(column: Double[Any] | Integer) -> float:
     """Return the greatest number that a column can store on every database."""
-    if name in _NUMBERS:
+    if isinstance(column, Double):
         return sys.float_info.max
-    return 2**53 if isinstance(table.c[name].type, BigInteger) else 2**31 - 1
+    return 2**53 if isinstance(column, BigInteger) else 2**31 - 1
 
 
 def _time(name: str, value: Any) -> str:

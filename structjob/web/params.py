@@ -42,10 +42,7 @@ def _moment(text: str) -> datetime:
 
 
 def _span(text: str) -> timedelta:
-    try:
-        found = span(text)
-    except OverflowError:
-        found = None
+    found = span(text)
     if found is None:
         raise ValueError(f"{text!r} is not a duration: write 15m, 1h or 7d")
     return found

@@ -421,27 +421,21 @@ async def _supervise(
         "stderr_lines": splitters["stderr"].lines + child.marked["stderr"].lines,
         **({"still_open": list(ended.left)} if ended.left else {}),
     }  # fmt: skip
+    warn = partial(emit, scope, "warning", attrs={})
     if ended.left:
         streams = " and ".join(ended.left)
-        emit(
-            scope,
-            "warning",
-            f"a process that the program left behind still has its {streams}; its further output is not recorded",
-            {},
+        warn(
+            f"a process that the program left behind still has its {streams}; its further output is not recorded"
         )
     if ended.stuck:
         streams = " and ".join(ended.stuck)
-        emit(
-            scope,
-            "warning",
-            f"the reader of {streams} does not read: after SIGTERM and {STUCK:g} s, the rest was neither passed on nor recorded",
-            {},
+        warn(
+            f"the reader of {streams} does not read: after SIGTERM and {STUCK:g} s, the rest was neither passed on nor recorded"
         )
     if ended.unrecorded:
-        emit(scope, "warning", f"some output was not recorded: {ended.unrecorded}", {})
+        warn(f"some output was not recorded: {ended.unrecorded}")
     for stream, fault in ended.unwritten.items():
-        lost = f"cannot write {stream}: {fault}; this log has what the program printed there"
-        emit(scope, "warning", lost, {})
+        warn(f"cannot write {stream}: {fault}; this log has what the program printed there")
         notices.warn(
             f"cannot write {stream}: {fault}; `{command_line('logs', job.id, db=db.option)}` has what the program printed there"
         )
