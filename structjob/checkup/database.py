@@ -126,7 +126,8 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
         return
     yield ok("tables", f"at revision {found}")
     if on_server:
-        yield from _characters(connection)
+        for lacking, advice in charset.advice(connection):
+            yield warning("characters", lacking, advice)
         yield from _rights(connection)
     yield from _contents(connection, spools)
 
@@ -162,7 +163,7 @@ def _rights(connection: Connection) -> Iterator[Finding]:
     else:
         yield problem(
             "write",
-            f"the server takes no writes: {failed.error}",
+            f"the server takes no writes: {failed}",
             "check its disk, its quota and its log",
         )
 
@@ -222,11 +223,6 @@ def _added(connection: Connection, lost: list[Column[Any]]) -> str:
         f"ALTER TABLE {column.table.name} ADD COLUMN {CreateColumn(column).compile(dialect=connection.dialect)}"
         for column in lost
     )
-
-
-def _characters(connection: Connection) -> Iterator[Finding]:
-    for found, advice in charset.advice(connection):
-        yield warning("characters", found, advice)
 
 
 def _clock(connection: Connection) -> datetime:

@@ -37,8 +37,7 @@ class Refusal:
     """A statement that the database refused.
 
     Args:
-        right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence; ``write``
-            for a row that was to be rolled back.
+        right: ``SELECT``, ``INSERT``, ``UPDATE`` or ``DELETE``; ``USAGE`` of a sequence.
         table: The table or sequence.
         error: The database's own message.
     """
@@ -76,12 +75,12 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
             )
 
 
-def write_and_roll_back(connection: Connection) -> Refusal | None:
+def write_and_roll_back(connection: Connection) -> str | None:
     """Insert a large event and roll it back; return the fault if that failed."""
     try:
         connection.execute(insert(logs).values(**_EVENT, ts=utc_now(), message=_incompressible()))
     except DBAPIError as exc:
-        return Refusal("write", "structjob_logs", _first_line(exc.orig))
+        return _first_line(exc.orig)
     finally:
         connection.rollback()
     return None

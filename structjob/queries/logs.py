@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Literal, Unpack, overload
 
-from sqlalchemy import ColumnElement, and_, func, literal, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filter_checks import check_limit, check_whole, values_of
@@ -121,7 +121,8 @@ class Logs:
         await self._flush()
         listing = await listing_of(self._fetch, await self._resolved(wanted))
         if number is not None:
-            cursor = await self._beginning_at(listing, *number)
+            row = await self._row(*number)
+            cursor = beginning_at(listing, row["ts"], row["id"])
         elif offset:
             cursor = await skipping(self._fetch, listing, offset)
             if cursor is None:
@@ -156,7 +157,7 @@ class Logs:
         )
         if last["id"] is None:
             return
-        stored = (logs.c.id <= last["id"], logs.c.ts <= literal(last["ts"], logs.c.ts.type))
+        stored = (logs.c.id <= last["id"], logs.c.ts <= last["ts"])
         listing = await listing_of(self._fetch, await self._resolved(wanted), *stored)
         cursor: str | None = None
         while True:
@@ -259,14 +260,8 @@ class Logs:
         if within not in (None, "job", "session"):
             raise InvalidFilter(f"within must be 'job' or 'session', not {within!r}")
         session_id, seq = _number("event", event)
-        its = and_(
-            equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq)
-        )
         await self._flush()
-        found = await self._fetch(select(logs).where(its))
-        if not found:
-            raise EventNotFound(session_id, seq, await self._why(session_id, seq))
-        event = rows.event(found[0])
+        event = rows.event(await self._row(session_id, seq))
         if within == "job" and event.job_id is None:
             raise InvalidFilter(
                 f"the event {session_id}:{seq} belongs to no job: ask for its neighbours with within='session'"
@@ -295,22 +290,15 @@ class Logs:
             after=tuple(rows.event(row) for row in await self._fetch(forward)),
         )
 
-    async def _beginning_at(self, listing: Listing, session_id: int, seq: int) -> str:
-        found = await self._fetch(
-            select(logs.c.id, logs.c.ts).where(
-                equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq)
-            )
-        )
-        if not found:
-            raise EventNotFound(session_id, seq, await self._why(session_id, seq))
-        return beginning_at(listing, found[0]["ts"], found[0]["id"])
-
-    async def _why(self, session_id: int, seq: int) -> str | None:
+    async def _row(self, session_id: int, seq: int) -> rows.Row:
+        its = (equals("session_id", logs.c.session_id, session_id), equals("seq", logs.c.seq, seq))
+        if found := await self._fetch(select(logs).where(*its)):
+            return found[0]
         explains = and_(
             gaps.c.session_id == session_id, gaps.c.first_seq <= seq, gaps.c.last_seq >= seq
         )
-        found = await self._fetch(select(gaps.c.reason).where(explains).limit(1))
-        return found[0]["reason"] if found else None
+        why = await self._fetch(select(gaps.c.reason).where(explains).limit(1))
+        raise EventNotFound(session_id, seq, why[0]["reason"] if why else None)
 
     @overload
     def tail(

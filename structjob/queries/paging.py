@@ -418,15 +418,10 @@ def _beyond(listing: Listing, at: _Cursor, *, ascending: bool) -> ColumnElement[
     # Not as a comparison of tuples, because MySQL and MariaDB use no index for (time, id) > (:time,
     # :id).
     time = listing.time
+    further = _further(listing.key, _values(at), at, ascending=ascending)
     if ascending:
-        return and_(
-            time >= at.time,
-            or_(time > at.time, _further(listing.key, _values(at), at, ascending=True)),
-        )
-    return and_(
-        time <= at.time,
-        or_(time < at.time, _further(listing.key, _values(at), at, ascending=False)),
-    )
+        return and_(time >= at.time, or_(time > at.time, further))
+    return and_(time <= at.time, or_(time < at.time, further))
 
 
 def _further(

@@ -205,7 +205,7 @@ class Statistics:
             InvalidFilter: if a filter is unknown or its value is invalid.
         """
         wanted = merged(StatsFilter, filter, filters)
-        conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(jobs, wanted))
+        conditions = (*_of_window(_STEP_TIMES, wanted), *_equal(wanted))
         keys = {"operation": jobs.c.operation, "step": steps.c.name}
         source = steps.join(jobs, jobs.c.id == steps.c.job_id)
         found = summarised(source, keys, StepStatus, conditions, _STEP_COLUMNS).order_by(
@@ -391,7 +391,7 @@ class Statistics:
         *,
         limited: bool = True,
     ) -> list[dict[str, Any]]:
-        conditions = (*_of_window(_JOB_TIMES, wanted), *_equal(jobs, wanted))
+        conditions = (*_of_window(_JOB_TIMES, wanted), *_equal(wanted))
         found = summarised(jobs, keys, JobStatus, conditions, _JOB_COLUMNS, _FURTHER)
         if limited:
             found = found.order_by(
@@ -407,7 +407,7 @@ class Statistics:
 def _throughput(rows: Iterable[dict[str, Any]], buckets: Buckets) -> list[Throughput]:
     """Return the intervals, with *rows* by the start of their interval."""
     found = {row["start"]: row for row in rows}
-    nothing = _nothing(JobStatus)
+    nothing = _nothing()
     return [
         Throughput(**{**found.get(number, nothing), "start": start, "end": end})
         for number, start, end in buckets
@@ -435,8 +435,8 @@ def _of_occurrences(what: str, wanted: ErrorFilter) -> ErrorFilter:
     return wanted
 
 
-def _equal(table: Table, wanted: StatsFilter) -> tuple[ColumnElement[bool], ...]:
-    return _given(table, {name: getattr(wanted, name) for name in _EQUAL})
+def _equal(wanted: StatsFilter) -> tuple[ColumnElement[bool], ...]:
+    return _given(jobs, {name: getattr(wanted, name) for name in _EQUAL})
 
 
 def _given(table: Table, values: Mapping[str, Any]) -> tuple[ColumnElement[bool], ...]:
@@ -447,9 +447,9 @@ def _given(table: Table, values: Mapping[str, Any]) -> tuple[ColumnElement[bool]
     )
 
 
-def _nothing(statuses: type[JobStatus]) -> dict[str, Any]:
+def _nothing() -> dict[str, Any]:
     durations = ("avg_ms", "p50_ms", "p95_ms", "p99_ms", "avg_cpu_ms", "max_rss_kb")
-    counts = dict.fromkeys(("total", "attempts", *(status.value for status in statuses)), 0)
+    counts = dict.fromkeys(("total", "attempts", *(status.value for status in JobStatus)), 0)
     return summary({**counts, **dict.fromkeys(durations)})
 
 

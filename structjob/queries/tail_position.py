@@ -16,6 +16,7 @@ from msgspec import structs
 from structjob.exceptions import InvalidFilter
 from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import opaque
+from structjob.store.gaps import Range
 from structjob.store.types import moment
 
 MISSING = "missing"
@@ -30,9 +31,6 @@ ABSENT_MOST = 100
 """Maximum number of ranges of missing numbers per session that are still expected. The oldest are
 dropped.
 """
-
-Range = tuple[int, int]
-"""The first and the last number of a range, both included."""
 
 
 class Number(msgspec.Struct, frozen=True, gc=False):

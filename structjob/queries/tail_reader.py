@@ -18,8 +18,9 @@ from sqlalchemy.engine import RowMapping
 from structjob.models import Gap
 from structjob.queries import event_rows, rows
 from structjob.queries.paging import Listing
-from structjob.queries.tail_position import MISSING, Item, Number, Position, Range, advance
+from structjob.queries.tail_position import MISSING, Item, Number, Position, advance
 from structjob.store.contract import Fetch
+from structjob.store.gaps import Range
 from structjob.store.tables import gaps, jobs, logs
 from structjob.store.types import moment
 

@@ -22,8 +22,8 @@ from structjob.machine.host import process_exists
 from structjob.models import JobStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import utc_now
-from structjob.store.gaps import PRUNED, TAKEN
-from structjob.store.holes import Holes, Range, find, size
+from structjob.store.gaps import PRUNED, TAKEN, Range
+from structjob.store.holes import Holes, find, size
 from structjob.store.portions import portions
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import attempts, gaps, jobs, logs, sessions, steps

@@ -28,7 +28,6 @@ from structjob.models import JOB_TERMINAL
 from structjob.retention.policy import Retention, age_of_level, age_of_rest, age_of_status
 from structjob.store.gaps import PRUNED
 from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessions, unusual
-from structjob.store.types import UTCDateTime
 
 _JOB_MAY_FOLLOW = timedelta(hours=1)
 """How much later than an event the row of its job may arrive."""
@@ -111,7 +110,7 @@ class Due:
         found = [
             and_(
                 logs.c.level == level,
-                logs.c.ts < _moment(before),
+                logs.c.ts < before,
                 true() if level == USUAL["level"] else unusual("level"),
             )
             for level, before in self._levels.items()
@@ -121,7 +120,7 @@ class Due:
                 and_(
                     logs.c.type == "system",
                     unusual("type"),
-                    logs.c.ts < _moment(self.before),
+                    logs.c.ts < self.before,
                     logs.c.level.in_(self._rest),
                 )
             )
@@ -132,7 +131,7 @@ class Due:
         return and_(
             true(),
             *(
-                not_(and_(logs.c.level == level, logs.c.ts < _moment(before)))
+                not_(and_(logs.c.level == level, logs.c.ts < before))
                 for level, before in self._levels.items()
             ),
         )
@@ -145,12 +144,12 @@ class Due:
         """
         if self.before is None:
             return None
-        long_stored = func.coalesce(logs.c.stored_at, logs.c.ts, type_=logs.c.ts.type) < _moment(
+        long_stored = func.coalesce(logs.c.stored_at, logs.c.ts, type_=logs.c.ts.type) < (
             self.now - _JOB_MAY_FOLLOW
         )
         mine = and_(
             logs.c.job_id.in_(job_ids),
-            logs.c.ts < _moment(self.before),
+            logs.c.ts < self.before,
             logs.c.level.in_(self._rest),
         )
         return and_(mine, long_stored, ~exists().where(jobs.c.id == logs.c.job_id))
@@ -164,7 +163,7 @@ class Due:
         A parent holds a job if it has ended and was created earlier. A job whose parent was created
         later may be in a circle of parents, which older versions imported; `held` detects this.
         """
-        before = _moment(self.statuses[status])
+        before = self.statuses[status]
         above = jobs.alias("above")
         held = exists().where(
             above.c.id == jobs.c.parent_job_id, _earlier(above, jobs), above.c.status.in_(_TERMINAL)
@@ -173,9 +172,9 @@ class Due:
             jobs.c.status == status, jobs.c.created_at < before, _ended < before, ~held
         )
         if after is not None:
-            moment = _moment(after[0])
+            moment, id_ = after
             statement = statement.where(
-                jobs.c.created_at >= moment, or_(jobs.c.created_at > moment, jobs.c.id > after[1])
+                jobs.c.created_at >= moment, or_(jobs.c.created_at > moment, jobs.c.id > id_)
             )
         return statement.order_by(jobs.c.created_at, jobs.c.id).limit(limit)
 
@@ -218,7 +217,7 @@ class Due:
         return or_(
             false(),
             *(
-                and_(jobs.c.status == status, _ended < _moment(before))
+                and_(jobs.c.status == status, _ended < before)
                 for status, before in self.statuses.items()
             ),
         )
@@ -230,7 +229,7 @@ class Due:
         """Return the condition that a dead letter is due; ``None`` if dead letters are never
         due.
         """
-        return None if self.before is None else dead_letters.c.ts < _moment(self.before)
+        return None if self.before is None else dead_letters.c.ts < self.before
 
     def sessions(self) -> ColumnElement[bool] | None:
         """Return the condition that an empty session without losses is due; ``None`` for never.
@@ -244,7 +243,7 @@ class Due:
         # without `more` its only row says which numbers were pruned, from 1 on
         whole = exists().where(mine, gaps.c.last_seq >= sessions.c.last_seq)
         return and_(
-            sessions.c.ended_at < _moment(self.before),
+            sessions.c.ended_at < self.before,
             ~exists().where(logs.c.session_id == sessions.c.session_id),
             ~exists().where(jobs.c.session_id == sessions.c.session_id),
             ~exists().where(dead_letters.c.session_id == sessions.c.session_id),
@@ -297,10 +296,6 @@ def _earlier(one: FromClause, other: FromClause) -> ColumnElement[bool]:
     """
     same = and_(one.c.created_at == other.c.created_at, one.c.id < other.c.id)
     return or_(one.c.created_at < other.c.created_at, same)
-
-
-def _moment(value: datetime) -> ColumnElement[datetime]:
-    return literal(value, UTCDateTime())
 
 
 def plan_of(row: Mapping[Any, Any]) -> Plan:

@@ -10,7 +10,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Table, and_, case, func, literal, or_, select
+from sqlalchemy import Column, ColumnElement, Table, and_, case, func, or_, select
 
 from structjob.exceptions import InvalidState
 from structjob.models import JobStatus
@@ -55,11 +55,9 @@ def _behind(order: Sequence[Column[Any]], values: Sequence[Any]) -> ColumnElemen
 
     There may be one or two ordering columns.
     """
-    first, *rest = (
-        literal(value, column.type) for column, value in zip(order, values, strict=True)
-    )
+    first, *rest = values
     if not rest:
-        return order[0] > first
+        return and_(order[0] > first)
     return and_(order[0] >= first, or_(order[0] > first, order[1] > rest[0]))
 
 
@@ -132,7 +130,7 @@ async def strays(fetch: Fetch, due: Due) -> AsyncIterator[list[str]]:
     if due.before is None:
         return
     after = ""
-    old = logs.c.ts < literal(due.before, logs.c.ts.type)
+    old = logs.c.ts < due.before
     while True:
         # A limited number of jobs per query, with or without a row, so that one query does not read
         # the whole of a large log.

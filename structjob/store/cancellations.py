@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Connection, Select, delete, insert, literal, select, update
+from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from structjob.exceptions import InvalidState, JobNotFound
 from structjob.models import JobStatus, being_cancelled
@@ -68,12 +68,17 @@ def request(
         if earlier is not None and not force:
             raise InvalidState(being_cancelled(f"job {job_id} ({job['operation']})", *earlier))
         connection.execute(delete(cancellations).where(cancellations.c.job_id == job_id))
-        values = {
-            "job_id": job_id, "attempt": job["attempt"], "session_id": job["session_id"], "reason": reason, "requested_by": requested_by,
-            "forced": force,
-        }  # fmt: skip
-        row = {name: literal(value, cancellations.c[name].type) for name, value in values.items()}
-        connection.execute(insert(cancellations).values(row | {"requested_at": utc_now()}))
+        connection.execute(
+            insert(cancellations).values(
+                job_id=job_id,
+                attempt=job["attempt"],
+                session_id=job["session_id"],
+                reason=reason,
+                requested_by=requested_by,
+                requested_at=utc_now(),
+                forced=force,
+            )
+        )
     else:
         raise InvalidState(f"job {job_id} ({job['operation']}) has already ended: {status.value}")
     return status

@@ -6,7 +6,7 @@ A range is extended when adjacent numbers are pruned.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, delete, insert, or_, select
@@ -28,6 +28,7 @@ TAKEN = case(
 _SESSIONS_AT_ONCE = 100
 
 Range = tuple[int, int]
+"""The first and the last number of a run, both included."""
 
 
 def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None:
@@ -36,7 +37,13 @@ def put_down(connection: Connection, numbers: Iterable[tuple[int, int]]) -> None
     for session_id, seq in numbers:
         by_session[session_id].append(seq)
     for some in portions(sorted(by_session), _SESSIONS_AT_ONCE):
-        _put_down(connection, {session_id: _runs(by_session[session_id]) for session_id in some})
+        _put_down(
+            connection,
+            {
+                session_id: merged((seq, seq) for seq in by_session[session_id])
+                for session_id in some
+            },
+        )
 
 
 def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
@@ -51,7 +58,7 @@ def _put_down(connection: Connection, found: dict[int, list[Range]]) -> None:
     old: dict[int, list[int]] = {}
     for session_id, runs in found.items():
         old[session_id] = [first for first, _ in beside[session_id]]
-        for first, last in _merged([*beside[session_id], *runs]):
+        for first, last in merged([*beside[session_id], *runs]):
             # A number may already be explained by another reason, although its event came later. A
             # key may exist only once.
             at = first
@@ -94,11 +101,7 @@ def _neighbours(found: dict[int, list[Range]]) -> Select[Any]:
     )
 
 
-def _runs(numbers: Sequence[int]) -> list[Range]:
-    return _merged([(number, number) for number in numbers])
-
-
-def _merged(ranges: Iterable[Range]) -> list[Range]:
+def merged(ranges: Iterable[Range]) -> list[Range]:
     """Return *ranges* with overlapping and adjacent ranges merged."""
     found: list[Range] = []
     for first, last in sorted(ranges):

@@ -40,28 +40,22 @@ def count_pruned(connection: Connection, rows: Sequence[Mapping[Any, Any]]) -> N
     for fingerprint, several in sorted(found.items()):
         times = [row["ts"] for row in several]
         before = known.get(fingerprint)
+        seen = () if before is None else (before["first_seen"], before["last_seen"])
+        times += [moment for moment in seen if moment is not None]
+        values: dict[str, Any] = {
+            "pruned": len(several) + (0 if before is None else before["pruned"]),
+            "first_seen": min(times),
+            "last_seen": max(times),
+        }
         if before is None:
             latest = max(several, key=lambda row: row["ts"])
             attrs = latest["attrs"] if isinstance(latest["attrs"], dict) else {}
-            about = {"error_type": type_of(attrs, latest["level"])[:200]}
-            about["message"] = str(attrs.get("error_message") or latest["message"])
-            values = {
-                **about,
-                "pruned": len(several),
-                "first_seen": min(times),
-                "last_seen": max(times),
-            }
+            values["error_type"] = type_of(attrs, latest["level"])[:200]
+            values["message"] = str(attrs.get("error_message") or latest["message"])
             connection.execute(insert(errors).values(fingerprint=fingerprint, **values))
-            continue
-        seen = [
-            moment for moment in (before["first_seen"], before["last_seen"]) if moment is not None
-        ]
-        values = {
-            "pruned": before["pruned"] + len(several),
-            "first_seen": min(times + seen),
-            "last_seen": max(times + seen),
-        }
-        connection.execute(update(errors).where(errors.c.fingerprint == fingerprint).values(values))
+        else:
+            mine = errors.c.fingerprint == fingerprint
+            connection.execute(update(errors).where(mine).values(values))
 
 
 def count_restored(connection: Connection, occurrences: Mapping[str, int]) -> None:

@@ -16,10 +16,8 @@ from typing import Any
 from sqlalchemy import Select, and_, exists, func, or_, select
 
 from structjob.store.contract import Fetch
+from structjob.store.gaps import Range, merged
 from structjob.store.tables import gaps, logs
-
-Range = tuple[int, int]
-"""The first and the last number of a run, both included."""
 
 PORTION = 10_000
 """Stored numbers that one query compares."""
@@ -151,13 +149,8 @@ async def _explanations(fetch: Fetch, session_id: int, absent: Sequence[Range]) 
 
 
 def without(ranges: Sequence[Range], explained: Sequence[Range]) -> Iterator[Range]:
-    """Yield *ranges* without *explained*, which is sorted and may overlap."""
-    disjoint: list[Range] = []
-    for first, last in explained:
-        if disjoint and first <= disjoint[-1][1] + 1:
-            disjoint[-1] = (disjoint[-1][0], max(last, disjoint[-1][1]))
-        else:
-            disjoint.append((first, last))
+    """Yield *ranges* without *explained*, which may overlap."""
+    disjoint = merged(explained)
     ends = [last for _, last in disjoint]
     for first, last in ranges:
         at = first

@@ -100,11 +100,7 @@ def reap(
         heartbeat since, or another process has ended it first.
     """
     number = lease.session.session_id
-    unbeaten = (
-        sessions.c.heartbeat_at == lease.heartbeat_at
-        if lease.heartbeat_at is not None
-        else sessions.c.heartbeat_at.is_(None)
-    )
+    unbeaten = sessions.c.heartbeat_at == lease.heartbeat_at
     # If several processes try this, the database lets only one succeed.
     ended = connection.execute(
         update(sessions)

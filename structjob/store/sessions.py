@@ -33,8 +33,8 @@ from structjob.spool.line import seal_event
 from structjob.spool.session import Session
 from structjob.store.contract import Ended, Ending, Fetch, LeftRunning, LogIngest, Notices, Store
 from structjob.store.expressions import utc_now
-from structjob.store.gaps import TAKEN
-from structjob.store.holes import Holes, Range, find
+from structjob.store.gaps import TAKEN, Range
+from structjob.store.holes import Holes, find
 from structjob.store.portions import portions
 from structjob.store.tables import attempts, cancellations, gaps, jobs, logs, sessions, steps
 from structjob.store.withdrawal import withdraw

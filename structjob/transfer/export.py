@@ -13,7 +13,7 @@ import asyncio
 import gzip
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
@@ -162,7 +162,8 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
     The file is accessible only to its owner. If *path* is a pipe or a device, it is written to
     directly.
     """
-    opener: Callable[[IO[bytes]], IO[bytes]] = gzipped if path.suffix == ".gz" else _as_it_is
+    opener: Callable[[IO[bytes]], AbstractContextManager[IO[bytes]]]
+    opener = gzipped if path.suffix == ".gz" else nullcontext
     if is_special(path):  # a device or a pipe must not be replaced by a file
         with (
             os.fdopen(open_file(path, os.O_WRONLY, special=True), "wb") as raw,
@@ -186,7 +187,3 @@ def _replaced(path: Path) -> Iterator[IO[bytes]]:
 def gzipped(raw: IO[bytes]) -> IO[bytes]:
     """Return a file that writes compressed data to *raw*; closing it leaves *raw* open."""
     return gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)  # type: ignore[return-value]  # it has all methods that are used
-
-
-def _as_it_is(raw: IO[bytes]) -> IO[bytes]:
-    return raw

@@ -241,8 +241,7 @@ def _check(path: Path, ids: Ids) -> _Checked:
     except OSError as exc:
         raise ImportRefused(f"cannot read {path}: {exc.strerror or exc}") from exc
     _refuse_circles(checked.parents)
-    # 53 bits, like every session number.
-    checked.session_id = int.from_bytes(content.digest()) >> 11 | 1
+    checked.session_id = _session_of(content.digest())
     if ids == "new":
         seed = content.digest()
         checked.job_ids = {old: _new_id(seed, old) for old in checked.job_ids}
@@ -355,14 +354,13 @@ async def _unpruned(store: StateStore, session_id: int) -> int:
             sessions.c.end_reason == CLOSED,
         ).limit(1)
     ):
-        session_id = (
-            int.from_bytes(
-                blake2b(b"%d" % session_id, digest_size=8, person=b"structjob-import").digest()
-            )
-            >> 11
-            | 1
-        )
+        next_one = blake2b(b"%d" % session_id, digest_size=8, person=b"structjob-import")
+        session_id = _session_of(next_one.digest())
     return session_id
+
+
+def _session_of(digest: bytes) -> int:
+    return int.from_bytes(digest) >> 11 | 1  # 53 bits, like every session number
 
 
 def _restored(connection: Connection, session_id: int, occurrences: Mapping[str, int]) -> None:

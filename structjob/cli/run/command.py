@@ -421,7 +421,10 @@ async def _supervise(
         "stderr_lines": splitters["stderr"].lines + child.marked["stderr"].lines,
         **({"still_open": list(ended.left)} if ended.left else {}),
     }  # fmt: skip
-    warn = partial(emit, scope, "warning", attrs={})
+
+    def warn(text: str) -> None:
+        emit(scope, "warning", text, {})
+
     if ended.left:
         streams = " and ".join(ended.left)
         warn(
