@@ -79,15 +79,11 @@ def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: 
     else:
         _print(findings)
     if problems:
-        raise Failure(
-            f"{problems} {'problem' if problems == 1 else 'problems'} found with {db.shown}"
-        )
+        raise Failure(f"{count_of(problems, 'problem')} found with {db.shown}")
     if not as_json:
         warnings = sum(finding.verdict == "warning" for finding in findings)
         say(
-            f"no problem found, {warnings} {'warning' if warnings == 1 else 'warnings'}"
-            if warnings
-            else "no problem found"
+            f"no problem found, {count_of(warnings, 'warning')}" if warnings else "no problem found"
         )
         say(f"next:  {command_line('verify', db=db.option)}")
 

@@ -18,8 +18,8 @@ MAX_BUCKETS = 10_000
 FIRST = datetime.min.replace(tzinfo=UTC)
 """The earliest possible time."""
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND = timedelta(microseconds=1)
 
 
 class microseconds(Native[int]):  # noqa: N801  # reads like the SQL function that it stands for
@@ -34,6 +34,17 @@ class microseconds(Native[int]):  # noqa: N801  # reads like the SQL function th
     )
     mysql = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', {0})"
     postgresql = "CAST(extract(epoch FROM {0}) * 1000000 AS BIGINT)"
+
+
+def start_of(column: ColumnElement[Any], since: datetime, width: int) -> ColumnElement[int]:
+    """Return the start of the interval that contains the time of *column*.
+
+    The intervals begin at *since*. All numbers are microseconds; the result is one since *since*.
+    """
+    # Without a division, because each database rounds its result differently.
+    elapsed = microseconds(column) - (since - EPOCH) // MICROSECOND
+    start: ColumnElement[int] = elapsed - elapsed % width
+    return start
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +85,15 @@ class Buckets:
 
         It is in microseconds since the start of the window.
         """
-        # Without a division, because each database rounds its result differently.
-        elapsed = microseconds(column) - (self.since - _EPOCH) // _MICROSECOND
         # An interval that is longer than the window contains only the window. Its own length may
         # exceed a 64-bit integer.
-        width = min(self.width, max(self.until - self.since, _MICROSECOND))
-        start: ColumnElement[int] = elapsed - elapsed % (width // _MICROSECOND)
-        return start
+        width = min(self.width, max(self.until - self.since, MICROSECOND))
+        return start_of(column, self.since, width // MICROSECOND)
 
     def __iter__(self) -> Iterator[tuple[int, datetime, datetime]]:
         """Yield for each interval the value of `start_of`, its start and its end."""
         start = self.since
         while start < self.until:
             end = self.until if self.until - start <= self.width else start + self.width
-            yield (start - self.since) // _MICROSECOND, start, end
+            yield (start - self.since) // MICROSECOND, start, end
             start = end

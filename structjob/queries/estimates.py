@@ -8,11 +8,12 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, literal, select, union_all
+from sqlalchemy import ColumnElement, Select, literal, select
 
 from structjob.models import JobRecord, StepRecord, StepStatus
 from structjob.statistics import ENOUGH, Estimate, Expectation, StepEstimate
 from structjob.store.contract import Fetch
+from structjob.store.expressions import together
 from structjob.store.portions import portions
 from structjob.store.tables import jobs, steps
 
@@ -91,11 +92,11 @@ async def expectations(
     for portion in portions(begun, _AT_ONCE):
         several = {job.id: job for job in portion}
         branches = (
-            _former(job, jobs.c.duration_ms, literal(job.id).label("of")).limit(HISTORY).subquery()
+            _former(job, jobs.c.duration_ms, literal(job.id).label("of")).limit(HISTORY)
             for job in several.values()
         )
         former: dict[str, list[float]] = {id_: [] for id_ in several}
-        for row in await fetch(union_all(*(select(branch) for branch in branches))):
+        for row in await fetch(together(branches)):
             former[row["of"]].append(row["duration_ms"])
         for id_, job in several.items():
             found[id_] = compare(job, sorted(former[id_]), now)

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import BigInteger, ColumnElement, Select, String, func, literal, select, union_all
@@ -16,7 +16,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import check_whole
-from structjob.queries.buckets import microseconds
+from structjob.queries.buckets import EPOCH, FIRST, MICROSECOND, start_of
 from structjob.queries.paging import SCAN_LIMIT, Listing, Stretch, every_condition, first, stretches
 from structjob.queries.volume import MANY, unusual_values
 from structjob.statistics import LogBar, LogHistogram
@@ -33,9 +33,6 @@ _ALL = ""
 """Stands for the level in the count of all events."""
 
 _now = time.monotonic
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_OLDEST = datetime.min.replace(tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _WIDTHS = tuple(
     timedelta(**{unit: number})
     for unit, numbers in (
@@ -96,7 +93,7 @@ async def count(
         return LogHistogram(bars=(), width_seconds=0.0, partial=False, looked_at=0)
     if since is None:
         since = await _edge(fetch, replace(listing, order="asc")) or newest
-    until = until or newest + _MICROSECOND
+    until = until or newest + MICROSECOND
     edges = _edges(since, until, buckets)
     counts = [Counter[str]() for _ in edges[1:]]
     looked_at = 0
@@ -193,12 +190,8 @@ def _counted(
 
 def _each(conditions: tuple[ColumnElement[bool], ...], edges: Sequence[datetime]) -> Select[Any]:
     """Return the query that computes the interval of each event."""
-    elapsed = microseconds(logs.c.ts) - (edges[0] - _EPOCH) // _MICROSECOND
-    events = (
-        select((elapsed - elapsed % _width(edges)).label("number"), logs.c.level)
-        .where(*conditions)
-        .subquery()
-    )
+    number = start_of(logs.c.ts, edges[0], _width(edges))
+    events = select(number.label("number"), logs.c.level).where(*conditions).subquery()
     return select(events.c.number, events.c.level, func.count().label("n")).group_by(
         events.c.number, events.c.level
     )
@@ -237,18 +230,18 @@ def _ranges(
 
 def _width(edges: Sequence[datetime]) -> int:
     """Return the length of an interval in microseconds."""
-    return (edges[1] - edges[0]) // _MICROSECOND
+    return (edges[1] - edges[0]) // MICROSECOND
 
 
 def _edges(since: datetime, until: datetime, buckets: int) -> list[datetime]:
     """Return the starts of the intervals between two times, and the end of the last one."""
     for width in _WIDTHS:
-        if (since - _OLDEST) < width:
+        if (since - FIRST) < width:
             break
-        begin = since - (since - _EPOCH) % width
+        begin = since - (since - EPOCH) % width
         number = -((begin - until) // width)
         if number <= buckets:
             return [begin + n * width for n in range(max(1, number) + 1)]
     # a single interval, or centuries
-    width = max(-((since - until) // buckets), _MICROSECOND)
+    width = max(-((since - until) // buckets), MICROSECOND)
     return [*(since + n * width for n in range(buckets)), until]

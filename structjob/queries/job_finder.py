@@ -5,13 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 
-from sqlalchemy import ColumnElement, Select, literal, select, union_all
+from sqlalchemy import ColumnElement, Select, literal, select
 
 from structjob.exceptions import AmbiguousId, InvalidArgument, InvalidFilter, JobNotFound
 from structjob.models import AnyJob, JobRecord, id_of
 from structjob.queries import rows
 from structjob.store.contract import Fetch
-from structjob.store.expressions import begins, means, storable
+from structjob.store.expressions import begins, means, storable, together
 from structjob.store.tables import jobs
 from structjob.values.redaction import stored_forms
 
@@ -145,11 +145,10 @@ class JobFinder:
             _newest(means(column, any_id))
             .with_only_columns(jobs.c.id, literal(rank).label("rank_"))
             .limit(1)
-            .subquery()
             for rank, column in enumerate(ways)
         )
-        together = union_all(*(select(one) for one in each)).subquery()
-        best = select(together.c.id).order_by(together.c.rank_).limit(1).scalar_subquery()
+        ranked = together(each).subquery()
+        best = select(ranked.c.id).order_by(ranked.c.rank_).limit(1).scalar_subquery()
         found = await self._fetch(select(jobs).where(jobs.c.id == best))
         return rows.job(found[0]) if found else None
 

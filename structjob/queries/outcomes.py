@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_, select, union_all
+from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_, select
 
 from structjob.models import JobStatus, StepStatus
 from structjob.store.contract import Fetch
-from structjob.store.expressions import attribute
+from structjob.store.expressions import attribute, together
 from structjob.store.portions import portions
 from structjob.store.tables import jobs, logs, steps
 
@@ -73,10 +73,9 @@ async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapp
             .where(logs.c.fingerprint == one)
             .order_by(logs.c.ts.desc())
             .limit(LATEST)
-            .subquery()
             for one in some
         )
-        latest = union_all(*(select(branch) for branch in branches)).subquery("latest")
+        latest = together(branches).subquery("latest")
         kind = outcome()
         statement = (
             select(

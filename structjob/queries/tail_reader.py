@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.models import Gap
@@ -20,6 +20,7 @@ from structjob.queries import event_rows, rows
 from structjob.queries.paging import Listing
 from structjob.queries.tail_position import MISSING, Item, Number, Position, advance
 from structjob.store.contract import Fetch
+from structjob.store.expressions import together
 from structjob.store.gaps import Range
 from structjob.store.tables import gaps, jobs, logs
 from structjob.store.types import moment
@@ -256,9 +257,7 @@ class SessionReader:
 
 def _together(branches: Sequence[Select[Any]]) -> Select[Any]:
     """Return one query that combines several, each with its own order and limit."""
-    if len(branches) == 1:
-        return branches[0]
-    return select(union_all(*(select(one.subquery()) for one in branches)).subquery())
+    return branches[0] if len(branches) == 1 else select(together(branches).subquery())
 
 
 def split(everything: Sequence[T], size: int) -> list[Sequence[T]]:

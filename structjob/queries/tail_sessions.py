@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select, union_all
+from sqlalchemy import ColumnElement, Select, func, literal_column, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.queries.tail_position import Position
 from structjob.store.contract import Fetch
-from structjob.store.expressions import utc_now
+from structjob.store.expressions import together, utc_now
 from structjob.store.sessions import PRESUMED
 from structjob.store.tables import logs, sessions
 
@@ -232,10 +232,10 @@ def _of_newest(floor: int) -> Select[Any]:
 
 def _examined(*candidates: Select[Any]) -> Select[Any]:
     """Return a query for these sessions, each with its greatest stored number."""
-    together = union_all(*(select(one.subquery()) for one in candidates)).subquery()
+    every = together(candidates).subquery()
     once = (
-        select(together.c.session_id, func.max(together.c.part).label("part"))
-        .group_by(together.c.session_id)
+        select(every.c.session_id, func.max(every.c.part).label("part"))
+        .group_by(every.c.session_id)
         .subquery()
     )
     # Not `max`, because MariaDB would read all numbers of a session to find the greatest.

@@ -20,16 +20,20 @@ from sqlalchemy import (
     Double,
     Executable,
     Integer,
+    Select,
     String,
     bindparam,
     literal,
     literal_column,
     or_,
+    select,
+    union_all,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.expression import ClauseElement
 from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
 from structjob.store.types import UTCDateTime
@@ -175,6 +179,11 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
     return column.in_(
         [form for one in value for form in (stored_forms(one) if isinstance(one, str) else (one,))]
     )
+
+
+def together(branches: Iterable[Select[Any]]) -> CompoundSelect[Any]:
+    """Return one query for the rows of several, each with its own order and limit."""
+    return union_all(*(select(branch.subquery()) for branch in branches))
 
 
 def within(

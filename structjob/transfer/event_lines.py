@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields
 from datetime import datetime
@@ -65,17 +66,7 @@ def _cell(value: Any) -> str:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else str(value)
 
 
-class _Taken:
-    """A file for `csv` to write to; each written text is taken out at once."""
-
-    def __init__(self) -> None:
-        self.text = ""
-
-    def write(self, text: str) -> None:
-        self.text = text
-
-
 def _row(cells: list[str]) -> bytes:
-    taken = _Taken()
-    csv.writer(taken).writerow(cells)
-    return taken.text.encode("utf-8", "backslashreplace")
+    row = io.StringIO(newline="")
+    csv.writer(row).writerow(cells)
+    return row.getvalue().encode("utf-8", "backslashreplace")

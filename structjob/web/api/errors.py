@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -78,14 +79,10 @@ class By(msgspec.Struct, forbid_unknown_fields=True):
     """At most 128 characters; default: the token."""
 
 
-@reads(
-    router,
-    "/errors/{fingerprint:id}/resolve",
-    ErrorGroup,
-    body=By,
-    problems=(404, 409),
-    write=True,
-)
+_marks = partial(reads, router, answer=ErrorGroup, body=By, problems=(404, 409), write=True)
+
+
+@_marks("/errors/{fingerprint:id}/resolve")
 async def resolve_error(
     request: Request, reader: Reads, fingerprint: str, query: Asked[NoQuery]
 ) -> Any:
@@ -94,14 +91,7 @@ async def resolve_error(
     return await reader.errors.resolve(fingerprint, by=wanted.by or by_of(request))
 
 
-@reads(
-    router,
-    "/errors/{fingerprint:id}/reopen",
-    ErrorGroup,
-    body=By,
-    problems=(404, 409),
-    write=True,
-)
+@_marks("/errors/{fingerprint:id}/reopen")
 async def reopen_error(
     request: Request, reader: Reads, fingerprint: str, query: Asked[NoQuery]
 ) -> Any:
