@@ -81,10 +81,8 @@ async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
             counts["events"] += await count(
                 fetch, logs, logs.c.job_id.in_(group) & due.not_by_level()
             )
-    for condition in due.events():
+    async for condition in _events(fetch, due):
         counts["events"] += await count(fetch, logs, condition)
-    async for stray in _stray_events(fetch, due):
-        counts["events"] += await count(fetch, logs, stray)
     if (condition := due.dead_letters()) is not None:
         counts["dead_letters"] = await count(fetch, dead_letters, condition)
     return _pruned(counts, dry_run=True)
@@ -203,13 +201,10 @@ async def _prune(
             await taker.jobs(plans)
         # otherwise events that are deleted with their job would be found again, and archived twice
         await taker.end()
-        for condition in due.events():
+        async for condition in _events(fetch, due):
             async for page in pages(
                 fetch, logs, condition, logs.c.ts, logs.c.id, whole=taker.whole
             ):
-                await taker.events(page)
-        async for stray in _stray_events(fetch, due):
-            async for page in pages(fetch, logs, stray, logs.c.ts, logs.c.id, whole=taker.whole):
                 await taker.events(page)
         if (condition := due.dead_letters()) is not None:
             async for page in pages(
@@ -233,11 +228,15 @@ async def _prune(
     )
 
 
-async def _stray_events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[bool]]:
-    """Yield the conditions of due events whose jobs have no row."""
+async def _events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[bool]]:
+    """Yield the conditions of events that are due independently of a job: by their own time, or
+    because their jobs have no row.
+    """
+    for condition in due.events():
+        yield condition
     async for ids in strays(fetch, due):
-        if (condition := due.of_strays(ids)) is not None:
-            yield condition
+        if (stray := due.of_strays(ids)) is not None:
+            yield stray
 
 
 def _pruned(counts: Counter[str], **more: Any) -> PruneResult:
