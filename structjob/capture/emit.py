@@ -13,8 +13,6 @@ from structjob.capture.event import (
     error_columns,
     logger_name,
     note_logged,
-    stored_line,
-    stored_lines,
     with_parent,
 )
 from structjob.capture.setup import SETUP
@@ -24,6 +22,7 @@ from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink
 from structjob.sinks.marks import MARKS
+from structjob.spool.line import event_bodies, event_body
 from structjob.spool.routing import dispatch, dispatch_all, recorded_in, records
 from structjob.text.rendering import words_of
 
@@ -80,9 +79,11 @@ def emit_lines(
         attrs = passed.attrs(attrs, columns, scope)
         messages = passed.lines(lines)
         attrs_json = passed.attributes(attrs, max(messages, key=len))
-        bodies = stored_lines(
-            ns,
-            BY_NAME[level],
+        _, second, _, micros = clock.stamp(ns)
+        bodies = event_bodies(
+            second,
+            micros,
+            BY_NAME[level].stored,
             messages,
             attrs_json if scope is None else with_parent(attrs_json, scope),
             columns_json(scope, columns),
@@ -203,6 +204,7 @@ def _body(
     if words is not None:
         message_json = passed.words(words)
     attrs_json = attrs_json if scope is None else with_parent(attrs_json, scope)
-    return stored_line(
-        ns or clock.now(), level, message_json, attrs_json, columns_json(scope, columns)
+    _, second, _, micros = clock.stamp(ns)
+    return event_body(
+        second, micros, level.stored, message_json, attrs_json, columns_json(scope, columns)
     )

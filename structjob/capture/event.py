@@ -17,9 +17,8 @@ from structjob.context.errors import Classifier, exception_attrs
 from structjob.context.scope import Scope, json_fields
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.machine.clock import stamp
 from structjob.machine.frames import frame_at
-from structjob.spool.line import event_bodies, event_body, level_field
+from structjob.spool.line import level_field
 from structjob.values.bounds import MAX_KEY, MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK, is_plain
 from structjob.values.encoding import (
@@ -528,25 +527,3 @@ def make_redactor(redact: bool | Iterable[str] | Redactor) -> SecretRules | None
             f"redact must be True, False, a list of further secret keys, or a Redactor, not {redact!r}"
         )
     return SecretRules(keys)
-
-
-def stored_line(ns: int, level: Level, message: bytes, attrs: bytes, columns: bytes) -> bytes:
-    """Return the body of an event's line for the database.
-
-    Args:
-        ns: The time, in nanoseconds since the epoch.
-        level: The level.
-        message: JSON string.
-        attrs: JSON object.
-        columns: Further fields, ``,"key":value…`` or empty.
-    """
-    _, second, _, micros = stamp(ns)
-    return event_body(second, micros, level.stored, message, attrs, columns)
-
-
-def stored_lines(
-    ns: int, level: Level, messages: list[bytes], attrs: bytes, columns: bytes
-) -> list[bytes]:
-    """Return the `stored_line` of each of *messages* of events that differ in nothing else."""
-    _, second, _, micros = stamp(ns)
-    return event_bodies(second, micros, level.stored, messages, attrs, columns)

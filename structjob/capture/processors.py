@@ -198,17 +198,23 @@ def is_recording(processors: Iterable[Any]) -> bool:
     )
 
 
+def _is_set_up() -> bool:
+    """Return whether structlog passes events on to us, or `structlog.testing.capture_logs`
+    temporarily takes them.
+    """
+    processors = structlog.get_config()["processors"]
+    return is_recording(processors) or any(
+        isinstance(processor, structlog.testing.LogCapture) for processor in processors
+    )
+
+
 def check_setup() -> None:
     """Warn once if structlog was configured again, so that events of new loggers are not
     recorded.
     """
     if not SETUP.watched:
         return
-    processors = structlog.get_config()["processors"]
-    # `structlog.testing.capture_logs` removes all others temporarily.
-    if is_recording(processors) or any(
-        isinstance(processor, structlog.testing.LogCapture) for processor in processors
-    ):
+    if _is_set_up():
         SETUP.warned = False
     elif not SETUP.warned:
         SETUP.warned = True
@@ -224,10 +230,7 @@ def check_overlooked() -> None:
     Its log lines are not recorded, and nothing else would say so.
     """
     SETUP.overlooked = False
-    processors = structlog.get_config()["processors"]
-    if not is_recording(processors) and not any(
-        isinstance(processor, structlog.testing.LogCapture) for processor in processors
-    ):
+    if not _is_set_up():
         diagnostics.warning(
             "jobs are tracked here, and log lines are not recorded: call structjob.configure() when the program starts, or "
             "structjob.install() after your structlog.configure()"

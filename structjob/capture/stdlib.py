@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -271,12 +271,17 @@ def _mark_streams(logger: logging.Logger, marks: Marks) -> None:
 
     This happens below ``structjob run`` only.
     """
+    for handler in _handlers_of(logger):
+        if isinstance(handler, logging.StreamHandler) and marks.reaches(handler.stream):
+            with suppress(AttributeError):  # a handler that always writes to `sys.stderr`
+                handler.stream = MarkedStream(handler.stream, marks)
+
+
+def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """Yield the handlers that get the records of *logger*."""
     each: logging.Logger | None = logger
     while each is not None:
-        for handler in each.handlers:
-            if isinstance(handler, logging.StreamHandler) and marks.reaches(handler.stream):
-                with suppress(AttributeError):  # a handler that always writes to `sys.stderr`
-                    handler.stream = MarkedStream(handler.stream, marks)
+        yield from each.handlers
         each = each.parent if each.propagate else None
 
 
@@ -296,15 +301,10 @@ def _is_shown(logger: logging.Logger, record: logging.LogRecord, alone: bool) ->
     """
     if alone:
         return logging.lastResort is not None and record.levelno >= logging.lastResort.level
-    each: logging.Logger | None = logger
-    while each is not None:
-        if any(
-            record.levelno >= handler.level and not isinstance(handler, logging.NullHandler)
-            for handler in each.handlers
-        ):
-            return True
-        each = each.parent if each.propagate else None
-    return False
+    return any(
+        record.levelno >= handler.level and not isinstance(handler, logging.NullHandler)
+        for handler in _handlers_of(logger)
+    )
 
 
 def _shown_already(
@@ -316,21 +316,17 @@ def _shown_already(
     A console with JSON lines is not left out: programs read it, and need every record in that form.
     """
     consoles = [sink for sink in sinks if isinstance(sink, ConsoleSink) and sink.pretty]
-    places = set()
-    each: logging.Logger | None = logger if consoles else None
-    while each is not None:
-        for handler in each.handlers:
-            # A handler with a filter may not have shown it: showing it twice is better than not at
-            # all.
-            if (
-                isinstance(handler, logging.StreamHandler)
-                and record.levelno >= handler.level
-                and not handler.filters
-            ):
-                places.add(place_of(handler.stream))
-        each = each.parent if each.propagate else None
-    places.discard(None)
-    return [sink for sink in consoles if sink.place in places] if places else []
+    if not consoles:
+        return []
+    # A handler with a filter may not have shown it: showing it twice is better than not at all.
+    places = {
+        place_of(handler.stream)
+        for handler in _handlers_of(logger)
+        if isinstance(handler, logging.StreamHandler)
+        and record.levelno >= handler.level
+        and not handler.filters
+    } - {None}
+    return [sink for sink in consoles if sink.place in places]
 
 
 def _origin() -> tuple[bool, bool]:

@@ -328,6 +328,18 @@ def exception_attrs(
     return attrs
 
 
+def attrs_at_end(
+    exc: BaseException, classifier: Classifier | None, scope: Scope | None
+) -> dict[str, Any]:
+    """Return the attributes of the event that says that a job or step ended with *exc*.
+
+    The first report of the exception, usually by the innermost step, contains its traceback.
+    """
+    if is_recorded(exc, scope):
+        return error_fields(exc, classifier)
+    return exception_attrs(exc, classifier, scope)
+
+
 class _Marked(dict[str, Any]):
     """The ``__dict__`` of a recorded exception, with a mark that ``vars(exc)`` does not show.
 

@@ -16,13 +16,13 @@ from structjob.lifecycle.arguments import (
     check_description,
     check_metadata,
     check_text,
-    check_units,
     decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith, decorated
 from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.jobs import Job, JobContext, JobKeywords, Step, job_of
 from structjob.lifecycle.joined import joined_job
+from structjob.lifecycle.step_core import check_total
 from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
@@ -98,8 +98,7 @@ class StepContext(WithOrAsyncWith[Step]):
     def __init__(self, name: str, options: Mapping[str, Any]) -> None:
         self._name: str = check_text("the name of a step", name, 200) or ""
         # Check the arguments now, whether a job is running or not.
-        if "total" in options:
-            check_units("total", options["total"])
+        check_total(options.get("total"))
         check_description(options.get("description"))
         check_metadata(options.get("metadata"))
         self._options = dict(options)

@@ -17,11 +17,10 @@ from structjob.capture.setup import SETUP
 from structjob.context.errors import (
     Classifier,
     annotate,
+    attrs_at_end,
     describe,
     error_fields,
-    exception_attrs,
     is_noted,
-    is_recorded,
 )
 from structjob.context.scope import Scope, current_scope, new_id
 from structjob.context.tracing import Span, begin_span, end_span, span_of
@@ -655,11 +654,9 @@ class JobCore(Core):
         if shared.failed is not None and status == "failed":
             attrs["failure_step"] = shared.failed
         if exc is not None:
-            # The first report of the exception, usually by the failed step, already contains the
-            # traceback.
-            if status != "failed" or is_recorded(exc, self.scope):
+            if status != "failed":
                 return level, {**error_fields(exc, self.classifier), **attrs}
-            return level, {**exception_attrs(exc, self.classifier, self.scope), **attrs}
+            return level, {**attrs_at_end(exc, self.classifier, self.scope), **attrs}
         if level == "error":
             from structjob.values.fingerprint import of_words  # loaded with the first error only
 

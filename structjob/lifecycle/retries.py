@@ -66,7 +66,7 @@ class Retrying(Generic[H]):
         return self._begin()
 
     def __iter__(self) -> Iterator[Try[H]]:
-        return _InThread(self._begin())
+        return _in_thread(self._begin())
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function or coroutine function, so that each call is retried as often as
@@ -93,7 +93,7 @@ class Retrying(Generic[H]):
             @functools.wraps(function)
             def run(*args: P.args, **kwargs: P.kwargs) -> Any:
                 tries = self._begin()
-                for attempt in _InThread(tries):
+                for attempt in _in_thread(tries):
                     with attempt as handle:
                         tries.keep(handle, function(*args, **kwargs))
                 return tries.returned
@@ -101,21 +101,15 @@ class Retrying(Generic[H]):
         return cast(Callable[P, T], run)
 
 
-class _InThread(Generic[H]):
-    """Attempts in code without an event loop. Only the delays wait, and they sleep."""
-
-    def __init__(self, tries: Tries[H]) -> None:
-        self._tries = tries
-        tries.blocking = True
-
-    def __iter__(self) -> Iterator[Try[H]]:
-        return self
-
-    def __next__(self) -> Try[H]:
+def _in_thread(tries: Tries[H]) -> Iterator[Try[H]]:
+    """Yield the attempts in code without an event loop. Only the delays wait, and they sleep."""
+    tries.blocking = True
+    while True:
         try:
-            return _driven(self._tries.__anext__())
+            attempt = _driven(tries.__anext__())
         except StopAsyncIteration:
-            raise StopIteration from None
+            return
+        yield attempt
 
 
 def _driven(work: Coroutine[Any, Any, T]) -> T:
@@ -243,9 +237,12 @@ class Tries(Generic[H]):
         """Wait before the next attempt."""
         if self.blocking:
             self._sleep(delay)
-        else:
-            pause: Any = asyncio.sleep if self._in_thread_only() else self._policy.sleep
-            await pause(delay)
+            return
+        from tenacity import AsyncRetrying
+
+        waits = isinstance(self._policy, AsyncRetrying)
+        pause: Any = self._policy.sleep if waits else asyncio.sleep
+        await pause(delay)
 
     def _sleep(self, delay: float) -> None:
         until = time.monotonic() + delay
@@ -253,11 +250,6 @@ class Tries(Generic[H]):
             self._stop_if_asked()
             time.sleep(min(left, _SLICE))
         self._stop_if_asked()
-
-    def _in_thread_only(self) -> bool:
-        from tenacity import AsyncRetrying
-
-        return not isinstance(self._policy, AsyncRetrying)
 
     def _stop_if_asked(self) -> None:
         """Raise `Cancelled` if the job of this work was asked to stop."""

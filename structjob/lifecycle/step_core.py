@@ -9,11 +9,9 @@ from typing import Any
 
 from structjob.context.errors import (
     annotate,
+    attrs_at_end,
     describe,
-    error_fields,
-    exception_attrs,
     is_noted,
-    is_recorded,
 )
 from structjob.context.scope import current_scope, new_id
 from structjob.context.tracing import begin_span, end_span
@@ -229,11 +227,7 @@ class StepCore(Core):
             annotate(exc, job_id=job.id, step_id=self.id, operation=job.operation)
         if self.status not in (StepStatus.FAILED, StepStatus.RETRYING):
             return
-        # The first report of the exception, by the innermost step, contains its traceback.
-        if is_recorded(exc, self.scope):
-            described = error_fields(exc, job.classifier)
-        else:
-            described = exception_attrs(exc, job.classifier, self.scope)
+        described = attrs_at_end(exc, job.classifier, self.scope)
         if self.status is StepStatus.FAILED:
             job.shared.failed = job.shared.failed or self._failed_name()
             self.event("error", "step_error", {**fields, **described})

@@ -183,7 +183,7 @@ class MemoryQueue:
             ):
                 time.sleep(BLOCK_POLL)
             self._lines.append((number, line))
-            while len(self._lines) > self._capacity and (oldest := self._pop()) is not None:
+            while len(self._lines) > self._capacity and (oldest := self.take()) is not None:
                 self._drop(*oldest, self._reason)
 
     def append_all(self, lines: list[bytes]) -> int:
@@ -192,7 +192,7 @@ class MemoryQueue:
     def clear(self, reason: str) -> int:
         cleared = 0
         for _ in range(len(self._lines)):
-            if (line := self._pop()) is None:
+            if (line := self.take()) is None:
                 break
             self._drop(*line, reason)
             cleared += 1
@@ -202,23 +202,19 @@ class MemoryQueue:
         self.dropped.append(Dropped(number, number, reason, owner_of(line)[1]))
 
     def take(self) -> tuple[int, bytes] | None:
-        """Remove and return the oldest line with its number.
-
-        The caller is then responsible for it.
+        """Remove the oldest line, for which the caller is then responsible, and return its number
+        and itself; None if the queue is empty.
         """
-        return self._pop()
+        try:
+            return self._lines.popleft()
+        except IndexError:
+            return None
 
     def give_back(self, batch: Batch) -> None:
         """Put *batch* back, which was read and will not be stored."""
         for line in reversed(batch.lines.splitlines(keepends=True)):
             self._lines.appendleft((number_of(line), line))
         self._in_flight -= batch.count
-
-    def _pop(self) -> tuple[int, bytes] | None:
-        try:
-            return self._lines.popleft()
-        except IndexError:
-            return None
 
     def read(self, limit: int, most: int) -> Batch | None:
         lines: list[bytes] = []
@@ -227,7 +223,7 @@ class MemoryQueue:
             # Counted first: another thread that calls `position` meanwhile must not miss the line
             # between queue and batch.
             self._in_flight += 1
-            line = self._pop()
+            line = self.take()
             if line is None:
                 self._in_flight -= 1
                 break

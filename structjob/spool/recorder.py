@@ -116,7 +116,8 @@ class Recorder:
         self.idle = False
         self.wake: Callable[[], None] = _nothing
         self._max_bytes = max_bytes
-        self._overflow = overflow
+        self.overflow = overflow
+        """What happens to events for which there is no room."""
         self._warned: dict[str, float] = {}
         from structjob.spool.directory import (
             SessionSpool,  # imported late: a program that only logs never needs it
@@ -156,11 +157,11 @@ class Recorder:
 
         No caller needs to wait for them.
         """
-        self.fallback = MemoryQueue(self.queue_size, self._overflow, "disk_refused")
+        self.fallback = MemoryQueue(self.queue_size, self.overflow, "disk_refused")
         """Where events wait while the disk refuses them."""
         self.fallback_states = MemoryQueue()
         self.events: RecordQueue = (
-            spool.events if spool is not None else MemoryQueue(self.queue_size, self._overflow)
+            spool.events if spool is not None else MemoryQueue(self.queue_size, self.overflow)
         )
         self.states: RecordQueue = spool.states if spool is not None else MemoryQueue()
         self._next = self.numbers.next
@@ -168,11 +169,6 @@ class Recorder:
         if spool is not None and spool.tally is not None:
             self.fallback.confirm = spool.tally.confirm
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
-
-    @property
-    def overflow(self) -> Overflow:
-        """What happens to events for which there is no room."""
-        return self._overflow
 
     @property
     def rejected(self) -> int:
@@ -576,7 +572,7 @@ class Recorder:
                     self.root,
                     self.session,
                     max_bytes=self._max_bytes,
-                    overflow=self._overflow,
+                    overflow=self.overflow,
                     deliver=False,
                 )
                 self.events, self.states = spool.events, spool.states
