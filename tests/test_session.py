@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -202,7 +203,7 @@ def test_a_directory_that_cannot_be_made_leaves_nothing_and_can_be_tried_again(r
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool_directory.msgspec.json, "encode", refuse)
+        patch.setattr("msgspec.json.encode", refuse)
         with pytest.raises(
             SpoolError,
             match=r"cannot write to the spool directory .*No space left on device; make room on its disk, or choose another",
@@ -590,7 +591,7 @@ def test_a_directory_that_cannot_be_made_says_why(root, monkeypatch, refused):
 
     with monkeypatch.context() as patch:
         if refused == "lock":
-            patch.setattr(spool_directory, "_lock", lambda path, create: None)
+            patch.setattr(spool_directory, "lock_file", lambda path, create: None)
         elif refused == "directory":
             patch.setattr(Path, "mkdir", refuse)
         else:
@@ -620,7 +621,7 @@ def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(root, monkeypatch):
     """
     directory = left_behind(root)
     before = set(os.listdir("/proc/self/fd"))
-    flock = spool_directory.fcntl.flock
+    flock = fcntl.flock
 
     def late(fd, operation):
         flock(fd, operation)
@@ -629,7 +630,7 @@ def test_a_lock_on_a_file_that_was_deleted_meanwhile_is_none(root, monkeypatch):
         (directory / "deliver").touch()
 
     with monkeypatch.context() as patch:
-        patch.setattr(spool_directory.fcntl, "flock", late)
+        patch.setattr(fcntl, "flock", late)
         assert adopt(root, set()) == []
     assert set(os.listdir("/proc/self/fd")) == before
     assert close_all(adopt(root, set())) == [int(directory.name)]

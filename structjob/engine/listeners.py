@@ -21,7 +21,8 @@ from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.clock import moment
 from structjob.models import EventRecord
 from structjob.spool.line import EVENT_COLUMNS, read_event
-from structjob.spool.recorder import Numbers, Recorder
+from structjob.spool.numbers import Numbers
+from structjob.spool.recorder import Recorder
 
 Callback = Callable[[EventRecord], "Awaitable[object] | object"]
 """A callback that takes an event; may be a coroutine function."""

@@ -165,3 +165,28 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
 def check_description(value: str | None, what: str = "description") -> str | None:
     return redacted(check_text(what, value, 65_536))
+
+
+check_operation = label(required_text("operation", 255))
+check_job_id = identifier(required_text("job_id", 64))
+check_root_id = identifier(required_text("root_job_id", 64))
+check_correlation_id = identifier(required_text("correlation_id", 128))
+
+
+def check_category(value: str | None) -> str:
+    return "system" if value is None else str(redacted(check_text("category", value, 64)))
+
+
+def check_current_step(value: str | None) -> str | None:
+    return redacted(check_text("current_step", value, 200))
+
+
+def check_total_steps(value: int | None) -> int | None:
+    number = None if value is None else check_units("total_steps", value)
+    if number is not None and number != int(number):
+        raise InvalidArgument(f"total_steps must be a whole number, not {value!r}")
+    return None if number is None else int(number)
+
+
+def check_total(value: float | None) -> float | None:
+    return None if value is None else check_units("total", value)

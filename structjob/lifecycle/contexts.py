@@ -16,13 +16,13 @@ from structjob.lifecycle.arguments import (
     check_description,
     check_metadata,
     check_text,
+    check_total,
     decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith, decorated
 from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.jobs import Job, JobContext, JobKeywords, Step, job_of
 from structjob.lifecycle.joined import joined_job
-from structjob.lifecycle.step_core import check_total
 from structjob.lifecycle.untracked import current_host, untracked_job
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset

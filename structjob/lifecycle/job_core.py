@@ -25,17 +25,19 @@ from structjob.context.errors import (
 from structjob.context.scope import Scope, current_scope, new_id
 from structjob.context.tracing import Span, begin_span, end_span, span_of
 from structjob.diagnostics import diagnostics
-from structjob.exceptions import InvalidArgument, InvalidState
+from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
+    check_category,
+    check_correlation_id,
     check_description,
+    check_job_id,
     check_metadata,
-    check_text,
-    check_units,
+    check_operation,
+    check_root_id,
+    check_total_steps,
     checked_text,
     identifier,
     label,
-    redacted,
-    required_text,
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.cancellation import Cancellation
@@ -53,27 +55,6 @@ from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled
 
 START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""
-
-
-_check_operation = label(required_text("operation", 255))
-_check_id = identifier(required_text("job_id", 64))
-_check_root_id = identifier(required_text("root_job_id", 64))
-_check_correlation_id = identifier(required_text("correlation_id", 128))
-
-
-def _check_category(value: str | None) -> str:
-    return "system" if value is None else str(redacted(check_text("category", value, 64)))
-
-
-def check_current_step(value: str | None) -> str | None:
-    return redacted(check_text("current_step", value, 200))
-
-
-def _check_total_steps(value: int | None) -> int | None:
-    number = None if value is None else check_units("total_steps", value)
-    if number is not None and number != int(number):
-        raise InvalidArgument(f"total_steps must be a whole number, not {value!r}")
-    return None if number is None else int(number)
 
 
 def _root_of(host: JobHost[JobCore], parent: Scope | None) -> str | None:
@@ -136,21 +117,21 @@ class JobCore(Core):
     """Whether another process runs it, and this one only adds steps."""
     host: JobHost[JobCore]
     shared: Shared
-    id = Checked(_check_id)
-    operation = Checked(_check_operation)
+    id = Checked(check_job_id)
+    operation = Checked(check_operation)
     parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
-    root_job_id = Checked(_check_root_id)
-    correlation_id = Checked(_check_correlation_id)
+    root_job_id = Checked(check_root_id)
+    correlation_id = Checked(check_correlation_id)
     job_type = Checked(label(checked_text("job_type", 128)), optional=True)
     description = Checked(check_description, optional=True)
     owner = Checked(label(checked_text("owner", 128)), optional=True)
     project = Checked(label(checked_text("project", 128)), optional=True)
-    category = Checked(_check_category)
+    category = Checked(check_category)
     external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
     context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
     idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
     metadata = Checked(check_metadata)
-    total_steps = Checked(_check_total_steps, optional=True)
+    total_steps = Checked(check_total_steps, optional=True)
 
     def __init__(
         self, host: JobHost[JobCore], operation: str, *, parent: Scope | None, options: JobOptions
@@ -160,17 +141,17 @@ class JobCore(Core):
         inherited = parent.correlation_id if parent is not None else None
         self._outer_correlation_id = inherited
         given = (inherited or None) if options.correlation_id is None else options.correlation_id
-        operation = _check_operation(operation)
+        operation = check_operation(operation)
         # ids that are made here need no check
-        job_id = new_id() if options.job_id is None else _check_id(options.job_id)
+        job_id = new_id() if options.job_id is None else check_job_id(options.job_id)
         root = _root_of(host, parent)
         self.columns = JobRow(
             id=job_id,
-            root_job_id=job_id if root is None else _check_root_id(root),
+            root_job_id=job_id if root is None else check_root_id(root),
             operation=operation,
             status=JobStatus.PENDING,
-            category=_check_category(options.category),
-            correlation_id=new_id() if given is None else _check_correlation_id(given),
+            category=check_category(options.category),
+            correlation_id=new_id() if given is None else check_correlation_id(given),
             attempt=0,
             created_at=self.shared.created,
         )
@@ -701,7 +682,7 @@ def check_arguments(operation: str, options: JobOptions) -> None:
     Raises:
         InvalidArgument: if an argument is invalid.
     """
-    _check_operation(operation)
+    check_operation(operation)
     for option, attribute in _CHECKED.items():
         if (value := getattr(options, option)) is not None:
             JobCore.__dict__[attribute].check(value)

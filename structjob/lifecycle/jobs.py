@@ -19,6 +19,7 @@ from structjob.context.propagation import RemoteContext, remote_scope
 from structjob.context.scope import Scope, current_scope
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.arguments import (
+    check_current_step,
     check_description,
     check_metadata,
     check_percent,
@@ -30,7 +31,7 @@ from structjob.lifecycle.both import decorated
 from structjob.lifecycle.cancellable import Cancellable
 from structjob.lifecycle.handle import Handle, core_of
 from structjob.lifecycle.host import JobHost
-from structjob.lifecycle.job_core import JobCore, check_arguments, check_current_step
+from structjob.lifecycle.job_core import JobCore, check_arguments
 from structjob.lifecycle.options import IDS, IdOfCall, JobOptions
 from structjob.lifecycle.outcome import ending, outcome
 from structjob.lifecycle.policy import RetryOptions

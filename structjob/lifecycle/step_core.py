@@ -19,7 +19,7 @@ from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
     check_metadata,
-    check_units,
+    check_total,
     label,
     required_text,
 )
@@ -40,10 +40,6 @@ _RETRY = ("attempt_number", "max_attempts", "retry_delay")
 """Keys of a step's metadata that describe it as one attempt of several. Its events contain them,
 too.
 """
-
-
-def check_total(value: float | None) -> float | None:
-    return None if value is None else check_units("total", value)
 
 
 class StepCore(Core):

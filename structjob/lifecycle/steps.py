@@ -13,13 +13,13 @@ from structjob.lifecycle.arguments import (
     check_description,
     check_metadata,
     check_percent,
+    check_total,
     check_units,
 )
 from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.lifecycle.items import Items
 from structjob.lifecycle.outcome import ending
-from structjob.lifecycle.step_core import check_total
 from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
 from structjob.models import ErrorInfo, StepEndStatus, StepStatus

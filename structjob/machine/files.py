@@ -160,6 +160,32 @@ def replace_descriptor(fd: int, by: int) -> None:
         os.close(by)
 
 
+def lock_file(path: Path, *, create: bool) -> int | None:
+    """Return a descriptor that holds the lock on *path*, or ``None`` if it cannot be locked.
+
+    This is the case if another process holds the lock, or if the file is missing or cannot be
+    opened.
+    """
+    try:
+        # Non-blocking, because the path may name a pipe.
+        fd = os.open(
+            path,
+            os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0),
+            0o600,
+        )
+    except OSError:
+        return None
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # The file may have been deleted with its directory meanwhile.
+        if os.stat(path).st_ino == os.fstat(fd).st_ino:
+            return set_apart(fd)
+    except OSError:
+        pass
+    os.close(fd)
+    return None
+
+
 def follow(path: str | os.PathLike[str]) -> Path:
     """Return the absolute path that *path* leads to, without links.
 

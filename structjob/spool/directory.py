@@ -11,19 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import stat
 import time
 import weakref
 from collections.abc import Iterable
-from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
-
-import msgspec
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
@@ -31,28 +26,26 @@ from structjob.machine.files import (
     UnsafeFile,
     close_apart,
     is_open,
+    lock_file,
     make_directory,
     open_directly,
     replace_descriptor,
-    set_apart,
 )
 from structjob.machine.host import is_network
 from structjob.process import at_fork
 from structjob.spool.disk import DiskQueue
 from structjob.spool.places import Places
 from structjob.spool.queue import Overflow
-from structjob.spool.session import TIME_FORMAT, Session
+from structjob.spool.session import Session
+from structjob.spool.session_file import read_session, write_session
 from structjob.spool.tally import Tally
 
-_META = "session.json"
 _SET_ASIDE = "set-aside"
 """File in a session's directory with the reason why it was set aside."""
 _CLOSED = "closed"
 """File in a session's directory: its tracker was closed, or its process exited normally."""
 RETRY_AFTER = 600.0
 """Seconds after which a directory that was set aside is tried again."""
-_EARLIEST, _LATEST = 1970, 9998
-"""Years that every database and every time zone can represent."""
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _UNFINISHED = 60.0
@@ -94,32 +87,6 @@ def _check_directory(path: Path) -> None:
         raise SpoolError(
             f"the spool directory {path} cannot be written to; check its permissions, or choose another with Tracker(spool=PATH)"
         )
-
-
-def _lock(path: Path, *, create: bool) -> int | None:
-    """Return a descriptor that holds the lock on *path*, or ``None`` if it cannot be locked.
-
-    This is the case if another process holds the lock, or if the file is missing or cannot be
-    opened.
-    """
-    try:
-        # Non-blocking, because the path may name a pipe.
-        fd = os.open(
-            path,
-            os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0),
-            0o600,
-        )
-    except OSError:
-        return None
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # The file may have been deleted with its directory meanwhile.
-        if os.stat(path).st_ino == os.fstat(fd).st_ino:
-            return set_apart(fd)
-    except OSError:
-        pass
-    os.close(fd)
-    return None
 
 
 class SessionSpool:
@@ -183,15 +150,13 @@ class SessionSpool:
         try:
             unfinished.mkdir(mode=0o700)
             for name in ("alive", "deliver") if deliver else ("alive",):
-                fd = _lock(unfinished / name, create=True)
+                fd = lock_file(unfinished / name, create=True)
                 if fd is None:
                     raise OSError("its new lock file is locked already")
                 locks[name] = fd
             if not deliver:
                 os.close(open_directly(unfinished / "deliver", _NEW))
-            fd = open_directly(unfinished / _META, _NEW)
-            with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(session))
+            write_session(unfinished, session)
             # The queues are created first too: a directory with its final name is complete.
             tally = Tally.create(unfinished)
             shared = not deliver
@@ -274,7 +239,7 @@ class SessionSpool:
         If so, this process locks ``alive``: the queues are final, and no other process gets the
         same result.
         """
-        if self.alive and (fd := _lock(self.directory / "alive", create=True)) is not None:
+        if self.alive and (fd := lock_file(self.directory / "alive", create=True)) is not None:
             self._locks["alive"] = fd
             self.events.final = self.states.final = True
             if self.tally is not None:
@@ -301,7 +266,7 @@ class SessionSpool:
         try:
             for name, held in self._locks.items():
                 if not is_open(held):
-                    fd = _lock(self.directory / name, create=False)
+                    fd = lock_file(self.directory / name, create=False)
                     if fd is None:
                         return False
                     replace_descriptor(held, fd)
@@ -406,7 +371,7 @@ def adopt(
         with contextlib.suppress(OSError):
             if exactly and (
                 database is None
-                or (session := _read_session(directory)) is None
+                or (session := read_session(directory)) is None
                 or session.database != database
             ):
                 continue
@@ -454,15 +419,15 @@ def left_in(places: Places) -> list[Path]:
 def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
     if (left := set_aside(directory)) is not None and left.age < RETRY_AFTER:
         return None
-    fd = _lock(directory / "deliver", create=False)
+    fd = lock_file(directory / "deliver", create=False)
     if fd is None and (directory / "deliver").exists():
         return None  # another process delivers it
     try:
-        session = _read_session(directory)
+        session = read_session(directory)
         if session is not None and fd is None:
             # A backup may have omitted the lock files when the directory was restored: no process
             # holds them.
-            fd = _lock(directory / "deliver", create=True)
+            fd = lock_file(directory / "deliver", create=True)
         if session is None or fd is None:
             return None
         if database is not None and session.database not in (None, database):
@@ -514,68 +479,9 @@ def _ours(directory: Path) -> bool:
     return stat.S_ISDIR(info.st_mode) and info.st_uid == os.geteuid()
 
 
-def _read_session(directory: Path) -> Session | None:
-    """Return the session of *directory*; ``None`` if it is not a session's directory."""
-    number = int(directory.name)
-    if not 0 < number < 1 << 53 or directory.name != str(number):
-        return None
-    try:
-        fd = os.open(directory / _META, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            session = msgspec.json.decode(file.read(65_536), type=Session)
-            written = os.fstat(fd).st_mtime
-        if session.session_id == number:
-            return _clipped(session, written)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        pass
-    # A power failure may leave the file empty. The events are kept even if their session is
-    # unknown.
-    queues = (
-        DiskQueue(directory, "events", writable=False),
-        DiskQueue(directory, "states", writable=False),
-    )
-    return (
-        Session(number, "unknown", None, 0) if any(queue.position() for queue in queues) else None
-    )
-
-
-def _clipped(session: Session, written: float) -> Session:
-    """Return *session* with values that every database accepts.
-
-    *written* is the modification time of the file that it was read from; it replaces an invalid
-    start.
-    """
-    try:
-        moment = datetime.fromisoformat(session.started_at)
-        started = moment if _EARLIEST <= moment.year <= _LATEST else None
-    except ValueError:
-        started = None
-    if started is None or started.tzinfo is not None:
-        started = started or datetime.fromtimestamp(max(written, 0.0), UTC)
-        started = started.astimezone(UTC)
-    return replace(
-        session,
-        host=_text(session.host, 255) or "unknown",
-        boot_id=_text(session.boot_id, 64),
-        pid=session.pid if 0 <= session.pid < 1 << 31 else 0,
-        service=_text(session.service, 128),
-        version=_text(session.version, 64),
-        started_at=started.strftime(TIME_FORMAT),
-        database=_text(session.database, 500),
-    )
-
-
-def _text(value: str | None, longest: int) -> str | None:
-    return (
-        value
-        if value is None
-        else value[:longest].replace("\x00", "␀").encode("utf-8", "replace").decode()
-    )
-
-
 def database_of(directory: Path) -> str | None:
     """Return which database a session's *directory* is for, if it names one."""
-    session = _read_session(directory) if _ours(directory) else None
+    session = read_session(directory) if _ours(directory) else None
     return session.database if session is not None else None
 
 
@@ -591,7 +497,7 @@ def sweep(root: Path) -> None:
             with contextlib.suppress(OSError):
                 if (
                     time.time() - os.lstat(hidden).st_mtime > _UNFINISHED
-                    and (fd := _lock(hidden / "alive", create=True)) is not None
+                    and (fd := lock_file(hidden / "alive", create=True)) is not None
                 ):
                     shutil.rmtree(hidden, ignore_errors=True)
                     os.close(fd)
@@ -638,7 +544,7 @@ def directories(root: Path) -> list[Path]:
 def is_alive(directory: Path) -> bool:
     """Return whether a process writes to a session's *directory* or delivers it."""
     for name in ("alive", "deliver"):
-        fd = _lock(directory / name, create=False)
+        fd = lock_file(directory / name, create=False)
         if fd is None and (directory / name).exists():
             return True
         if fd is not None:

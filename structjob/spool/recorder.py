@@ -13,7 +13,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from itertools import count, islice
 from pathlib import Path
 from threading import get_ident
 from types import FrameType
@@ -29,6 +28,7 @@ from structjob.process import at_fork
 from structjob.spool.fault_log import FAULT_LOG
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import NUMBER, SEAL, Row, marked_late, seal_event, seal_state, state_body
+from structjob.spool.numbers import Numbers
 from structjob.spool.places import Places
 from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
@@ -42,25 +42,6 @@ _ACCOUNT_EVERY = 0.25
 
 _JOBS = 200
 """Maximum number of jobs in one row of ``structjob_gaps``."""
-
-
-class Numbers:
-    """Numbers from 1 without gaps, for callers that may interrupt each other at any point."""
-
-    def __init__(self) -> None:
-        self._count = count(1)
-        self.next: Callable[[], int] = self._count.__next__
-
-    def several(self, count: int) -> list[int]:
-        """Return the next *count* numbers, which another thread cannot interleave."""
-        return list(islice(self._count, count))
-
-    @property
-    def given(self) -> int:
-        """How many numbers were given out."""
-        # `repr` reads the counter without taking a number; `__reduce__` would also work, but Python
-        # 3.14 removed it.
-        return int(repr(self._count)[6:-1]) - 1
 
 
 class Recorder:
