@@ -14,7 +14,7 @@ from structjob.capture.event import make_redactor
 from structjob.capture.fanout import FanOut, SilentLogger
 from structjob.capture.logger import BoundLogger, log_from
 from structjob.capture.setup import SETUP
-from structjob.capture.stdlib import join_stdlib
+from structjob.capture.stdlib import STDLIB
 from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.diagnostics import faults
@@ -111,7 +111,7 @@ def configure(
     )
     if previous is not None:
         SETUP.close(previous, but=fan_out.sinks)
-    join_stdlib(least if stdlib else None)
+    STDLIB.join(least if stdlib else None)
     SETUP.watch()
     if uncaught:
         from structjob.capture.uncaught import capture_uncaught

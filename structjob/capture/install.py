@@ -17,7 +17,7 @@ from structjob.capture.processors import (
     record_event,
 )
 from structjob.capture.setup import SETUP
-from structjob.capture.stdlib import join_stdlib
+from structjob.capture.stdlib import STDLIB
 from structjob.context.errors import Classifier
 from structjob.values.redaction import Redactor
 
@@ -62,13 +62,13 @@ def install(
     mark_last(processors)
     SETUP.renamer = _earlier_renamer(processors)
     if stdlib is None:
-        join_stdlib(
+        STDLIB.join(
             logging.NOTSET
             if isinstance(config["logger_factory"], structlog.stdlib.LoggerFactory)
             else logging.WARNING
         )
     else:
-        join_stdlib(logging.NOTSET if stdlib else None)
+        STDLIB.join(logging.NOTSET if stdlib else None)
     SETUP.watch()
 
 

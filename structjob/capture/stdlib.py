@@ -62,8 +62,8 @@ class _OurLevel(int):
     """A level of the root logger that was set by this library, and not changed since."""
 
 
-class _Joined:
-    """Captures the records; one object per process.
+class Stdlib:
+    """Captures the records of `logging`; one object per process.
 
     Attributes:
         least: Lowest level to capture; None means no records.
@@ -79,6 +79,11 @@ class _Joined:
         self._taken_before: set[tuple[Any, ...]] = set()
 
     def join(self, least: int | None) -> None:
+        """Capture records from the level *least*; None: stop capturing.
+
+        If `logging` is not set up yet, the root logger, which passes only warnings, also passes
+        that level.
+        """
         self.least = least
         root = logging.getLogger()
         if type(root.level) is _OurLevel:
@@ -193,17 +198,8 @@ class _Joined:
             _here.within = within
 
 
-_joined = _Joined()
-on_reset(_joined.reset, _joined.isolate)
-
-
-def join_stdlib(least: int | None) -> None:
-    """Capture records of `logging` from the level *least*; None: stop capturing.
-
-    If `logging` is not set up yet, the root logger, which passes only warnings, also passes that
-    level.
-    """
-    _joined.join(least)
+STDLIB = Stdlib()
+on_reset(STDLIB.reset, STDLIB.isolate)
 
 
 def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
