@@ -280,22 +280,14 @@ async def test_a_directory_that_cannot_be_read_is_set_aside(db_path, db_url, cap
     """
     root = db_path.with_name(db_path.name + ".spool")
     broken, fine = left_behind(root, event(1, "broken")), left_behind(root, event(1, "fine"))
-    pread, opened = os.pread, os.open
-    fds: set[int] = set()
-
-    def open_(path, *args, **kwargs):
-        fd = opened(path, *args, **kwargs)
-        fds.discard(fd)
-        if str(path).startswith(str(broken)) and str(path).endswith(".jsonl"):
-            fds.add(fd)
-        return fd
+    pread = os.pread
 
     def pread_(fd, *args):
-        if fd in fds:
+        path = Path(os.readlink(f"/proc/self/fd/{fd}"))
+        if path.parent == broken and path.suffix == ".jsonl":
             raise OSError(5, "Input/output error")
         return pread(fd, *args)
 
-    monkeypatch.setattr(os, "open", open_)
     monkeypatch.setattr(os, "pread", pread_)
     async with structjob.Tracker(db_url) as tracker:
         await tracker.flush()
