@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-import tenacity
 from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
@@ -18,8 +18,13 @@ from structjob.text.wording import count_of
 
 T = TypeVar("T")
 
-LONGEST_WAIT = 5.0
-"""Maximum seconds between two attempts while the database may become available at any moment."""
+FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0
+"""Minimum and maximum seconds between two attempts while the database may become available at any
+moment.
+"""
+
+_DOUBLINGS = 10
+"""After so many failures the wait is the longest one."""
 
 PREPARING = 15.0
 """Seconds that opening waits for a database that answers and is creating its tables. This can be
@@ -84,17 +89,6 @@ class DatabaseLink:
         self._down_since = 0.0
         self._warned_at = -_WARN_INTERVAL
         self._warned = False
-        self._gently = tenacity.wait_exponential_jitter(
-            multiplier=0.1, max=LONGEST_WAIT, jitter=0.1
-        )
-        self._rarely = tenacity.wait_fixed(PERMANENT_WAIT) + tenacity.wait_random(0, 1)
-        self._retrying = tenacity.AsyncRetrying(
-            # Every exception is retried: an internal error must not lose what was read.
-            retry=tenacity.retry_if_exception_type(Exception),
-            wait=self._wait,
-            before_sleep=self._failed,
-            sleep=self._sleep,
-        )
 
     # -- opening
     # --------------------------------------------------------------------------
@@ -198,24 +192,19 @@ class DatabaseLink:
 
     async def until_answered(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return what *call* returns, and retry until the database answers."""
-        failed: list[Exception] = []
-
-        async def attempt() -> T:  # tenacity inspects the function to decide whether to await it
-            if failed:
-                raise failed.pop()
-            if not self.opened:
-                await self.open()
-            return await self._call(call)
-
-        result: T
-        try:
-            # Usually this call succeeds. Tenacity costs up to a third of a small transaction.
-            result = await attempt()
-        except Exception as exc:  # noqa: BLE001 -- see `_retrying`
-            failed.append(exc)
-            result = await self._retrying(attempt)
-        self.found()
-        return result
+        tried = 0
+        while True:
+            try:
+                if not self.opened:
+                    await self.open()
+                result = await self._call(call)
+            except Exception as exc:  # noqa: BLE001 -- an internal error must not lose what was read
+                tried += 1
+                pause = self._failed(exc, tried)
+            else:
+                self.found()
+                return result
+            await _sleep(pause, self._try_now)
 
     async def try_again(self, seconds: float) -> None:
         """Wake the callers that wait for the database.
@@ -234,25 +223,19 @@ class DatabaseLink:
         self._try_now.set()
         self._try_now.clear()
 
-    async def _sleep(self, seconds: float) -> None:
-        await _sleep(seconds, self._try_now)
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        exc = state.outcome.exception() if state.outcome is not None else None
-        return (self._rarely if permanent(exc) else self._gently)(state)
-
-    def _failed(self, state: tenacity.RetryCallState) -> None:
-        exc = state.outcome.exception() if state.outcome is not None else None
+    def _failed(self, exc: Exception, tried: int) -> float:
+        """Record that attempt number *tried* has failed; return the seconds until the next one."""
         if not isinstance(exc, StoreUnavailable):
             message = f"storing into {self.store.masked_url} failed: {type(exc).__name__}: {exc}"
             exc = StoreUnavailable(message, permanent=permanent(exc))
-        diagnostics.debug(
-            "try %d failed, the next one in %.1f s: %s",
-            state.attempt_number,
-            state.upcoming_sleep,
-            exc,
-        )
+        if permanent(exc):
+            pause = PERMANENT_WAIT + random.uniform(0, 1)
+        else:
+            doubled = min(tried - 1, _DOUBLINGS)
+            pause = min(FIRST_WAIT * 2**doubled + random.uniform(0, FIRST_WAIT), LONGEST_WAIT)
+        diagnostics.debug("try %d failed, the next one in %.1f s: %s", tried, pause, exc)
         self.lost(exc)
+        return pause
 
     def lost(self, exc: StoreUnavailable) -> None:
         """Record that the database is unavailable because of *exc*, and warn once."""
