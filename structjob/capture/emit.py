@@ -151,30 +151,17 @@ def pass_on(
     columns: dict[str, Any] | None = None,
     ns: int = 0,
     words: str | None = None,
+    shown: bool = True,
 ) -> None:
-    """Record an event, and show it if `structjob.configure` has set up sinks.
+    """Record an event. It is also *shown* if `structjob.configure` has set up sinks.
 
-    The arguments are those of `FanOut.take`.
+    The other arguments are those of `FanOut.take`.
     """
-    if (fan_out := SETUP.fan_out) is not None:
+    if shown and (fan_out := SETUP.fan_out) is not None:
         fan_out.take(level, message, given, scope, logger, columns, ns, words)
     else:
-        record(level, message, given, scope, logger, columns, ns, words)
-
-
-def record(
-    level: Level,
-    message: Any,
-    given: MutableMapping[str, Any],
-    scope: Scope | None,
-    logger: str | None = None,
-    columns: dict[str, Any] | None = None,
-    ns: int = 0,
-    words: str | None = None,
-) -> None:
-    """Record an event without showing it; the arguments are those of `FanOut.take`."""
-    body = _body(level, message, given, scope, logger, columns, ns, words)
-    dispatch(scope, body, level.number)
+        body = _body(level, message, given, scope, logger, columns, ns, words)
+        dispatch(scope, body, level.number)
 
 
 def _body(

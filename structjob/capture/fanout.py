@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -276,9 +276,10 @@ class FanOut:
             faults.add("logging an event", exc)
             return
         if MARKS is not None:
-            self._show(ns, level, line, scope, columns)
+            with MARKS.showing(recorded_in(scope, number)):
+                self._show(ns, level, line, scope, columns)
             return
-        for least, write, sink in self._lines:  # the same as `_show_on_sinks`, without a call
+        for least, write, sink in self._lines:  # the same as `_show`, without a call
             if number >= least:
                 try:
                     write(line)
@@ -314,24 +315,11 @@ class FanOut:
         text = b'{"timestamp":"%b%b%b' % (second, micros, level.shown)
         shown = shown_attrs(attrs_json, attrs)[1:]
         after = shown_json(scope, columns, attrs) + (b"," if attrs else b"") + shown + b"\n"
-        for message in messages:
-            self._show(ns, level, text + message + after, scope, columns)
+        with nullcontext() if MARKS is None else MARKS.showing(recorded_in(scope, level.number)):
+            for message in messages:
+                self._show(ns, level, text + message + after, scope, columns)
 
     def _show(
-        self,
-        ns: int,
-        level: Level,
-        line: bytes,
-        scope: Scope | None,
-        columns: dict[str, Any] | None,
-    ) -> None:
-        if MARKS is None:
-            self._show_on_sinks(ns, level, line, scope, columns)
-        else:
-            with MARKS.showing(recorded_in(scope, level.number)):
-                self._show_on_sinks(ns, level, line, scope, columns)
-
-    def _show_on_sinks(
         self,
         ns: int,
         level: Level,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import EventDict, WrappedLogger
 
-from structjob.capture import emit
+from structjob.capture.emit import pass_on
 from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.fanout import FanOut, drop_rendered
 from structjob.capture.logger import BoundLogger, override
@@ -98,7 +98,8 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
         if noted is not None and "exception" in given:
             del given["exception"]
             given["exc_info"] = noted
-        emit.record(level, message, given, scope, name, error_columns(level, template, given, name))
+        columns = error_columns(level, template, given, name)
+        pass_on(level, message, given, scope, name, columns, shown=False)
         if MARKS is not None:
             mark_last(structlog.get_config()["processors"])
             _thread.recorded_in = recorded_in(scope, level.number)

@@ -20,7 +20,7 @@ from typing import Any
 
 import structlog
 
-from structjob.capture import emit
+from structjob.capture.emit import pass_on
 from structjob.capture.event import BY_NAME, error_columns, exception_of
 from structjob.capture.processors import is_recording
 from structjob.capture.record_ids import Id
@@ -183,7 +183,7 @@ class Stdlib:
             # output is only recorded. The same holds for records that do not propagate: their own
             # handlers have shown them.
             if within or not (propagates or alone):
-                _pass(record, emit.record)
+                _pass(record, functools.partial(pass_on, shown=False))
             elif (
                 handled
                 and SETUP.fan_out is not None
@@ -191,7 +191,7 @@ class Stdlib:
             ):
                 _pass(record, SETUP.fan_out.without(shown).take)
             else:
-                _pass(record, emit.pass_on)
+                _pass(record, pass_on)
         except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from dataclasses import dataclass, field
 
 from structjob.process import at_fork
 from structjob.spool.line import job_of
@@ -21,14 +22,12 @@ event.
 """
 
 
+@dataclass(slots=True, eq=False)
 class _Ring:
     """The last events of one job."""
 
-    __slots__ = ("bodies", "size")
-
-    def __init__(self) -> None:
-        self.bodies: deque[bytes] = deque()
-        self.size = 0
+    bodies: deque[bytes] = field(default_factory=deque)
+    size: int = 0
 
 
 class KeptEvents:
