@@ -62,9 +62,10 @@ _IMPORT = re.compile(r'(?:\bfrom|^import)\s*"([\w@./-]+)"', re.MULTILINE)
 
 _INLINE = re.compile(r"<script(?![^>]*\bsrc=)[^>]*>(.*?)</script>", re.DOTALL)
 _READABLE = re.compile(
-    rb"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n|^[ \t]+", re.DOTALL | re.MULTILINE
+    rb"^[ \t]*(?://[^\n]*|/\*\*(?:(?!\*/).)*\*/[ \t]*)\n|/\*\*(?:(?!\*/).)*\*/ ?|[ \t]+// [^\n]*|^[ \t]+",
+    re.DOTALL | re.MULTILINE,
 )
-"""Comments on their own lines, and indentation: an eighth of what a visitor would load."""
+"""Comments, and indentation: an eighth of what a visitor would load."""
 
 _PLACE = re.compile(r"\{\{(\w+)\}\}")
 

@@ -1,7 +1,7 @@
 // The two dialogs: all keys, and search.
 
-import { Dialog, Glyph, Kbd, Marked, html, useEffect, useRef, useState } from "./ui.js";
-import { ago, brief, count, remember } from "./format.js";
+import { Dialog, Glyph, Kbd, html, useEffect, useRef, useState } from "./ui.js";
+import { ago, brief, count, finder, remember } from "./format.js";
 import { api, go, href } from "./route.js";
 
 const KEYS = [
@@ -15,6 +15,12 @@ export function Keys({ keysOff, onClose }) {
   return html`<${Dialog} className="keys" label="Keys" onClose=${onClose}>
     <header><b>Keys</b><span class="ink2">${keysOff.value ? "are off" : "off while you type"}</span><button type="button" class="btn" onClick=${flip}>${keysOff.value ? "Turn keys on" : "Turn keys off"}</button><kbd>Esc</kbd></header>
     <div class="c3">${KEYS.map(([title, list]) => html`<section><h2>${title}</h2><ul>${list.map(([what, key]) => html`<li>${what}<span><${Kbd} k=${key} /></span></li>`)}</ul></section>`)}</div><//>`;
+}
+
+/** Text with the first occurrence of *found* marked. */
+function Marked({ text, found }) {
+  const { 0: hit, index } = finder(found)?.exec(text) ?? [];
+  return hit ? html`${text.slice(0, index)}<mark>${hit}</mark>${text.slice(index + hit.length)}` : html`${text}`;
 }
 
 export function Search({ typed, onClose }) {

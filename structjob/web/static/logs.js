@@ -8,18 +8,20 @@
 // Events: structjob-line, structjob-state, structjob-error, structjob-rows, structjob-open,
 // structjob-filter, structjob-counts.
 
-import { Structjob } from "./client.js";
+import { Structjob } from "./api.js";
 import { count, finder, sentence } from "./format.js";
 import { el, errorOf } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
 import { mark, offer, rowNode } from "./logs-row.js";
-import { endsOf, partOf, selected } from "./logs-selection.js";
 import { CSS } from "./logs-style.js";
 
 const PAGE = 500, FILL = 40_000, FILL_PAGE = 5000, DRAW_EVERY = 100, DRAW_POURING = 200, OVERSCAN = 400, NEAR = 2000, STRIP_BUCKETS = 120, NARROW = 43, AWAY = 10_000, SPEAK = 5000, AGAIN = 5000;
 const MORE = "More lines of this log are stored: scroll to load them";
 const ALIASES = { "filter-type": "type", "job-run-id": "job", correlation: "correlation_id" };
 const FILTERS = ["type", "job", "step", "level", "q", "correlation_id"];
+/** logs-selection.js, which is loaded as soon as text may be selected: few visits need it. */
+let selecting = null;
+const selected = (root) => selecting?.selected(root) ?? null;
 const sheet = new CSSStyleSheet();
 sheet.replaceSync(CSS);
 
@@ -63,6 +65,7 @@ export class StructjobLogs extends HTMLElement {
     this.empty.hidden = true;
     shadow.append(this.headBox, this.box, this.stripBox, this.pill, this.empty, this.status);
     this.box.addEventListener("scroll", () => this.#scrolled(), { passive: true });
+    for (const name of ["pointerenter", "selectstart"]) this.box.addEventListener(name, async () => { selecting ??= await import("./logs-selection.js"); }, { once: true });
     this.box.addEventListener("wheel", (event) => this.#beyond(event.deltaY), { passive: true });
     this.box.addEventListener("click", (event) => this.#clicked(event));
     this.box.addEventListener("keydown", (event) => { if (!event.defaultPrevented && this.handleKey(event)) event.preventDefault(); });
@@ -624,7 +627,7 @@ export class StructjobLogs extends HTMLElement {
   #withSelected(first, last) {
     const drawn = Array.from({ length: last - first + 1 }, (_, i) => first + i);
     const range = this.#rows.size ? selected(this.shadowRoot) : null;
-    const ends = range ? Object.values(endsOf(range)).map((row) => (row ? this.#index(row.item.key) : -1)) : [];
+    const ends = range ? Object.values(selecting.endsOf(range)).map((row) => (row ? this.#index(row.item.key) : -1)) : [];
     return [...new Set([...ends.filter((i) => i >= 0), ...drawn])].sort((a, b) => a - b);
   }
 
@@ -882,8 +885,8 @@ export class StructjobLogs extends HTMLElement {
     if (event.defaultPrevented || event.composedPath()[0].matches?.("input, textarea") || (!range && String(getSelection()))) return;
     let text = null;
     if (range) {
-      const { first, last } = endsOf(range);
-      if (first && last) text = first === last ? partOf(range, first) : textOf(this.#between(first.item.key, last.item.key));
+      const { first, last } = selecting.endsOf(range);
+      if (first && last) text = first === last ? selecting.partOf(range, first) : textOf(this.#between(first.item.key, last.item.key));
     } else if (this.view.picked.size) {
       text = this.selection();
       this.#copied = this.view.picked;

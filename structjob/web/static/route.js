@@ -1,7 +1,7 @@
 // Addresses: the page, its id and its query, which is the API's.
 
 import { signal } from "@preact/signals";
-import { Structjob } from "./client.js";
+import { Structjob } from "./api.js";
 import { present, skew, span } from "./format.js";
 
 export const api = new Structjob();

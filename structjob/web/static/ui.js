@@ -4,7 +4,7 @@ import { h } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { signal } from "@preact/signals";
 import htm from "htm";
-import { finder, present, remember, visible, zoneChoice } from "./format.js";
+import { present, remember, visible, zoneChoice } from "./format.js";
 
 const safe = (child) => (typeof child === "string" ? visible(child) : Array.isArray(child) ? child.map(safe) : child);
 const build = htm.bind((type, props, ...children) => h(type, props, ...children.map(safe)));
@@ -115,20 +115,6 @@ export function Dialog({ className, onClose, label, children }) {
     onClick=${(event) => { if (event.target === box.current) box.current.close(); }}>${children}</dialog>`;
 }
 
-/** A duration beside the usual one: the tick always stands at 36 px, the median. */
-export function Usual({ ms, usual, status }) {
-  if (ms == null) return null;
-  const width = usual ? Math.min(66, (36 * ms) / usual) : 0;
-  const kind = status === "running" ? "b-run" : status === "failed" || status === "crashed" ? "b-bad" : "b-off";
-  return html`<svg width="76" height="14" viewBox="0 0 76 14" role="img" aria-label=${usual ? `${(ms / usual).toFixed(1)} times the usual duration` : "no usual duration yet"}>
-    ${usual && html`<rect class=${kind} x="0" y="5" width=${Math.max(1.5, width)} height="4" />
-    ${ms > 2 * usual - 12 && ms > 1.83 * usual && html`<path d="M69 4l3 3-3 3" fill="none" class="s-off" stroke-width="1.2" />`}
-    <path d="M36.5 1v12" stroke="currentColor" stroke-width="1.5" />`}</svg>`;
-}
-
-export const Family = ({ children: kids }) => html`<span class="family" role="img"
-  aria-label=${kids.map((one) => one.status).join(", ")}>${kids.slice(0, 10).map((one) => html`<i class=${one.status}></i>`)}</span>`;
-
 /** A bar of progress; its width is set as a property, which the page's policy allows. */
 export function Progress({ percent, width }) {
   return html`<span class="progress" role="progressbar" aria-valuenow=${Math.round(percent)} aria-valuemin="0" aria-valuemax="100" aria-label="progress"
@@ -165,12 +151,6 @@ export function useData(load, keys) {
     return () => { clearTimeout(slow); clearInterval(soon); abort.abort(); };
   }, [...keys, again]);
   return { ...state, reload: () => setAgain((n) => n + 1), set: (data) => setState((old) => ({ ...old, data })) };
-}
-
-/** Text with the first occurrence of *found* marked. */
-export function Marked({ text, found }) {
-  const { 0: hit, index } = finder(found)?.exec(text) ?? [];
-  return hit ? html`${text.slice(0, index)}<mark>${hit}</mark>${text.slice(index + hit.length)}` : html`${text}`;
 }
 
 /** Whether times are in UTC, for what is drawn anew when that changes. */

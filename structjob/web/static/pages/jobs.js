@@ -1,11 +1,25 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
-import { Chip, Family, Glyph, Menu, Progress, Segments, Usual, answered, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
+import { Chip, Glyph, Menu, Progress, Segments, answered, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
 import { brief, count, dot, full, percent, plural, spent, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
 import { FirstRun, useChanges, usePlace } from "./lists.js";
+
+/** A duration beside the usual one: the tick always stands at 36 px, the median. */
+function Usual({ ms, usual, status }) {
+  if (ms == null) return null;
+  const width = usual ? Math.min(66, (36 * ms) / usual) : 0;
+  const kind = status === "running" ? "b-run" : status === "failed" || status === "crashed" ? "b-bad" : "b-off";
+  return html`<svg width="76" height="14" viewBox="0 0 76 14" role="img" aria-label=${usual ? `${(ms / usual).toFixed(1)} times the usual duration` : "no usual duration yet"}>
+    ${usual && html`<rect class=${kind} x="0" y="5" width=${Math.max(1.5, width)} height="4" />
+    ${ms > 2 * usual - 12 && ms > 1.83 * usual && html`<path d="M69 4l3 3-3 3" fill="none" class="s-off" stroke-width="1.2" />`}
+    <path d="M36.5 1v12" stroke="currentColor" stroke-width="1.5" />`}</svg>`;
+}
+
+const Family = ({ children: kids }) => html`<span class="family" role="img"
+  aria-label=${kids.map((one) => one.status).join(", ")}>${kids.slice(0, 10).map((one) => html`<i class=${one.status}></i>`)}</span>`;
 
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
