@@ -218,6 +218,30 @@ def test_a_block_in_another_loop(opened):
     assert jobs_of(opened) == {"cell": ("completed", None)}
 
 
+def test_a_block_ends_quietly_whose_tracker_was_closed_by_another_call(db_url):
+    """R34: such as an exit handler: Python 3.13 runs those of `atexit` before those of a worker."""
+    tracker = structjob.Tracker(db_url)
+    with tracker:
+        assert tracker.run(tracker.aclose())
+    assert tracker.close()
+    assert not [one for one in threading.enumerate() if one.name == "structjob-loop"]
+
+
+def test_closing_on_its_own_loop_is_refused_and_harms_nothing(opened):
+    """R34: a loop that stopped itself would deliver nothing any more."""
+
+    async def within():
+        with pytest.raises(InvalidState, match="await it here"):
+            opened.close()
+        await opened.aclose()
+        return opened.close()
+
+    with opened.job("a"):
+        pass
+    assert jobs_of(opened) == {"a": ("completed", None)}
+    assert opened.run(within())
+
+
 def test_use_before_and_after(db_url):
     """R34: a tracker that is not open says so; closing it twice does no harm."""
     tracker = structjob.Tracker(db_url)

@@ -106,6 +106,14 @@ class Host:
         if self.state != "open":
             raise self._not_open()
 
+    def require_another_loop(self) -> None:
+        """Raise `InvalidState` on the tracker's own loop, which cannot wait for itself."""
+        if running_loop() is self.engine.loop:
+            raise InvalidState(
+                "the tracker's loop cannot wait for itself: await it here, and write `async "
+                "with` where you wrote `with`"
+            )
+
     def _not_open(self) -> NotOpen:
         if self.state in ("new", "opening"):
             return NotOpen(
@@ -234,11 +242,7 @@ class Host:
                     "this is a forked process, and the tracker's loop runs in its parent: open a "
                     "tracker here"
                 )
-            if running_loop() is engine.loop:
-                raise InvalidState(
-                    "the tracker's loop cannot wait for itself: await it here, and write `async "
-                    "with` where you wrote `with`"
-                )
+            self.require_another_loop()
             if not engine.loop.is_running():
                 raise engine.without_loop() or InvalidState(
                     "the event loop in which the tracker was opened does not run at the moment"

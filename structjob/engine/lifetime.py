@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import os
 from collections.abc import Callable
+from contextlib import suppress
 
 from structjob.capture.noise import report_suppressed
 from structjob.capture.processors import check_setup
@@ -194,13 +195,16 @@ class Lifetime:
         if host.state == "open" and host.recorder.forked:
             self._end()
             return self._close_in_child()
+        if not self.over:
+            host.require_another_loop()
         self._leave_environment()
         thread, self._thread = self._thread, None
-        if thread is None and host.state == "closed":
+        try:
+            # closed by another caller, such as an exit handler that ran before this one
+            with suppress(NotOpen):
+                return host.run(self.close(seconds), seconds + _CLOSING_MARGIN)
             done, _ = concurrent.futures.wait({self._closing}, seconds)
             return bool(done) and self._closing.result()
-        try:
-            return host.run(self.close(seconds), seconds + _CLOSING_MARGIN)
         except (TimeoutError, StoreUnavailable):
             return False
         finally:
