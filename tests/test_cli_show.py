@@ -282,6 +282,60 @@ def test_a_job_is_found_by_its_name_and_by_the_end_of_its_id(tmp_path: Path) -> 
     assert "it is a correlation id: structjob jobs, or structjob logs, with --correlation-id web-42" in said  # fmt: skip
 
 
+def test_a_failed_job_says_how_often_its_error_occurred_and_how_much_longer_it_took(
+    tmp_path: Path,
+) -> None:
+    """R49: what an operator asks first: is this new, and was it slower than usual."""
+    usual = (
+        job(f"b{n}", n, parent=None, operation="backup", duration_ms=60_000.0 + 60_000 * (n > 3))
+        for n in range(6)
+    )
+    failed = [
+        item
+        for n in (10, 20)
+        for item in (
+            job(
+                f"bad{n}",
+                n,
+                parent=None,
+                operation="backup",
+                **error(f"no space left on disk {n}") | {"duration_ms": 120_000.0},
+            ),
+            {
+                "record": "event",
+                "job_id": f"bad{n}",
+                "ts": T0 + n,
+                "level": "error",
+                "message": f"no space left on disk {n}",
+                "error_message": f"no space left on disk {n}",
+            },
+        )
+    ]
+    url = imported(tmp_path, *usual, *failed, job("new", 30, parent=None, **error("no route")))
+    shown = typed(url, "show", "bad20")
+    since = "2026-01-01 00:00:10 UTC"
+    assert f"\nError  2 times in 2 jobs since {since}\n" in shown
+    assert "usual       1m 00s, this is 2.0 times as long\n" in shown
+    fingerprint = json.loads(typed(url, "errors", "--json"))[0]["fingerprint"]
+    assert shown.endswith(f" errors show {fingerprint[:8]}\n")
+    assert "\nError\n" in typed(url, "show", "new")
+    listed = typed(url, "jobs", "--status", "failed", "--operation", "backup")
+    assert listed.endswith(" show bad20\n")
+
+
+def test_the_beginning_of_an_errors_id_selects_its_lines(tmp_path: Path) -> None:
+    """R49: `structjob errors` prints eight digits of it on a terminal; an unknown one is an error,
+    not an empty log.
+    """
+    line = {"record": "event", "job_id": "root", "ts": T0, "message": "disk full", "level": "error"}
+    url = imported(tmp_path, job("root", parent=None, operation="backup"), line)
+    id_ = json.loads(typed(url, "errors", "--json"))[0]["fingerprint"]
+    for command in ("logs", "logs root -f", "tail root", "export --logs", "export root --csv"):
+        assert "disk full" in typed(url, *command.split(), "--error", id_[:6]), command
+        said = typed(url, *command.split(), "--error", "zzz", code=3)
+        assert "no error has the fingerprint zzz" in said, command
+
+
 def test_the_id_of_an_error_names_the_command_that_shows_it(tmp_path: Path) -> None:
     """R49: an id that `structjob errors` prints is not taken for the id of a job."""
     line = {"record": "event", "job_id": "root", "ts": T0, "message": "disk full", "level": "error"}

@@ -12,7 +12,7 @@ from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running
 from structjob.cli.filtering import chosen, filtered
-from structjob.cli.ids import resolve
+from structjob.cli.ids import resolve, resolved
 from structjob.cli.screen import Failure, command_line, is_terminal, put_json, say, suggest
 from structjob.exceptions import InvalidArgument
 from structjob.text.escaping import escape, escape_json
@@ -89,12 +89,11 @@ async def export(
             written = job_lines(reader.jobs, reader.logs, job.id, children=children)
         else:
             scope = {} if job is None else {"job_id": job.id, "children": children}
+            wanted = {**scope, **await resolved(reader, filters)}
             # On a terminal, CSV must contain nothing that a terminal would interpret. JSON never
             # contains such characters.
             shown = output is None and is_terminal(sys.stdout)
-            written = event_lines(
-                reader.logs, what, {**scope, **filters}, clean=escape if shown else None
-            )
+            written = event_lines(reader.logs, what, wanted, clean=escape if shown else None)
         if output is None:
             async for line in written:
                 sys.stdout.buffer.write(

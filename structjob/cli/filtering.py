@@ -142,7 +142,7 @@ _OPTIONS = (
         "--error",
         "fingerprint",
         metavar="ID",
-        help="Only lines that report this error. Give its full id, as `errors show` prints it.",
+        help="Only lines that report this error: its id, or the beginning of it.",
     ),
     click.option("--no-children", is_flag=True, help="Leave out the lines of child jobs."),
 )

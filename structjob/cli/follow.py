@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from structjob.cli.database import reading
-from structjob.cli.ids import resolve
+from structjob.cli.ids import resolve, resolved
 from structjob.cli.lines import Screen
 from structjob.models import Gap
 
@@ -46,7 +46,8 @@ async def show_tail(
         job_id = None if given is None else (await resolve(reader, given)).id
         scope = {} if job_id is None else {"job_id": job_id, "children": children}
         screen = Screen(as_json=as_json, utc=utc, about=job_id, at_once=True)
-        async for event in _follow(reader, {**scope, **filters}, job_id, last):
+        wanted = {**scope, **await resolved(reader, filters)}
+        async for event in _follow(reader, wanted, job_id, last):
             if isinstance(event, Gap):
                 screen.report(event)
             else:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgument, JobNotFound
 
@@ -19,6 +19,7 @@ _LEAST_TYPED = 4
 _LISTED = 4
 """Maximum number of jobs that an error message lists."""
 _HEX = re.compile(r"[0-9a-f-]+")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
 
 async def resolve(
@@ -49,6 +50,20 @@ async def resolve(
             await _refuse_another_id(reader, given)
             raise
         return found
+
+
+async def resolved(reader: Reader, filters: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return fields of `structjob.LogFilter`, with the whole fingerprint if it has the beginning of
+    one.
+
+    Raises:
+        ErrorGroupNotFound: if no fingerprint begins with it.
+        AmbiguousId: if several do.
+    """
+    given = filters.get("fingerprint")
+    if given is None or _FINGERPRINT.fullmatch(given):
+        return filters
+    return {**filters, "fingerprint": (await reader.errors.get(given)).fingerprint}
 
 
 async def _refuse_another_id(reader: Reader, given: str) -> None:

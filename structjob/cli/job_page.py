@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     )
     from structjob.queries.overview import Descendant, Overview
     from structjob.queries.session_status import Silence
-    from structjob.statistics import Estimate, Expectation
+    from structjob.statistics import ErrorGroup, Estimate, Expectation
 
 MOST = 60
 """Maximum number of lines of a page, unless all are requested."""
@@ -56,6 +56,9 @@ the most important ones are selected.
 _NAME = 26
 _INTERVAL = 18
 """Columns for the time at which something ran."""
+
+_LONGER = 2.0
+"""How many times the usual duration is remarked on."""
 
 _DURATION = 7
 """Columns for a duration."""
@@ -77,6 +80,7 @@ class About:
         missing: How many of its lines were dropped, by reason.
         estimate: The expected duration of the job and its steps.
         silence: Set if its process gives no sign of life; says since when.
+        group: The error that ended it, with all its occurrences.
     """
 
     attempts: Sequence[AttemptRecord]
@@ -84,6 +88,7 @@ class About:
     missing: Mapping[str, int]
     estimate: Estimate
     silence: Silence | None
+    group: ErrorGroup | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,7 +420,16 @@ class JobPage:
         )
         for line in traceback_lines(error.traceback, whole=self._whole):
             rows += wrapped([(f"    {escape(line)}", "dim")], self._width, 8)
-        yield _Section([("Error", "bold")], rows, 2)
+        title: list[Piece] = [("Error", "bold")]
+        group = self._about.group
+        if group is not None and group.count > 1:
+            title.append(
+                (
+                    f"  {count_of(group.count, 'time')} in {count_of(group.jobs, 'job')} since {full(group.first_seen, utc=self._utc)}",
+                    "dim",
+                )
+            )
+        yield _Section(title, rows, 2)
 
     def _last_lines(self) -> Iterator[Row]:
         lines = Lines(
@@ -503,9 +517,11 @@ def usual(expected: Expectation) -> str:
     parts = [f"{lasting(expected.median_ms / 1000)}"]
     if expected.remaining_ms is not None:
         parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
+    factor = expected.elapsed_ms / expected.median_ms if expected.median_ms else 1.0
     if expected.slower:
-        factor = expected.elapsed_ms / expected.median_ms if expected.median_ms else 1.0
         parts.append(
             f"this is {factor:.1f} times as long, slower than 95 % of the {expected.samples} previous runs"
         )
+    elif factor >= _LONGER:
+        parts.append(f"this is {factor:.1f} times as long")
     return ", ".join(parts)

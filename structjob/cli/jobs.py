@@ -13,8 +13,9 @@ from structjob.cli.filtering import correlation_id, job_labels, where
 from structjob.cli.ids import resolve
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, console, put_json, put_lines, say, suggest
-from structjob.cli.tables import attempt_table, table
+from structjob.cli.tables import FAILED, attempt_table, table
 from structjob.cli.watch import watch_jobs
+from structjob.text.rendering import short
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database
@@ -204,3 +205,5 @@ def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> 
         else:
             say(f"Showing the newest {len(page)} (more exist)")
             suggest(command_line("jobs", "--limit", more, db=db.option))
+    if narrowed and (failed := next((job for job in page if job.status in FAILED), None)):
+        suggest(command_line("show", short(failed.id), db=db.option))

@@ -14,7 +14,7 @@ from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.follow import FOLLOWED, show_tail
-from structjob.cli.ids import resolve
+from structjob.cli.ids import resolve, resolved
 from structjob.cli.lines import Screen
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, put_json, put_json_array, say, suggest
@@ -185,9 +185,10 @@ async def _neighbours(
         screen.put(one)
 
 
-async def _logs(db: Database, given: str | None, filters: dict[str, Any], wish: _Wish) -> None:
+async def _logs(db: Database, given: str | None, filters: Mapping[str, Any], wish: _Wish) -> None:
     async with reading(db) as reader:
         job = None if given is None else await resolve(reader, given)
+        filters = await resolved(reader, filters)
         scope: dict[str, Any] = (
             {} if job is None else {"job_id": job.id, "children": not wish.no_children}
         )

@@ -10,10 +10,11 @@ from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.failures import raised
-from structjob.cli.ids import resolve
+from structjob.cli.ids import LEAST, resolve
 from structjob.cli.job_page import ROOM, About, JobPage
 from structjob.cli.pager import paged
 from structjob.cli.screen import Failure, command_line, console, put_json, suggest
+from structjob.cli.tables import FAILED
 from structjob.text.rendering import short
 
 if TYPE_CHECKING:
@@ -113,21 +114,28 @@ async def _show(
                 raise Failure(why, hint=command_line("export", job.id, db=db.option)) from None
             return
         last = await _last_lines(reader, job)
+        ended_by = (
+            await reader.errors.list(job=job.id, outcome="final", limit=1)
+            if job.status in FAILED
+            else []
+        )
+        group = next(iter(ended_by), None)
         about_it = About(
             attempts=attempts,
             last=last,
             missing=missing,
             estimate=estimate,
             silence=next(iter(silences.values()), None),
+            group=group,
         )
         JobPage(found, about_it, console(), utc=utc, whole=whole).print()
         suggest(command_line(*_next(job, found, failed=failed), db=db.option))
+        if group is not None and group.count > 1:
+            suggest(command_line("errors", "show", group.fingerprint[:LEAST], db=db.option))
 
 
 def _next(job: JobRecord, found: Overview, *, failed: bool) -> tuple[str, ...]:
     """Return the most useful next command for *job*."""
-    from structjob.queries.overview import FAILED
-
     id_ = short(job.id)
     if job.status == "running":
         return ("logs", id_, "-f")

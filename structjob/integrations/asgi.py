@@ -360,7 +360,9 @@ def install(app: Any, tracker: Tracker | None = None, **options: Unpack[Options]
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
 
 
-def lifespan(url: Any = None, *, then: Lifespan | None = None, **options: Any) -> Lifespan:
+def lifespan(
+    url: Any = None, *, then: Lifespan | None = None, **options: Any
+) -> Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any]]]:
     """Return a lifespan that opens a tracker before the application starts, and closes it after the
     end.
 
