@@ -65,7 +65,7 @@ PASSWORDS = [
     "machine host login ada password %s", "ada:%s@tcp(db:3306)/x", "AUTH PLAIN %s", "csrf_token=%s", "sessionid=%s; path=/", "jwt=%s",
     "otp: %s",
     "dsn=%s", "private_key=%s", "credentials: %s", "signing_key=%s", "encryption_key: '%s'", "_authToken=%s", "refresh_token=%s",
-    "Login(password=SecretStr('%s'))", "auth=('ada', '%s')", "HTTPBasicAuth('ada', '%s')", 'password="""%s"""',
+    "Login(password=SecretStr('%s'))", "auth=('ada', '%s')", "sent Bearer %s", "sent Basic %s", 'password="config.%s"', "HTTPBasicAuth('ada', '%s')", 'password="""%s"""',
     "PHPSESSID=%s", "connect.sid=%s", "passwort=%s", "password%%22%%3A%%22%s%%22", "sh -c 'mysql -p%s jobs'",
     "kubectl create secret generic x --from-literal=password=%s", "docker run -e TOKEN=%s image",
 ]  # fmt: skip

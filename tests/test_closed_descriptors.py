@@ -102,6 +102,23 @@ def test_a_spool_that_is_closed_is_opened_again(tmp_path):
         spool.close()
 
 
+def test_a_change_of_state_opens_a_closed_spool_again(tmp_path, caplog):
+    """faults 2: a change of state is the first record after the files were closed: it is in the
+    spool once, without a warning.
+    """
+    recorder = make_recorder(tmp_path)
+    spool = recorder.spool
+    for fd in descriptors_of(spool.directory):
+        os.close(fd)
+    assert recorder.put_state("job", lambda: {"id": "a"}) == 1
+    assert spool.states.read(1 << 20, 1000).count == 1
+    assert recorder.fallback_states.take() is None
+    assert not recorder.lost_states
+    assert caplog.text == ""
+    recorder.close()
+    spool.close()
+
+
 def test_a_spool_that_another_process_has_taken_over_is_left_to_it(tmp_path, caplog):
     """faults 2: with the files the locks are released: if another process has them, what is
     recorded waits in memory, with a warning.

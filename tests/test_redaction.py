@@ -518,6 +518,21 @@ def test_keys_of_the_users_count_in_texts_too():
     assert Redactor().text("customer iban=DE1") == "customer iban=DE1"
 
 
+def test_what_stands_beside_a_secret_is_shown():
+    """R33: of a host name, of what follows a header, of a command line that is not searched."""
+    redactor = Redactor()
+    assert redactor.redact({"netloc": "ada:swordfish@db"}) == {"netloc": "ada:[redacted]@db"}
+    curl = redactor.text("curl -H 'Cookie: a=swordfish' https://host")
+    assert curl == "curl -H 'Cookie: [redacted]' https://host"
+    command = ["run", "--fast", {"password": "swordfish", "a": 1}]
+    assert redactor.redact(command) == ["run", "--fast", {"password": "[redacted]", "a": 1}]
+    line = "mysql -pswordfish jobs"
+    assert redactor.text(line) == "mysql -p[redacted] jobs"
+    assert Redactor(disable=["commands"]).text(line) == line
+    moment = object()
+    assert redactor.redact(moment) is moment
+
+
 def test_keys_can_be_allowed_and_rules_disabled():
     """faults 35: a key that only looks secret, or a rule with false hits, is switched off by name;
     all others stay on.

@@ -14,7 +14,7 @@ from test_capture import make_recorder
 from structjob.engine import writer
 from structjob.engine.accounts import Accounts
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Source
+from structjob.engine.source import Reached, Source
 from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.spool.queue import MemoryQueue
@@ -140,6 +140,38 @@ async def make(tmp_path):
 
 # -- reading
 # --------------------------------------------------------------------------
+
+
+def test_what_is_known_of_stored_changes_takes_no_memory_once_all_before_are_stored():
+    """A program that changes the state of jobs for months remembers only what came out of order."""
+    reached = Reached()
+    for number in range(1, 1001):
+        reached.add([number])
+    reached.add([1002, 1003])
+    assert [number in reached for number in (1, 1000, 1001, 1002, 1003, 1004)] == [
+        True, True, False, True, True, False,
+    ]  # fmt: skip
+    assert len(reached._beyond) == 2
+    reached.add([1001])
+    assert 1003 in reached
+    assert not reached._beyond
+
+
+def test_a_dead_letter_and_a_torn_line_are_counted_once(tmp_path):
+    """faults H: the ledger: of four lines two are stored, one is dead, and one was none."""
+    recorder = make_recorder(tmp_path)
+    source = Source(recorder.session, recorder.queues)
+    for _ in range(4):
+        recorder.put(BODY, 10)
+    _, events = source.read(10, states=True)
+    assert (source.in_flight, source.accounted()) == (4, 4)
+    source.acknowledge(None, events, Written(dead=1, torn=1))
+    source.dropped["cleared"] += 5
+    assert (source.stored, source.dead, source.in_flight) == (2, 1, 0)
+    assert source.confirmed == 3
+    assert source.accounted() == 8
+    recorder.close()
+    recorder.spool.close()
 
 
 async def test_sources_take_turns(make, monkeypatch):
