@@ -19,7 +19,7 @@ from structjob.engine.queue import Queue
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.levels import LEVELS, Level, level_name
-from structjob.lifecycle.arguments import check_text, check_units, redacted
+from structjob.lifecycle.arguments import check_label, check_units
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
@@ -183,8 +183,8 @@ class Tracker:
             flush_interval=flush_interval,
             writers=writers,
             heartbeat_interval=heartbeat_interval,
-            project=redacted(check_text("project", project, 128)),
-            service=redacted(check_text("service", service, 128)),
+            project=check_label("project", project, 128),
+            service=check_label("service", service, 128),
             strict=strict,
             retention=retention_of(retention),
             classifier=classifier,
@@ -595,8 +595,8 @@ class Tracker:
         """
         from structjob.engine.cancel_request import cancel
 
-        reason = redacted(check_text("reason", reason, 2_000)) or "cancelled by request"
-        by = redacted(check_text("by", by, 128))
+        reason = check_label("reason", reason, 2_000) or "cancelled by request"
+        by = check_label("by", by, 128)
         await cancel(self._host, await self.jobs.find(any_id), reason, by, force=force)
 
     def live_job(self, any_id: AnyJob) -> Job:

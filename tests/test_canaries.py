@@ -94,6 +94,30 @@ async def log_all(tracker: structjob.Tracker) -> None:
         await tracker.cancel(pending.id, reason=given, by=given[:128])
 
 
+async def test_a_label_as_long_as_its_column_is_stored_without_its_secret(database):
+    """R33: the mark is longer than the secret: the label is cut, and the database takes the job."""
+
+    def longest(limit: int) -> str:
+        return "x" * (limit - 11) + "password=y7"
+
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(
+        database.url, service=longest(128), project=longest(128)
+    ) as tracker:
+        async with (
+            tracker.job(
+                longest(255), job_type=longest(128), owner=longest(128), category=longest(64)
+            ) as job,
+            job.step(longest(200)),
+        ):
+            job.update(current_step=longest(200))
+        await tracker.flush()
+        await tracker.cancel((await tracker.create_job("later")).id, by=longest(128))
+    stored = await everything_in(database)
+    assert "y7" not in stored
+    assert stored.count("xxpassword=[re") > 5
+
+
 async def test_no_kind_of_secret_is_found_anywhere(database, tmp_path, capfd):
     """Acceptance test 6. faults 34, 35: over a hundred kinds, in messages, attributes, objects,
     keys, names, ids, errors, results, reasons and log records.

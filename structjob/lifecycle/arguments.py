@@ -143,9 +143,24 @@ def redacted(text: str | None) -> str | None:
     return text if text is None or redactor is None else redactor.text(text)
 
 
-def label(check: Callable[[Any], T]) -> Callable[[Any], T]:
-    """Return a function that calls *check* and removes credentials from the returned text."""
-    return lambda value: redacted(check(value))  # type: ignore[arg-type, return-value]  # text, or None
+def check_label(what: str, value: Any, limit: int) -> str | None:
+    """Check a text like `check_text`, and return it without the credentials in it.
+
+    It is cut to *limit* again: the mark may be longer than the credential.
+    """
+    text = redacted(check_text(what, value, limit))
+    return text if text is None else text[:limit]
+
+
+def checked_label(what: str, limit: int) -> Callable[[Any], str | None]:
+    """Return a check of an optional text; see `check_label`."""
+    return lambda value: check_label(what, value, limit)
+
+
+def required_label(what: str, limit: int) -> Callable[[Any], str]:
+    """Return a check of a required text; see `check_label`."""
+    check = required_text(what, limit)
+    return lambda value: str(redacted(check(value)))[:limit]
 
 
 def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -164,21 +179,21 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 def check_description(value: str | None, what: str = "description") -> str | None:
-    return redacted(check_text(what, value, 65_536))
+    return check_label(what, value, 65_536)
 
 
-check_operation = label(required_text("operation", 255))
+check_operation = required_label("operation", 255)
 check_job_id = identifier(required_text("job_id", 64))
 check_root_id = identifier(required_text("root_job_id", 64))
 check_correlation_id = identifier(required_text("correlation_id", 128))
 
 
 def check_category(value: str | None) -> str:
-    return "system" if value is None else str(redacted(check_text("category", value, 64)))
+    return "system" if value is None else str(check_label("category", value, 64))
 
 
 def check_current_step(value: str | None) -> str | None:
-    return redacted(check_text("current_step", value, 200))
+    return check_label("current_step", value, 200)
 
 
 def check_total_steps(value: int | None) -> int | None:

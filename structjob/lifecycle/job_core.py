@@ -35,9 +35,9 @@ from structjob.lifecycle.arguments import (
     check_operation,
     check_root_id,
     check_total_steps,
+    checked_label,
     checked_text,
     identifier,
-    label,
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.cancellation import Cancellation
@@ -122,10 +122,10 @@ class JobCore(Core):
     parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
     root_job_id = Checked(check_root_id)
     correlation_id = Checked(check_correlation_id)
-    job_type = Checked(label(checked_text("job_type", 128)), optional=True)
+    job_type = Checked(checked_label("job_type", 128), optional=True)
     description = Checked(check_description, optional=True)
-    owner = Checked(label(checked_text("owner", 128)), optional=True)
-    project = Checked(label(checked_text("project", 128)), optional=True)
+    owner = Checked(checked_label("owner", 128), optional=True)
+    project = Checked(checked_label("project", 128), optional=True)
     category = Checked(check_category)
     external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
     context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)

@@ -20,8 +20,7 @@ from structjob.lifecycle.arguments import (
     check_description,
     check_metadata,
     check_total,
-    label,
-    required_text,
+    required_label,
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.core import Core
@@ -57,7 +56,7 @@ class StepCore(Core):
     )  # fmt: skip
     table = "step"
     job: JobCore
-    name = Checked(label(required_text("the name of a step", 200)))
+    name = Checked(required_label("the name of a step", 200))
     total = Checked(check_total, optional=True)
     description = Checked(check_description, optional=True)
     metadata = Checked(check_metadata)
