@@ -4,12 +4,15 @@ never raises.
 
 import asyncio
 import collections
+import contextlib
 import dataclasses
 import datetime
 import decimal
 import enum
+import inspect
 import json
 import pathlib
+import sys
 import time
 import tracemalloc
 import uuid
@@ -603,3 +606,23 @@ def test_a_mapping_that_cannot_be_read_costs_only_itself():
     assert out["broken"].endswith("Broken: cannot be shown, RuntimeError>")
     assert out["name"] == "x"
     assert out["numbers"] == {"1": "a", "1~2": "b", "1~3": "c"}
+
+
+def test_attributes_are_an_object_however_little_stack_is_left():
+    """Guarantee 7: deep in a recursion the walk through a value may fail at its first step. Once
+    the result was a text, the id of the parent job was written into it, and the event was lost.
+    """
+    fresh = iter(range(10**6))
+
+    def encoded(frames):
+        if frames:
+            return encoded(frames - 1)
+        return encoding.encode_value({"at": object(), "number": next(fresh)})
+
+    left = sys.getrecursionlimit() - len(inspect.stack())
+    seen = []
+    for frames in range(left - 60, left):
+        with contextlib.suppress(RecursionError):
+            seen.append(json.loads(encoded(frames)))
+    assert {type(value) for value in seen} == {dict}
+    assert any("…" in value for value in seen)

@@ -676,6 +676,40 @@ def test_no_half_of_a_secret_stays_where_a_traceback_is_cut():
         assert "cut: " in shown
 
 
+def _raise(self, value, key=None):
+    raise KeyError(value)
+
+
+@pytest.mark.parametrize(
+    ("method", "mistake"),
+    [
+        *((method, _raise) for method in ("is_secret", "text", "redact")),
+        *((method, lambda self, value, key=None: None) for method in ("text", "redact")),
+    ],
+)
+async def test_a_mistake_in_a_redactor_of_ones_own_loses_no_job(tracker, caplog, method, mistake):
+    """R33: an `AttributeError` or a forgotten `return` in a user's redactor once left every job and
+    event unrecorded. Now they are recorded, without what it could not check.
+    """
+    structjob.configure(console=False, redact=type("Mine", (Redactor,), {method: mistake})())
+    async with (
+        tracker.job("parent", metadata={"who": "Ada"}) as parent,
+        parent.child("copy") as job,
+        job.step("read") as step,
+    ):
+        step.update(description="half way", percent=50)
+        structlog.get_logger().error("it failed", secret="hunter2", exc_info=ValueError("x"))
+        job.result = {"who": "Ada"}
+    assert str((await tracker.jobs.get(job.id)).status) == "completed"
+    assert str((await tracker.jobs.get(parent.id)).status) == "completed"
+    (event,) = await tracker.logs.list(job=job, kind="log")
+    assert "hunter2" not in repr(event)
+    ledger = tracker.ledger()
+    assert (ledger.dead_lettered, ledger.rejected) == (0, 0)
+    told = [one for one in caplog.messages if f"Mine.{method}() failed" in one]
+    assert len(told) == (mistake is _raise or method == "text")
+
+
 class _OfOneCompany(Redactor):
     """A subclass that decides in each of the three ways, and does not call `Redactor.__init__`."""
 

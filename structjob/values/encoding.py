@@ -237,6 +237,10 @@ def encode_value(
             if normaliser.cut_text:
                 plain = _Normaliser(limits, redactor.redact).plain(value, 0)
             plain = redactor.redact(plain)
+        if type(value) is dict and type(plain) is not dict:
+            # Too little stack was left for the walk, or a custom redactor returned another object.
+            # An object stays one: ids are appended to the JSON of attributes.
+            plain = {"…": plain}
         try:
             out = _encode(plain)
         except Exception:  # noqa: BLE001 -- a custom redactor may have returned any object

@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
+from structjob.diagnostics import fault_types, faults
 from structjob.exceptions import InvalidArgument
 from structjob.values.credentials import MARK
 from structjob.values.registered import SHORTEST_VALUE, registered
@@ -49,7 +50,8 @@ class Redactor:
     Raises:
         InvalidArgument: if a rule to disable is unknown, or a value is too short.
 
-    A subclass may have its own ``is_secret``, ``text`` and ``redact``.
+    A subclass may have its own ``is_secret``, ``text`` and ``redact``. Where one of them raises, or
+    ``text`` returns no text, ``[redacted]`` is recorded, and a warning says why.
     """
 
     def __init__(
@@ -84,12 +86,37 @@ class Redactor:
         return SecretRules.redact(rules_of(self), value, key)
 
 
+_HIDDEN: dict[str, Any] = {"is_secret": True, "text": MARK, "redact": MARK}
+"""The methods that a subclass may have, and what counts as their result if they fail."""
+
+
 def _overrides_of(redactor: Redactor) -> dict[str, Any]:
     return {
-        name: getattr(redactor, name)
-        for name in ("is_secret", "text", "redact")
+        name: _guarded(redactor, name)
+        for name in _HIDDEN
         if getattr(type(redactor), name) is not getattr(Redactor, name)
     }
+
+
+def _guarded(redactor: Redactor, name: str) -> Callable[..., Any]:
+    """Return the method *name* of a subclass, which never raises, and returns text for a text.
+
+    Otherwise its mistake would lose the event, or the state of a job. What it could not check is
+    not shown.
+    """
+    method = getattr(redactor, name)
+
+    def guarded(*args: Any) -> Any:
+        try:
+            result = method(*args)
+            if name == "text" and not isinstance(result, str):
+                raise TypeError(f"it must return text, not {type(result).__name__}")
+        except fault_types() as exc:
+            faults.add(f"{type(redactor).__name__}.{name}()", exc)
+            return _HIDDEN[name]
+        return result
+
+    return guarded
 
 
 def rules_of(redactor: Redactor) -> SecretRules:
