@@ -71,6 +71,36 @@ def test_each_greenlet_has_its_own_job(tmp_path):
     assert all(line == job for line, job in found)
 
 
+KILLED = (
+    PATCH
+    + """
+import gevent, structjob
+structjob.configure(console=False)
+tracker = structjob.init("sqlite:///jobs.db")
+
+def wait():
+    with tracker.job("wait"), structjob.step("long"):
+        gevent.sleep(60)
+
+waiting = gevent.spawn(wait)
+gevent.sleep(0.1)
+waiting.kill()
+(job,) = tracker.run(tracker.jobs.list())
+print(job.status, job.error.type, len(tracker.run(tracker.errors.list())))
+"""
+)
+
+
+def test_the_job_of_a_greenlet_that_is_killed_is_cancelled(tmp_path):
+    """R9: `GreenletExit` is how gevent cancels. It is no error, so no error report counts it."""
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "cancelled GreenletExit 0\n"
+
+
 def test_patches_that_come_too_late_are_refused(tmp_path):
     """Bad day: structjob was in use before. A wait for the tracker's loop could never end, so the
     tracker does not open, and the message says what to do.

@@ -182,6 +182,42 @@ async def test_a_small_packet(mariadb, kilobytes, tmp_path):
     assert len(said) < large
 
 
+async def test_a_user_who_may_send_no_more_statements(tmp_path, caplog):
+    """Bad day: the server limits a user's statements per hour. The message names the limit and its
+    remedy, no traceback of SQLAlchemy appears, and all is delivered when the limit is raised.
+    """
+    structjob.configure(console=False)
+    async with bare("mariadb", tmp_path) as own:
+        url = parse(own.url)
+        user = f"`limited_{url.database}`@`%%`"
+        await own.execute(
+            f"CREATE USER {user} IDENTIFIED BY 'p' WITH MAX_QUERIES_PER_HOUR 150",
+            f"GRANT ALL ON `{url.database}`.* TO {user}",
+        )
+        limited = url.set(username=f"limited_{url.database}", password="p")
+        try:
+            async with structjob.Tracker(
+                limited.render_as_string(hide_password=False), spool=tmp_path / "spool"
+            ) as tracker:
+                async with asyncio.timeout(60):
+                    while tracker.unavailable is None:
+                        log.info("one more")
+                        await asyncio.sleep(0.02)
+                assert "max_queries_per_hour" in str(tracker.unavailable)
+                assert "raise this limit of the user there (ALTER USER)" in str(tracker.unavailable)
+                await own.execute(
+                    f"ALTER USER {user} WITH MAX_QUERIES_PER_HOUR 0", "FLUSH USER_RESOURCES"
+                )
+                async with asyncio.timeout(60):
+                    while tracker.unavailable is not None:
+                        await asyncio.sleep(0.1)
+                    await tracker.flush()
+                assert tracker.ledger().stored == tracker.ledger().accepted
+        finally:
+            await own.execute(f"DROP USER {user}")
+    assert [one for one in caplog.records if one.name.startswith("sqlalchemy")] == []
+
+
 @pytest.mark.slow
 async def test_a_packet_that_is_too_small(mariadb):
     """faults 36: a server that takes no row of a job is refused, with the right number and what to

@@ -583,3 +583,38 @@ def test_gevents_patches_are_noticed(monkeypatch):
             monkeypatch.setitem(sys.modules, name, module)
             assert loops._threads_are_greenlets() is patched
         monkeypatch.delitem(sys.modules, name)
+
+
+class Cancelled(BaseException):
+    """As Trio has it."""
+
+
+def test_a_cancellation_by_trio_is_recorded_as_one(db_url, monkeypatch):
+    """R9: `trio.Cancelled` ends a job and its step as cancelled, and is in no error report."""
+    trio = types.ModuleType("trio")
+    trio.Cancelled = Cancelled
+    monkeypatch.setitem(sys.modules, "trio", trio)
+    with structjob.Tracker(db_url) as tracker:
+        with pytest.raises(Cancelled), tracker.job("copy") as job, job.step("read"):
+            raise Cancelled
+        assert tracker.run(tracker.jobs.get(job.id)).status == "cancelled"
+        assert [one.status for one in tracker.run(tracker.jobs.steps(job))] == ["cancelled"]
+        assert not tracker.run(tracker.errors.list())
+
+
+def test_without_a_loop_of_asyncio_the_message_says_what_works(db_url):
+    """`async with` in Trio once said "no running event loop", and the job was recorded as failed;
+    now nothing is recorded, and the tracker and the job can be used with `with`.
+    """
+    tracker = structjob.Tracker(db_url)
+    with pytest.raises(structjob.InvalidState, match="use `with`"):
+        tracker.__aenter__().send(None)
+    with tracker:
+        job = tracker.job("copy")
+        with pytest.raises(structjob.InvalidState, match="use `with`"):
+            job.__aenter__().send(None)
+        assert not tracker.run(tracker.jobs.list())
+        with job:
+            pass
+        (stored,) = tracker.run(tracker.jobs.list())
+        assert stored.status == "completed"

@@ -20,6 +20,7 @@ from structjob.engine.loop_thread import LoopThread
 from structjob.engine.opening import Connected, Options, connect, start
 from structjob.exceptions import NotOpen, StoreUnavailable
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
+from structjob.machine.loops import require_asyncio
 
 CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""
@@ -73,6 +74,7 @@ class Lifetime:
             level: Number of the lowest level to record.
             required: See `structjob.Tracker.open`.
         """
+        require_asyncio()
         host = self._host
         if host.state != "new":
             raise NotOpen(_NOT_NEW[host.state])

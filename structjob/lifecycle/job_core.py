@@ -51,6 +51,7 @@ from structjob.lifecycle.rows import JobRow
 from structjob.lifecycle.run import Run
 from structjob.lifecycle.shared import OpenStep, Shared
 from structjob.machine.clock import time_text
+from structjob.machine.loops import require_asyncio
 from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled
 
 START_WAITS = 1.0
@@ -249,6 +250,7 @@ class JobCore(Core):
 
     async def start(self) -> None:
         """Start it; see `structjob.Job.start`."""
+        require_asyncio()
         if self._must_claim() and await self._claimed():
             return
         await self._committed(self.begin())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ _CANCELLATIONS = (
     KeyboardInterrupt,
     Terminated,
 )
+_OTHER_CANCELLATIONS = (("greenlet", "GreenletExit"), ("trio", "Cancelled"))
+"""Cancellations of other schedulers, by module and name. None of these modules is imported here."""
 
 
 def outcome(exc: BaseException | None) -> str:
@@ -32,7 +35,14 @@ def outcome(exc: BaseException | None) -> str:
     kind = type(exc)
     if issubclass(kind, _CANCELLATIONS):
         return "cancelled"
+    if not issubclass(kind, Exception) and issubclass(kind, _other_cancellations()):
+        return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
+
+
+def _other_cancellations() -> tuple[type[BaseException], ...]:
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _OTHER_CANCELLATIONS)
+    return tuple(kind for kind in found if isinstance(kind, type))
 
 
 def ending(

@@ -51,6 +51,15 @@ running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_r
 """Return the loop that runs in this thread, or ``None``."""
 
 
+def require_asyncio() -> None:
+    """Raise `InvalidState` if no event loop of asyncio runs here: Trio's, for example, is none."""
+    if asyncio._get_running_loop() is None:  # noqa: SLF001 -- see `running_loop`
+        raise InvalidState(
+            "`async with` and `await` of structjob need a running event loop of asyncio, and there "
+            "is none here: use `with` and calls without `await`, which work in Trio, too"
+        )
+
+
 def require_early_patches() -> None:
     """Raise `InvalidState` if threads became greenlets after this module was imported.
 

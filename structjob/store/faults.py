@@ -170,6 +170,13 @@ class Faults:
             f"{self.masked_url} takes no more connections: {text}; raise max_connections there, or lower pool_size in engine_options",
         )
 
+    def used_up(self, text: str) -> Fault:
+        """Return the fault that the user has reached a limit that the server sets for it."""
+        return Fault(
+            "away",
+            f"{self.masked_url} accepts no more from this user: {text}; raise this limit of the user there (ALTER USER), or connect as another user",
+        )
+
     def not_working(self, text: str) -> Fault:
         """Return the fault for any other error, with the server's text."""
         return Fault("away", f"the database {self.masked_url} does not work: {text}")

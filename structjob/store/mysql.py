@@ -175,7 +175,8 @@ _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
 _NO_DATABASE = frozenset({1049, 1046})
 _NOT_OURS = frozenset({1146, 1054})
 _READ_ONLY = frozenset({1290, 1792, 1836})
-_TOO_MANY = frozenset({1040, 1203, 1226})
+_TOO_MANY = frozenset({1040, 1203})
+_USED_UP = 1226
 _UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
 _TOO_LONG = frozenset({1969, 3024})
 """Error numbers for a query that was stopped by its time limit: MariaDB's and MySQL's."""
@@ -395,6 +396,8 @@ class MySQLStore(ServerStore):
             )
         if code in _TOO_MANY:
             return self.faults.too_many(said)
+        if code == _USED_UP:
+            return self.faults.used_up(said)
         if code == 1047:
             return self.faults.not_working(
                 f"{said}: the node has lost its cluster, or has not joined it yet"
