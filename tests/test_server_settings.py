@@ -182,6 +182,7 @@ async def test_a_small_packet(mariadb, kilobytes, tmp_path):
     assert len(said) < large
 
 
+@pytest.mark.slow
 async def test_a_user_who_may_send_no_more_statements(tmp_path, caplog):
     """Bad day: the server limits a user's statements per hour. The message names the limit and its
     remedy, no traceback of SQLAlchemy appears, and all is delivered when the limit is raised.
