@@ -52,11 +52,11 @@ running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_r
 
 
 def require_asyncio() -> None:
-    """Raise `InvalidState` if no event loop of asyncio runs here: Trio's, for example, is none."""
+    """Raise `InvalidState` if no event loop of asyncio runs here, as in Trio."""
     if asyncio._get_running_loop() is None:  # noqa: SLF001 -- see `running_loop`
         raise InvalidState(
-            "`async with` and `await` of structjob need a running event loop of asyncio, and there "
-            "is none here: use `with` and calls without `await`, which work in Trio, too"
+            "`async with` and `await` of structjob need a running event loop of asyncio: use `with` "
+            "and calls without `await` here; they also work in Trio"
         )
 
 
