@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from structjob.context.executors import ContextExecutor, in_context
     from structjob.context.propagation import environment, extract, inject
     from structjob.context.tracing import Span
+    from structjob.deliverer import Deliverer
     from structjob.exceptions import (
         AmbiguousId,
         Cancelled,
@@ -98,6 +99,7 @@ _WHERE = {
     "context.executors": ("ContextExecutor", "in_context"),
     "worker_processes": ("worker_initializer",),
     "context.propagation": ("environment", "extract", "inject"),
+    "deliverer": ("Deliverer",),
     "context.tracing": ("Span",),
     "lifecycle.hooks": ("Hook", "Transition", "add_hook", "set_tracing"),
     "lifecycle.correlation": ("correlate", "current_correlation_id", "detached"),
@@ -178,6 +180,7 @@ __all__ = [
     "CommandTimeout",
     "ConsoleSink",
     "ContextExecutor",
+    "Deliverer",
     "ErrorFilter",
     "ErrorGroup",
     "ErrorGroupNotFound",

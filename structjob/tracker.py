@@ -82,6 +82,7 @@ class TrackerKeywords(TypedDict, total=False):
     spool_max_bytes: int
     queue_size: int
     overflow: Overflow
+    deliver: bool
     batch_size: int
     flush_interval: float
     writers: int
@@ -117,6 +118,10 @@ class Tracker:
         overflow: What is dropped when the queue is full: ``drop_oldest`` (the default) or
             ``drop_newest``. ``block`` makes the caller wait. It applies to other threads only,
             never to a running loop: there the newest event is dropped.
+        deliver: Whether this process stores what it records; True by default. If False, it only
+            writes to its spool and makes no connection to the database. Another process on the same
+            host delivers the spool: a `structjob.Deliverer`, or any tracker of the same database.
+            What needs the database raises `StoreUnavailable`; see the guide.
         batch_size: Maximum number of events in one transaction, 2,000 by default.
         flush_interval: Maximum seconds before a waiting event is sent, 0.2 by default; 1 at most.
         writers: Number of tasks that write concurrently, 2 by default. SQLite always has one.
@@ -155,6 +160,7 @@ class Tracker:
         spool_max_bytes: int = GIB,
         queue_size: int = 10_000,
         overflow: Overflow = "drop_oldest",
+        deliver: bool = True,
         batch_size: int = 2_000,
         flush_interval: float = 0.2,
         writers: int = 2,
@@ -179,6 +185,7 @@ class Tracker:
             spool_max_bytes=spool_max_bytes,
             queue_size=queue_size,
             overflow=overflow,
+            deliver=deliver,
             batch_size=batch_size,
             flush_interval=flush_interval,
             writers=writers,
@@ -326,7 +333,7 @@ class Tracker:
         )
         self.jobs, self.logs, self.sessions = reader.jobs, reader.logs, reader.sessions
         self.errors, self.stats = reader.errors, reader.stats
-        self._engine.writers.on_stored = self._tails.wake
+        self._engine.delivery.on_stored = self._tails.wake
 
     async def aclose(self, timeout: float = 10.0) -> bool:  # noqa: ASYNC109 -- covers several awaits, and the result reports what was left
         """Store the waiting events and release all resources within *timeout* seconds (10 by

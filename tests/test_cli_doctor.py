@@ -28,9 +28,8 @@ from structjob.checkup.finding import Finding
 from structjob.cli.app import cli
 from structjob.cli.database import Database, reading
 from structjob.cli.screen import Failure
-from structjob.exceptions import InvalidURL, SpoolError, StoreUnavailable
+from structjob.exceptions import InvalidURL, StoreUnavailable
 from structjob.schema import Schema
-from structjob.spool import directory as spool_directory
 from structjob.store import server
 from structjob.urls.url import parse
 
@@ -270,9 +269,8 @@ def test_what_was_logged_under_a_wrong_url_is_found(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("place", "fault"),
     [
-        ((spool_directory.SessionSpool, "create"), SpoolError("No space left on device")),
-        ((structjob.Tracker, "open"), InvalidURL("cannot write the database file")),
-        ((structjob.Tracker, "flush"), StoreUnavailable("database or disk is full")),
+        ((structjob.Deliverer, "open"), InvalidURL("cannot write the database file")),
+        ((structjob.Deliverer, "flush"), StoreUnavailable("database or disk is full")),
     ],
 )
 async def test_reading_continues_where_nothing_can_be_delivered(

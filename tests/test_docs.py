@@ -20,7 +20,7 @@ BLOCK = re.compile(r"^(?:<!-- (\S[^>]*) -->\n)?```python\n(.*?)^```", re.DOTALL 
 PAGES = ("guide", "jobs", "logging", "reading", "retention", "tasks", "vocabulary")
 """The pages whose examples continue each other, from top to bottom."""
 
-PROGRAMS = ("README", "databases", "http", "integrations/")
+PROGRAMS = ("README", "databases", "delivery", "http", "integrations/")
 """Where each example is a program with a name, which a test here or one of its subject runs."""
 
 TASKS = 20

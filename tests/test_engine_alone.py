@@ -412,10 +412,10 @@ async def test_what_a_cancelled_writer_held_goes_to_the_spool(make):
     on_disk = recorder.events.read(10_000, 10)
     site.own.in_flight = held.count + on_disk.count
     assert (held.count, on_disk.count) == (3, 2)
-    site.engine.writers.returned.extend([(site.own, states, held), (site.own, None, on_disk)])
+    site.engine.delivery.returned.extend([(site.own, states, held), (site.own, None, on_disk)])
     site.engine._leave_to_spool()
     assert site.own.in_flight == 2
-    assert not site.engine.writers.returned
+    assert not site.engine.delivery.returned
     assert len(recorder.fallback) == len(recorder.fallback_states) == 0
     lines = b"".join(file.read_bytes() for file in recorder.spool.directory.glob("*.jsonl"))
     assert lines.count(b'"message"') == 5

@@ -155,9 +155,8 @@ class Answers:
         self.pauses: list[float] = []
         self.session = Session()
         self.masked_url = "sqlite:there.db"
-        self.store = self.numbers = self
-        self.given = 7
-        self.root, self.places, self.forked = root, Places("there", (root,)), False
+        self.store = self
+        self.root, self.places = root, Places("there", (root,))
 
     async def until_answered(self, call):
         return await call()
@@ -178,7 +177,7 @@ class Answers:
         def found() -> None:
             self.found += 1
 
-        return AdoptedSpools(self, self, self, found)
+        return AdoptedSpools(self.session, self.places, self.root, self, found)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +214,7 @@ async def test_how_often_a_directory_is_tried(
     assert await orphans.attempt(feed, given.call) == result
     tried = 3 - len(given.answers)
     assert tried == (1 if len(answers) == 1 else 3)
-    assert given.beats == [(given.session.session_id, 7)] * (tried - 1)
+    assert given.beats == [(given.session.session_id, 0)] * (tried - 1)
     assert given.pauses == [0.1, 0.2][: tried - 1]
     assert (number in orphans) == (len(orphans) == 1) == (not feed.ended) == (result == 5)
     note = set_aside(tmp_path / str(number))
@@ -314,16 +313,15 @@ def test_nothing_is_looked_for_without_a_spool(tmp_path, monkeypatch):
     """
     died(tmp_path, 1)
     monkeypatch.chdir(tmp_path)
-    given = Answers(tmp_path)
-    given.root = None
-    orphans = given.orphans()
-    orphans.look()
-    orphans.sweep()
-    given.forked = True
-    orphans.look_elsewhere()
-    given.forked, given.places = False, None
-    orphans.look_elsewhere()
-    assert len(orphans) == given.found == 0
+    memory, child = Answers(tmp_path), Answers(tmp_path)
+    memory.root = memory.places = None
+    for given in (memory, child):
+        orphans = given.orphans()
+        if given is child:
+            orphans._pid = os.getppid()
+        orphans.look()
+        orphans.search()
+        assert len(orphans) == given.found == 0
 
 
 def test_what_a_process_left_unfinished_is_swept_away(tmp_path):
@@ -332,7 +330,7 @@ def test_what_a_process_left_unfinished_is_swept_away(tmp_path):
     unfinished = tmp_path / ".4711"
     unfinished.mkdir()
     os.utime(unfinished, (0, 0))
-    given.orphans().sweep()
+    given.orphans().search()
     assert not unfinished.exists()
 
 
@@ -347,10 +345,9 @@ def test_what_is_elsewhere_is_taken_over(tmp_path):
     orphans = given.orphans()
     orphans.look()
     assert len(orphans) == given.found == 0
-    orphans.look_elsewhere()
+    orphans.search()
     assert [feed.session.session_id for feed in orphans] == [number]
-    orphans.look()
-    assert (len(orphans), given.found) == (1, 1)
+    assert given.found == 1
     orphans.close()
 
 

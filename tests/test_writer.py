@@ -11,8 +11,9 @@ import pytest
 from engine_support import sites
 from test_capture import make_recorder
 
-from structjob.engine import writer
+from structjob.engine import delivery, writer
 from structjob.engine.accounts import Accounts
+from structjob.engine.delivery import Delivery
 from structjob.engine.reentry import Reentry
 from structjob.engine.source import Reached, Source
 from structjob.engine.waiters import Flush, Waiters
@@ -30,6 +31,7 @@ class Link:
     def __init__(self) -> None:
         self.store = self
         self.fault: BaseException | None = None
+        self.waiting = int
         self.entered: list[int] = []
         self.written: list[tuple[int, int, int, int]] = []
         """Session, changes of state, events and last number of each write."""
@@ -77,12 +79,17 @@ class Site:
 
     def __init__(self, root=None, *, batch_size=10, count=1, flush_interval=3600.0, queue_size=40):
         self.recorder = make_recorder(root, queue_size=queue_size)
-        self.own = Source(self.recorder.session, self.recorder.queues)
+        self.own = Source(
+            self.recorder.session, self.recorder.queues, given=lambda: self.recorder.numbers.given
+        )
         self.link, self.adopted, self.waiters = Link(), Adopted(), Waiters()
+        reentry = Reentry(self.link, lambda: iter([self.own]), set())
+        self.delivery = Delivery(self.own, self.adopted, self.link, reentry, batch_size)
+        accounts = Accounts(self.own, self.recorder)
+        self.link.waiting = accounts.waiting
         self.writers = Writers(
-            self.own, self.recorder, self.link, self.adopted, Accounts(self.own, self.recorder),
-            Reentry(self.link, lambda: iter([self.own]), set()), self.waiters,
-            batch_size=batch_size, flush_interval=flush_interval, count=count,
+            self.own, self.recorder, self.delivery, accounts, self.waiters,
+            flush_interval=flush_interval, count=count,
         )  # fmt: skip
         self.recorder.wake = self.writers.wake
         self.writers._looked_at = asyncio.get_running_loop().time()
@@ -105,7 +112,7 @@ class Site:
 
     def read(self, index: int = 0):
         """Return the session and the number of lines of the next batch: (states, events)."""
-        work = self.writers._read(index)
+        work = self.delivery.next_batch(states=index == 0)
         if work is None:
             return None
         source, *batches = work
@@ -178,7 +185,7 @@ async def test_sources_take_turns(make, monkeypatch):
     """faults H: a busy program delivers what it has adopted, and of that a bounded number of lines
     at once; a source without lines is passed over.
     """
-    monkeypatch.setattr(writer, "_VERIFIED", 4)
+    monkeypatch.setattr(delivery, "_VERIFIED", 4)
     site = make()
     site.log(25)
     site.adopt(1, 9)
@@ -232,7 +239,7 @@ async def test_a_backlog_wakes_a_second_writer(make, count, index, events, woken
     """faults H: as soon as half of a batch is left, and not for less."""
     site = make(count=count)
     site.log(events)
-    site.read(index)
+    await site.writers._turn(index)
     assert site.writers._woken.is_set() is woken
 
 
@@ -264,7 +271,7 @@ async def test_a_turn_stores_what_waits_and_goes_on_while_more_does(make):
     """
     site = make(batch_size=100)
     stored = []
-    site.writers.on_stored = lambda: stored.append(site.own.stored)
+    site.delivery.on_stored = lambda: stored.append(site.own.stored)
     site.log(5)
     site.change()
     flush = Flush.of([site.own])
@@ -327,9 +334,9 @@ async def test_a_second_writer_works_for_a_backlog_only(make):
     site.link.fault = RuntimeError("cut off")
     with pytest.raises(RuntimeError, match="cut off"):
         await site.writers._turn(0)
-    assert (site.own.stored, site.own.in_flight, len(site.writers.returned)) == (0, 4, 1)
+    assert (site.own.stored, site.own.in_flight, len(site.delivery.returned)) == (0, 4, 1)
     await site.writers._turn(1)
-    assert (site.own.stored, site.own.in_flight, len(site.writers.returned)) == (4, 0, 0)
+    assert (site.own.stored, site.own.in_flight, len(site.delivery.returned)) == (4, 0, 0)
     site.log(5)
     looked = site.writers._looked_at
     assert await site.writers._turn(1) is False
@@ -343,7 +350,7 @@ async def test_an_adopted_batch_that_the_database_refuses_is_not_acknowledged(ma
     """
     site = make()
     stored = []
-    site.writers.on_stored = lambda: stored.append(1)
+    site.delivery.on_stored = lambda: stored.append(1)
     source = site.adopt(1, 2)
     site.adopted.refused = True
     await site.writers._turn(0)
@@ -357,15 +364,15 @@ async def test_the_end_of_the_interpreter_stores_what_a_writer_returned_first(ma
     """faults H: then what waits, changes of state with it."""
     site = make()
     site.log(1)
-    site.writers.returned.append(site.writers._read(0))
+    site.delivery.returned.append(site.delivery.next_batch())
     site.log(2)
     site.change()
-    works = [site.writers.next_batch(), site.writers.next_batch()]
-    assert [site.writers.as_write(work).last_seq for work in works] == [3, 3]
+    works = [site.delivery.next_batch(), site.delivery.next_batch()]
+    assert [source.as_write(*batches).last_seq for source, *batches in works] == [3, 3]
     assert [(states and states.count, events.count) for _, states, events in works] == [
         (None, 1), (1, 2),
     ]  # fmt: skip
-    assert site.writers.next_batch() is None
+    assert site.delivery.next_batch() is None
 
 
 async def test_a_fault_of_ours_does_not_stop_the_delivery(make, monkeypatch, caplog):

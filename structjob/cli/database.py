@@ -16,7 +16,6 @@ from structjob.cli.screen import Failure, command_line, say
 from structjob.exceptions import (
     InvalidURL,
     SchemaMismatch,
-    SpoolError,
     StoreUnavailable,
     StructjobError,
 )
@@ -259,7 +258,7 @@ async def deliver_from(
     database: Database,
     places: Places,
     *,
-    spool: bool | Path = True,
+    spool: Path | None = None,
     said: set[str] | None = None,
 ) -> list[int]:
     """Deliver the spools of dead processes to *database*, and mark their jobs as crashed.
@@ -267,18 +266,17 @@ async def deliver_from(
     Args:
         database: The target.
         places: Directories that may contain the spools of its sessions.
-        spool: The tracker's *spool* option.
+        spool: The directory of the spools, if the programs name one.
         said: The warnings that were printed before, which are not repeated.
 
     Returns:
         The affected sessions.
     """
-    import asyncio
-
+    from structjob.deliverer import Deliverer
     from structjob.spool import directory as spool_directory
 
     # A spool whose lock is free has no process that delivers it. This only looks for such spools;
-    # the tracker below adopts them.
+    # the deliverer below adopts them.
     left = spool_directory.adopt_elsewhere(places, None, set())
     for one in left:
         one.close()
@@ -304,24 +302,11 @@ async def deliver_from(
             said.add(text)
         return []
 
-    tracker = writing(database, spool=spool)
     try:
-        await tracker.open()
-    except (SpoolError, StoreUnavailable, InvalidURL) as exc:
+        async with Deliverer(database.url, spool=spool) as deliverer:
+            await deliverer.flush()
+    except (StoreUnavailable, InvalidURL) as exc:
         return not_delivered(exc)
-    try:
-        await tracker.flush()
-        deadline = time.monotonic() + _DELIVERY_TIMEOUT
-        # A directory is removed when its jobs are marked, shortly after its last line is stored.
-        while time.monotonic() < deadline and any(  # noqa: ASYNC110 -- another task changes it
-            directory.exists() and spool_directory.set_aside(directory) is None
-            for directory in directories
-        ):
-            await asyncio.sleep(0.01)
-    except StoreUnavailable as exc:
-        return not_delivered(exc)
-    finally:
-        await tracker.aclose()
     return [one.session.session_id for one in left]
 
 

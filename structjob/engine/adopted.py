@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
+import os
+import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 from structjob.diagnostics import diagnostics
@@ -16,7 +18,7 @@ from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.queries.verify import LOOKS_RESTORED
 from structjob.spool import directory as spool_directory
 from structjob.spool.fault_log import read_fault
-from structjob.spool.recorder import Recorder
+from structjob.spool.places import Places
 from structjob.spool.session import Session
 from structjob.spool.tally import Tally
 from structjob.store.contract import Ended, Ending
@@ -24,6 +26,9 @@ from structjob.store.sessions import CLOSED, DIED
 from structjob.text.wording import count_of
 
 T = TypeVar("T")
+
+ELSEWHERE_EVERY = 30.0
+"""Seconds between searches for spools in the other places of the database."""
 
 _ATTEMPTS = 3
 """Number of attempts at storing when the database is available and gives no explicit refusal."""
@@ -66,24 +71,33 @@ def warn_of_loss(session: Session, ended: Ended, tally: Tally | None) -> None:
 
 
 class AdoptedSpools:
-    """The sources of the spool directories that a tracker has adopted.
+    """The sources of the spool directories that this process has adopted.
 
     Args:
-        own: The tracker's own source.
-        recorder: Its recorder.
-        link: Its database link.
+        finder: Says which process this is; its spool is not adopted.
+        places: The places of the database's spools; None if it has none.
+        root: The directory of spools that is searched with each look.
+        link: The database link.
         found: Called when there is something to deliver or a session to end.
     """
 
     def __init__(
-        self, own: Source, recorder: Recorder, link: DatabaseLink, found: Callable[[], None]
+        self,
+        finder: Session,
+        places: Places | None,
+        root: Path | None,
+        link: DatabaseLink,
+        found: Callable[[], None],
     ) -> None:
-        self._own = own
-        self._recorder = recorder
+        self._finder = finder
+        self._places = places
+        self._root = root
         self._link = link
         self._found = found
+        self._pid = os.getpid()
+        self._elsewhere_at = -float("inf")
         self._sources: dict[int, Source] = {}
-        self._known: set[int] = {recorder.session.session_id}
+        self._known: set[int] = {finder.session_id}
         self._warned: set[int] = set()
         self._notices: dict[int, CrashNotices] = {}
 
@@ -100,8 +114,8 @@ class AdoptedSpools:
         """Adopt spools that no other process delivers, and check whether their processes have
         ended.
         """
-        root, places = self._recorder.root, self._recorder.places
-        if root is None or places is None:
+        root, places = self._root, self._places
+        if root is None or places is None or os.getpid() != self._pid:
             return
         self._take(
             spool_directory.adopt(root, self._known, places.database if places.asked else None)
@@ -112,14 +126,19 @@ class AdoptedSpools:
         if self._sources:
             self._found()
 
-    def look_elsewhere(self) -> None:
-        """Adopt spools in the other spool places of this database."""
-        if self._recorder.places is not None and not self._recorder.forked:
-            self._take(
-                spool_directory.adopt_elsewhere(
-                    self._recorder.places, self._recorder.root, self._known
-                )
-            )
+    def search(self) -> None:
+        """Look in all places; called every few seconds.
+
+        Also delete the remains of processes that ended while they created or deleted a directory.
+        """
+        if self._places is None or os.getpid() != self._pid:
+            return
+        if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
+            self._elsewhere_at = time.monotonic()
+            self._take(spool_directory.adopt_elsewhere(self._places, self._root, self._known))
+        self.look()
+        if self._root is not None:
+            spool_directory.sweep(self._root)
 
     def _take(self, spools: Iterable[spool_directory.SessionSpool]) -> None:
         for spool in spools:
@@ -130,10 +149,9 @@ class AdoptedSpools:
                 spool.directory, spool.session.session_id, spool.session.pid, spool.session.host,
             )  # fmt: skip
 
-    def sweep(self) -> None:
-        """Delete the remains of processes that ended while they created or deleted a directory."""
-        if self._recorder.root is not None:
-            spool_directory.sweep(self._recorder.root)
+    def living(self) -> list[Source]:
+        """Return the sources whose processes are alive, such as forked children."""
+        return [source for source in self if source.spool is not None and source.spool.alive]
 
     async def attempt(self, source: Source, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what *call* returns once the database answers.
@@ -141,7 +159,7 @@ class AdoptedSpools:
         Return ``None`` if it refuses the content.
 
         After a refusal, the directory is set aside: a directory that cannot be delivered must not
-        block the others, nor this tracker's own events.
+        block the others, nor a tracker's own events.
         """
 
         async def guarded() -> tuple[T | None, Exception | None]:
@@ -152,13 +170,14 @@ class AdoptedSpools:
                     raise  # the database is unavailable: every directory waits
                 return None, exc
 
+        async def ask() -> bool:
+            return await self._link.store.heartbeat(self._finder.session_id, 0)
+
         refusal: Exception | None = None
         for tried in range(_ATTEMPTS):
             if tried:  # the connection may have been the cause
                 await asyncio.sleep(_PAUSE * tried)
-                number, given = self._own.session.session_id, self._recorder.numbers.given
-                beat = functools.partial(self._link.store.heartbeat, number, given)
-                await self._link.until_answered(beat)
+                await self._link.until_answered(ask)
             result, refusal = await self._link.until_answered(guarded)
             if refusal is None:
                 return result
@@ -226,7 +245,7 @@ class AdoptedSpools:
             source.session.session_id,
             CrashNotices(
                 source.session,
-                self._own.session,
+                self._finder,
                 fault=read_fault(spool.directory),
                 withdrawn="its process had finished it before it ended",
             ),

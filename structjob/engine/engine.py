@@ -22,6 +22,7 @@ from structjob.engine.accounts import Accounts
 from structjob.engine.adopted import AdoptedSpools, warn_of_loss
 from structjob.engine.claiming import Claiming
 from structjob.engine.database import DatabaseLink, permanent
+from structjob.engine.delivery import Delivery
 from structjob.engine.maintenance import Maintenance
 from structjob.engine.pruner import Pruner
 from structjob.engine.reentry import Reentry
@@ -96,9 +97,13 @@ class Engine:
         self._pid = os.getpid()
         self._thread = threading.get_ident()
         self._live = live
-        self._own = Source(recorder.session, recorder.queues)
+        self._own = Source(
+            recorder.session, recorder.queues, given=lambda: self.recorder.numbers.given
+        )
         self._accounts = Accounts(self._own, recorder)
-        self._adopted = AdoptedSpools(self._own, recorder, link, self.flush_soon)
+        self._adopted = AdoptedSpools(
+            recorder.session, recorder.places, recorder.root, link, self.flush_soon
+        )
         self.claiming = Claiming(link)
         self._reentry = Reentry(link, lambda: iter([self._own, *self._adopted]), live)
         self._maintenance = Maintenance(
@@ -118,15 +123,13 @@ class Engine:
         link.waiting = self._accounts.waiting
         link.on_down = self._waiters.fail
         link.on_another = self._reentry.begin
+        self.delivery = Delivery(self._own, self._adopted, link, self._reentry, batch_size)
         self.writers = Writers(
             self._own,
             recorder,
-            link,
-            self._adopted,
+            self.delivery,
             self._accounts,
-            self._reentry,
             self._waiters,
-            batch_size=batch_size,
             flush_interval=flush_interval,
             count=min(writers, self.store.writers),
         )
@@ -158,6 +161,9 @@ class Engine:
         self.recorder.events.room_comes = self.recorder.fallback.room_comes = self._room_comes
         # An empty context: context variables of the opening code must not live as long as the
         # tasks.
+        if not self.recorder.delivers:
+            self._spawn(self._keep_spool(), "structjob-spool")
+            return
         for index in range(self.writers.count):
             self._spawn(self.writers.run(index), f"structjob-writer-{index}")
         self._spawn(self._maintenance.keep(), "structjob-maintenance")
@@ -169,17 +175,33 @@ class Engine:
 
     async def looked(self) -> None:
         """Wait until the first search for spools to adopt is done."""
-        await self._maintenance.looked()
+        if self.recorder.delivers:
+            await self._maintenance.looked()
+
+    async def _keep_spool(self) -> None:
+        """Write to the spool what is written later, for a tracker that delivers nothing."""
+        while True:
+            self._spool_rest()
+            self._maintenance.check_spool()
+            await asyncio.sleep(self.writers.flush_interval)
+
+    def _spool_rest(self) -> None:
+        self.writers.flush_progress()
+        self._accounts.record_drops()
+        self.recorder.catch_up()
 
     async def close(self, timeout: float) -> bool:  # noqa: ASYNC109 -- the timeout covers several awaits, and the caller learns what was not done
         """Deliver pending events, end the session and stop, within *timeout* seconds.
 
         Returns:
-            Whether everything is stored.
+            Whether everything is stored, or in the spool if another process delivers it.
         """
         complete, reserve, began = False, min(timeout / 10, 1.0), time.monotonic()
         left = count_of(self._accounts.waiting(), "event", "waits", "wait")
         diagnostics.debug("closing session %d; %s", self.recorder.session.session_id, left)
+        if not self.recorder.delivers:
+            await self._cancel_tasks(reserve)
+            return self.close_without_loop(0.0)
         try:
             self._revive(closing=True)
             with contextlib.suppress(TimeoutError, StoreUnavailable):
@@ -210,12 +232,12 @@ class Engine:
         return complete
 
     def close_without_loop(self, seconds: float) -> bool:
-        """Close the engine when its loop is closed.
+        """Close the engine when its loop is closed, or when another process delivers.
 
         Store in the calling thread what can be stored there, and leave the rest to the spool.
 
         Returns:
-            Whether everything is stored. The process that adopts the spool ends the session.
+            What `close` returns. The process that adopts the spool ends the session.
         """
         self._closing = True
         self._maintenance.stop()  # otherwise heartbeats would say that this session lives
@@ -225,6 +247,8 @@ class Engine:
         self._waiters.fail(StoreUnavailable(_NO_LOOP))
         self._release(complete=False)
         left = self.ledger()
+        if not self.recorder.delivers:
+            return not left.dropped.get("disk_refused")
         return not left.spilled and not left.in_memory
 
     def end_recording(self) -> None:
@@ -346,13 +370,13 @@ class Engine:
         Do not report as waiting what could not be moved.
         """
         recorder = self.recorder
-        for source, states, events in self.writers.returned:
+        for source, states, events in self.delivery.returned:
             if states is not None and states.queue is recorder.fallback_states:
                 recorder.fallback_states.give_back(states)
             if events is not None and events.queue is recorder.fallback:
                 recorder.fallback.give_back(events)
                 source.in_flight -= events.count
-        self.writers.returned.clear()
+        self.delivery.returned.clear()
         if lost := recorder.leave():
             diagnostics.warning(
                 "%s lost: the disk refused them until the tracker was closed; make room at %s (structjob_gaps names them)",
@@ -449,21 +473,26 @@ class Engine:
         """Deliver pending events in the calling thread, when no loop runs and the tracker was not
         closed.
         """
-        write_now = getattr(self.store, "write_now", None)
         # a forked child must not use its parent's connection
-        if write_now is None or os.getpid() != self._pid:
+        if os.getpid() != self._pid:
+            return
+        if not self.recorder.delivers:
+            self._spool_rest()
+            return
+        write_now = getattr(self.store, "write_now", None)
+        if write_now is None:
             return
         deadline = time.monotonic() + seconds
         with contextlib.suppress(Exception):
             self.writers.flush_progress()
             while (left := deadline - time.monotonic()) > 0:
                 self._accounts.record_drops()
-                work = self.writers.next_batch()
+                work = self.delivery.next_batch()
                 if work is None:
                     return
                 source, states, events = work
                 if source.entered:
-                    write = self.writers.as_write(work)
+                    write = source.as_write(states, events)
                     source.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
 
 

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 LOOK_EVERY = 2.0
 """Seconds between searches for spools to adopt."""
 
-ELSEWHERE_EVERY = 30.0
-"""Seconds between searches for spools in the other places of the database."""
-
 TICK = 1.0
 """Seconds between queries for requests to cancel a job."""
 
@@ -90,13 +87,13 @@ class Maintenance:
         self._accounts = accounts
         self._claiming = claiming
         self._reentry = reentry
-        self._reaper = Reaper(own, recorder, link, adopted, heartbeat, reentry.restate)
+        self._reaper = Reaper(own, recorder.root, link, adopted, heartbeat, reentry.restate)
         self._canceller = Canceller(own.session.session_id, link, live)
         self._watchdog = Watchdog(self._beat_apart, heartbeat)
         self._reported: set[tuple[type[Exception], str]] = set()
         self._looked = asyncio.Event()
         self._filled = 0.0
-        self._orphans_at = self._elsewhere_at = self._beat_at = -float("inf")
+        self._orphans_at = self._beat_at = -float("inf")
 
     async def looked(self) -> None:
         """Wait until the first search for spools to adopt is done."""
@@ -140,21 +137,26 @@ class Maintenance:
 
     async def _look(self) -> None:
         self._accounts.record_drops()
+        self.check_spool()
+        self._adopted.search()
+
+    def check_spool(self) -> None:
+        """Warn if the set-up of logging was replaced, the queue is nearly full, or the spool was
+        deleted.
+        """
         check_setup()
         self._check_room()
         spool = self._recorder.spool
         if spool is not None and not spool.directory.exists():
             self._recorder.warn(
                 "gone",
-                "the spool %s was deleted: events are delivered as before, but do not survive the end of this process; restart it",
+                "the spool %s was deleted: %s; restart it",
                 spool.directory,
+                "events are delivered as before, but do not survive the end of this process"
+                if self._recorder.delivers
+                else "no process can deliver what this program logs",
                 every=3600.0,
             )
-        if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
-            self._elsewhere_at = time.monotonic()
-            self._adopted.look_elsewhere()
-        self._adopted.look()
-        self._adopted.sweep()
 
     def _check_room(self) -> None:
         """Warn when the queue is half full and when it is nearly full.
@@ -192,10 +194,8 @@ class Maintenance:
     async def _beat(self) -> None:
         if not self._link.opened:
             return
-        await self._reentry.beat(self._own, self._recorder.numbers.given)
-        for source in self._adopted:
-            if source.entered and source.spool is not None and source.spool.alive:
-                await self._reentry.beat(source, 0)
+        for source in (self._own, *self._adopted.living()):
+            await self._reentry.beat(source)
         await self._reaper.look()
 
     async def take_back_own(self) -> None:
@@ -209,7 +209,7 @@ class Maintenance:
         number, confirmed, given = (
             self._own.session.session_id,
             self._own.confirmed,
-            self._recorder.numbers.given,
+            self._own.given(),
         )
         heartbeat_now = getattr(self._link.store, "heartbeat_now", None)
         if heartbeat_now is not None:

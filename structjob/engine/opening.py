@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from structjob.context.errors import Classifier
 from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
-from structjob.exceptions import InvalidArgument, StoreUnavailable, StructjobError
+from structjob.exceptions import InvalidArgument, SpoolError, StoreUnavailable, StructjobError
+from structjob.machine.host import is_network
 from structjob.retention.policy import Retention
 from structjob.spool import routing
 from structjob.spool.kept import KeptEvents
@@ -39,6 +40,13 @@ Several programs may be creating its tables, one after the other.
 """
 
 
+UNDELIVERED = (
+    "this tracker has no connection to the database (deliver=False); read with structjob.Reader, and start a job with an id or key of "
+    "your own, or that was created before, with offline=True"
+)
+"""Why a tracker whose spool another process delivers refuses what needs the database."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """The options of a tracker; see `structjob.Tracker`."""
@@ -61,8 +69,19 @@ class Options:
     retention: Retention | None
     classifier: Classifier | None
     handle_signals: bool
+    deliver: bool
 
     def __post_init__(self) -> None:
+        if not self.deliver and self.spool is False:
+            raise InvalidArgument(
+                "deliver=False needs a spool, because another process delivers from there: leave "
+                "spool=False out"
+            )
+        if not self.deliver and self.retention is not None:
+            raise InvalidArgument(
+                "deliver=False has no connection to the database, so it deletes nothing: set the "
+                "retention in a tracker that delivers, or run structjob prune"
+            )
         if self.overflow not in OVERFLOW:
             raise InvalidArgument(
                 f"unknown overflow policy {self.overflow!r}: use one of {', '.join(OVERFLOW)}"
@@ -122,7 +141,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
         StructjobError: see `structjob.Tracker.open`. In this case nothing is left open.
     """
     # SQLAlchemy takes a third of a second to import; the loop must not be blocked for that time.
-    await asyncio.to_thread(_import_store)
+    await asyncio.to_thread(import_store)
     from structjob.engine.database import DatabaseLink, permanent
     from structjob.engine.engine import Engine
     from structjob.store.factory import make_store
@@ -130,14 +149,17 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
 
     url = options.parsed_url()
     store = make_store(url, options.engine_options)
-    session = Session(service=options.service, version=_version(), database=identity(url))
+    session = Session(service=options.service, version=structjob_version(), database=identity(url))
     link = DatabaseLink(store, lambda: make_store(url, options.engine_options))
+    spools = places(url, options.spool)
+    if spools is None and not options.deliver:
+        raise InvalidArgument("deliver=False needs a spool, and a database in memory has none")
     recorder: Recorder | None = None
     is_file = getattr(store, "path", None) is not None
     try:
         patience = OPEN_WAITS_FILE if is_file else OPEN_WAITS
         try:
-            fault = await link.try_open(patience)
+            fault = await link.try_open(patience) if options.deliver else None
         except Exception as exc:
             if required:
                 raise
@@ -145,16 +167,20 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
             fault = StoreUnavailable(said, permanent=True)
         recorder = Recorder(
             session,
-            places(url, options.spool),
+            spools,
             level=level,
             project=host.project,
             queue_size=options.queue_size,
             max_bytes=options.spool_max_bytes,
             overflow=options.overflow,
             fallbacks=not required,
+            deliver=options.deliver,
         )
         if options.debug_on_failure:
             recorder.kept = KeptEvents(options.debug_on_failure)
+        if not options.deliver:
+            _check_that_others_deliver(recorder)
+            link.down = StoreUnavailable(UNDELIVERED, permanent=True)
         engine = Engine(
             recorder,
             link,
@@ -166,7 +192,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
             live=host.live,
             retention=options.retention,
         )
-        fault = fault or await engine.enter(patience)
+        fault = fault or (await engine.enter(patience) if options.deliver else None)
         if fault is not None:
             if options.strict and permanent(fault):
                 raise fault
@@ -183,6 +209,16 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
             "events for %s wait in %s until they are stored", store.masked_url, recorder.root
         )
     return Connected(url, store, recorder, engine)
+
+
+def _check_that_others_deliver(recorder: Recorder) -> None:
+    root = recorder.root
+    assert root is not None  # noqa: S101 -- `connect` has checked that there is a spool
+    if is_network(root):
+        raise SpoolError(
+            f"the spool directory {root} is on a network file system, where no other process can deliver what it holds (deliver=False); "
+            "choose a local directory with Tracker(spool=PATH)"
+        )
 
 
 async def start(host: Host, *, handle_signals: bool) -> None:
@@ -207,7 +243,8 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _import_store() -> None:
+def import_store() -> None:
+    """Import what takes long; called in a thread."""
     import structjob.engine
     import structjob.queries.jobs
     import structjob.queries.logs
@@ -215,7 +252,8 @@ def _import_store() -> None:
 
 
 @cache
-def _version() -> str:
+def structjob_version() -> str:
+    """Return the version of structjob that is installed."""
     try:
         return version("structjob")
     except PackageNotFoundError:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.adopted import AdoptedSpools
@@ -14,7 +15,7 @@ from structjob.engine.source import Source
 from structjob.exceptions import StoreUnavailable
 from structjob.machine.clock import moment
 from structjob.machine.host import is_network, process_exists
-from structjob.spool.recorder import Recorder
+from structjob.spool.session import Session
 from structjob.store import leases, sessions
 from structjob.store.leases import Lease
 from structjob.text.wording import count_of
@@ -36,6 +37,30 @@ the end of many processes at once is found by those that are left.
 _now = time.monotonic
 
 
+async def take_back(session: Session, finder: Session, link: DatabaseLink) -> bool:
+    """Withdraw the presumed death of a *session* that is alive, as *finder* knows.
+
+    Return whether it was presumed dead.
+    """
+    number, store = session.session_id, link.store
+    why = "its process was presumed dead, and is alive"
+    notices = CrashNotices(session, finder, withdrawn=why)
+    withdrawn = await store.transact(
+        lambda connection: leases.revive(connection, store.ingest, number, notices.corrections())
+    )
+    await notices.show(link)
+    return withdrawn is not None
+
+
+async def take_back_presumed(living: Iterable[Source], finder: Session, link: DatabaseLink) -> None:
+    """Withdraw the death of those of the *living* sessions that were presumed dead."""
+    ids = {source.session.session_id: source.session for source in living if source.entered}
+    if ids:
+        rows = await link.fetch(leases.OPEN.where(leases.is_session(*ids)))
+        for number in ids.keys() - {row["session_id"] for row in rows}:
+            await take_back(ids[number], finder, link)
+
+
 class Reaper:
     """Ends sessions whose heartbeat has stopped.
 
@@ -46,7 +71,7 @@ class Reaper:
 
     Args:
         own: The tracker's own source.
-        recorder: Its recorder.
+        root: The directory of spools that contains its own; None without a spool.
         link: Its database link.
         adopted: The spools that it has adopted.
         heartbeat: Seconds between two looks.
@@ -57,14 +82,14 @@ class Reaper:
     def __init__(
         self,
         own: Source,
-        recorder: Recorder,
+        root: Path | None,
         link: DatabaseLink,
         adopted: AdoptedSpools,
         heartbeat: float,
         revived: Callable[[], None],
     ) -> None:
         self._own = own
-        self._recorder = recorder
+        self._root = root
         self._link = link
         self._adopted = adopted
         self._lease = max(LEAST_LEASE, BEATS * heartbeat)
@@ -128,7 +153,7 @@ class Reaper:
             own.host,
             own.boot_id,
         ):
-            root = self._recorder.root
+            root = self._root
             if (
                 root is not None
                 and not is_network(root)
@@ -183,29 +208,12 @@ class Reaper:
         """Withdraw the death of sessions that another process presumed dead and that this one knows
         to live.
         """
-        for source in [self._own, *self._adopted]:
-            number = source.session.session_id
-            if (
-                not source.entered
-                or number in alive
-                or (source.spool is not None and not source.spool.alive)
-            ):
-                continue
-            await self._take_back(source)
+        for source in [self._own, *self._adopted.living()]:
+            if source.entered and source.session.session_id not in alive:
+                await self._take_back(source)
 
     async def _take_back(self, source: Source) -> None:
-        number, store = source.session.session_id, self._link.store
-        why = "its process was presumed dead, and is alive"
-        notices = CrashNotices(source.session, self._own.session, withdrawn=why)
-        withdrawn = await store.transact(
-            lambda connection: leases.revive(
-                connection, store.ingest, number, notices.corrections()
-            )
-        )
-        if withdrawn is None:
-            return
-        await notices.show(self._link)
-        if source is self._own:
+        if await take_back(source.session, self._own.session, self._link) and source is self._own:
             diagnostics.warning(
                 "this process was presumed dead, since its heartbeat stood still; it continues, and so do its jobs"
             )

@@ -32,7 +32,7 @@ class Reentry:
     Args:
         link: The database link.
         sources: Returns the tracker's own source and those of the adopted spools.
-        live: The jobs that run, at any moment.
+        live: The jobs that run in this process, at any moment.
     """
 
     def __init__(
@@ -49,18 +49,18 @@ class Reentry:
             await self._link.store.begin_session(source.session)
             source.entered = True
 
-    async def beat(self, source: Source, last_seq: int) -> None:
+    async def beat(self, source: Source) -> None:
         """Send a heartbeat for the session of *source*.
 
         Enter it again if the database does not know it.
         """
         # Read the confirmed number first, so that it is never larger than the number of events
         # given out.
-        confirmed, store = source.confirmed, self._link.store
+        confirmed, given, store = source.confirmed, source.given(), self._link.store
 
         async def beat() -> bool:
             await self.enter(source)
-            return await store.heartbeat(source.session.session_id, last_seq, confirmed)
+            return await store.heartbeat(source.session.session_id, given, confirmed)
 
         if await self._link.once(beat):
             return
@@ -75,15 +75,17 @@ class Reentry:
 
         Warn with *reason*.
         """
-        own, *_ = sources = list(self._sources())
+        sources = list(self._sources())
         for source in sources:
             source.entered = False
         if time.monotonic() - self._warned_at >= WARN_EVERY:
             self._warned_at = time.monotonic()
             diagnostics.warning(
-                "%s; what is logged from now on is stored in the database that is there now. %s of this program (session %d) had "
-                "been stored before: `structjob verify` reports those that are not there any more",
-                reason, count_of(own.confirmed, "event"), own.session.session_id,
+                "%s; what is logged from now on is stored in the database that is there now. %s of %s had been stored before: "
+                "`structjob verify` reports those that are not there any more",
+                reason,
+                count_of(sum(source.confirmed for source in sources), "event"),
+                f"this program (session {sources[0].session.session_id})" if len(sources) == 1 else count_of(len(sources), "program"),
             )  # fmt: skip
         self.restate()
 

@@ -53,6 +53,10 @@ class Source:
     dead: int = 0
     states: Reached = field(default_factory=Reached)
     dropped: Counter[str] = field(default_factory=Counter)
+    given: Callable[[], int] = int
+    """Returns how many numbers its session has given out; 0 for an adopted spool, of which the end
+    of the session says it.
+    """
     confirmed_before: int = 0
     """Events of an adopted spool that the database had confirmed before, and whose lines are
     deleted.
@@ -101,13 +105,13 @@ class Source:
             self.in_flight += events.count
         return changes, events
 
-    def as_write(self, states: Batch | None, events: Batch | None, last_seq: int) -> Write:
+    def as_write(self, states: Batch | None, events: Batch | None) -> Write:
         """Return the write for the store that a batch makes."""
         return Write(
             self.session.session_id,
             events.lines if events is not None else b"",
             states.lines if states is not None else b"",
-            last_seq,
+            self.given(),
         )
 
     def acknowledge(self, states: Batch | None, events: Batch | None, written: Written) -> None:

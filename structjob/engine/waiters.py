@@ -74,6 +74,13 @@ class Waiters:
         """Complete *flush* when everything that it waits for is stored."""
         self._flushes.append(flush)
 
+    def resolve_flushes(self) -> None:
+        """Complete the flushes that are reached."""
+        for flush in list(self._flushes):
+            if flush.resolve():
+                with contextlib.suppress(ValueError):
+                    self._flushes.remove(flush)
+
     def add_commit(self, state_seq: int) -> Future:
         """Return a future that is done when the change of state *state_seq* is committed."""
         future: Future = concurrent.futures.Future()
@@ -85,10 +92,7 @@ class Waiters:
 
         *states* holds the committed changes.
         """
-        for flush in list(self._flushes):
-            if flush.resolve():
-                with contextlib.suppress(ValueError):
-                    self._flushes.remove(flush)
+        self.resolve_flushes()
         for commit in list(self._commits):
             if commit[0] in states or commit[1].done():
                 _set(commit[1], None)

@@ -1,38 +1,23 @@
-"""The writers: tasks that read the sources in turn and store one batch in each transaction."""
+"""The writers: tasks that decide when to deliver the tracker's events, and how many at once."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
-import logging
-import time
-from collections import deque
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
 from structjob.engine.accounts import Accounts
-from structjob.engine.adopted import AdoptedSpools
-from structjob.engine.database import DatabaseLink
-from structjob.engine.reentry import Reentry
-from structjob.engine.source import Source, Work, waiting
+from structjob.engine.delivery import Delivery
+from structjob.engine.source import Source, waiting
 from structjob.engine.waiters import Waiters
 from structjob.machine.loops import running_loop
-from structjob.spool.queue import Batch, MemoryQueue
+from structjob.spool.queue import MemoryQueue
 from structjob.spool.recorder import Recorder
-from structjob.store.contract import Write, Written
-from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import Reporting
-
-_DEBUG = logging.DEBUG
-
-_VERIFIED = 500
-"""Maximum number of lines of another process that are verified at once, because this runs on the
-loop.
-"""
 
 _LOOK_INTERVAL = 0.005
 """Seconds between two checks of a queue in memory while the writer waits for more events."""
@@ -41,53 +26,37 @@ _LOOK_INTERVAL = 0.005
 class Writers:
     """Stores pending events: one or more tasks on the loop.
 
-    Only the first one takes changes of state.
+    Only the first one takes changes of state, and ends the sessions of dead processes.
 
     Args:
         own: The tracker's own source.
         recorder: Its recorder.
-        link: Its database link.
-        adopted: The spools that it has adopted.
+        delivery: Reads and stores batches.
         accounts: Its accounts.
-        reentry: Enters sessions.
         waiters: The callers that wait for a commit.
-        batch_size: Maximum number of events in one transaction.
         flush_interval: Maximum seconds that an event waits before it is sent.
         count: Number of tasks that write concurrently.
-
-    Attributes:
-        on_stored: Called on the loop after each batch that was stored.
-        returned: Batches that were read and not stored because their writer was cancelled.
     """
 
     def __init__(
         self,
         own: Source,
         recorder: Recorder,
-        link: DatabaseLink,
-        adopted: AdoptedSpools,
+        delivery: Delivery,
         accounts: Accounts,
-        reentry: Reentry,
         waiters: Waiters,
         *,
-        batch_size: int,
         flush_interval: float,
         count: int,
     ) -> None:
         self.flush_interval = flush_interval
         self.count = count
-        self.on_stored: Callable[[], None] = _nothing
-        self.returned: deque[Work] = deque()
         self._own = own
         self._recorder = recorder
-        self._link = link
-        self._adopted = adopted
+        self._delivery = delivery
         self._accounts = accounts
-        self._reentry = reentry
         self._waiters = waiters
-        self._batch_size = batch_size
         self._loop = asyncio.get_running_loop()
-        self._turn_of = 0
         self._held_back: set[Reporting] = set()
         self._woken = asyncio.Event()
         self._urgent = False
@@ -133,7 +102,7 @@ class Writers:
 
     async def run(self, index: int) -> None:
         """Deliver until cancelled; *index* is 0 for the first writer."""
-        await self._link.until_answered(lambda: self._reentry.enter(self._own))
+        await self._delivery.begin()
         while True:
             try:
                 if not await self._turn(index):
@@ -149,104 +118,37 @@ class Writers:
 
         Return whether to continue immediately.
         """
-        if index and not self.returned and not self._worth_another():
+        delivery = self._delivery
+        if index and not delivery.returned and not self._worth_another():
             return False
         self._accounts.record_drops()
-        work = self.returned.popleft() if self.returned else self._read(index)
+        # only one writer takes changes of state
+        work = delivery.next_batch(states=index == 0)
         left = False
         if index == 0:
             self._looked_at = self._loop.time()
             # more than one batch: the rest has waited already
-            left = self._recorder.numbers.given > self._own.accounted()
+            left = self._own.given() > self._own.accounted()
         if work is not None:
-            try:
-                await self._store(*work)
-            except BaseException:
-                # For example by code that cancels every task. The queue will not return this batch
-                # again.
-                self.returned.append(work)
-                raise
-        over = self._adopted.next_over() if index == 0 else None
-        if over is not None:
-            await self._adopted.end(over)
+            if index == 0 and self.count > 1 and self._worth_another():
+                self._woken.set()
+            await delivery.store(work)
+        over = await delivery.end_next() if index == 0 else None
         if index and work is not None and work[0] is not self._own:
             # the adopted spool may be finished now, and only the first writer ends it
             self.flush_soon()
         self._waiters.resolve(self._own.states)
         return over is not None or (work is not None and (left or self._worth_another()))
 
-    def _read(self, index: int) -> Work | None:
-        """Read a batch of one source.
-
-        Sources take turns, so that a busy program also delivers adopted spools.
-        """
-        sources = [self._own, *self._adopted]
-        for offset in range(len(sources)):
-            source = sources[(self._turn_of + offset) % len(sources)]
-            most = self._batch_size if source is self._own else min(self._batch_size, _VERIFIED)
-            try:
-                # only one writer takes changes of state
-                states, events = source.read(most, states=index == 0)
-            except OSError as exc:
-                if source is self._own:
-                    raise
-                self._adopted.abandon(source, exc)
-                continue
-            if states is not None or events is not None:
-                self._turn_of = (self._turn_of + offset + 1) % len(sources)
-                if index == 0 and self.count > 1 and self._worth_another():
-                    with contextlib.suppress(RuntimeError):  # the loop is closed: see `drain`
-                        self._woken.set()
-                return source, states, events
-        return None
-
     def _worth_another(self) -> bool:
         """Return whether the backlog justifies a second writer.
 
         Many small transactions are slower than one large transaction.
         """
-        return (
-            self._recorder.numbers.given - self._own.accounted() >= self._batch_size // 2
-            or bool(self._adopted)
-        )
+        return self._owes_half_a_batch() or bool(self._delivery.adopted)
 
-    async def _store(self, source: Source, states: Batch | None, events: Batch | None) -> None:
-        began = time.monotonic()
-        if source is self._own:
-            written: Written | None = await self._link.until_answered(
-                lambda: self._write(source, states, events)
-            )
-        else:
-            written = await self._adopted.attempt(
-                source, lambda: self._write(source, states, events)
-            )
-        if written is not None:
-            source.acknowledge(states, events, written)
-            if diagnostics.isEnabledFor(_DEBUG):
-                took = (time.monotonic() - began) * 1000
-                stored, changed = events.count if events is not None else 0, len(written.states)
-                diagnostics.debug(
-                    "stored %s and %s of session %d in %.1f ms; %s",
-                    count_of(stored, "event"), count_of(changed, "state record"), source.session.session_id, took,
-                    count_of(self._accounts.waiting(), "event", "waits", "wait"),
-                )  # fmt: skip
-            self.on_stored()
-
-    async def _write(self, source: Source, states: Batch | None, events: Batch | None) -> Written:
-        await self._reentry.enter(source)
-        return await self._link.store.write(source.as_write(states, events, self._given(source)))
-
-    def _given(self, source: Source) -> int:
-        return self._recorder.numbers.given if source is self._own else 0
-
-    def next_batch(self) -> Work | None:
-        """Return a batch that was returned, or else the next batch of any source."""
-        return self.returned.popleft() if self.returned else self._read(0)
-
-    def as_write(self, work: Work) -> Write:
-        """Return the write for the store that a batch makes."""
-        source, states, events = work
-        return source.as_write(states, events, self._given(source))
+    def _owes_half_a_batch(self) -> bool:
+        return self._own.given() - self._own.accounted() >= self._delivery.batch_size // 2
 
     # -- idling
     # --------------------------------------------------------------------------
@@ -299,18 +201,12 @@ class Writers:
         if index:
             # Ignore what the first writer holds. Otherwise this would be true all the time while
             # the database is unavailable.
-            return recorder.numbers.given - source.accounted() >= self._batch_size // 2 and waiting(
-                recorder.queues()[2:]
-            )
+            return self._owes_half_a_batch() and waiting(recorder.queues()[2:])
         return bool(
-            (recorder.numbers.given > source.accounted() and waiting(recorder.queues()[2:]))
+            (source.given() > source.accounted() and waiting(recorder.queues()[2:]))
             or (
                 recorder.state_numbers.given not in source.states and waiting(recorder.queues()[:2])
             )
             or self._held_back
             or any(recorder.dropped_sources())
         )
-
-
-def _nothing() -> None:
-    pass

@@ -2,7 +2,8 @@
 
 The process that writes holds a lock (``flock``) on ``alive`` until it ends in any way. The process
 that delivers holds ``deliver``: the writer's own engine, or a process that adopted the directory. A
-forked child has no engine: it holds ``alive`` only, and its parent delivers. A lock file is closed,
+forked child has no engine: it holds ``alive`` only, and its parent delivers. So does a tracker with
+``deliver=False``, whose spool any other process delivers. A lock file is closed,
 never unlocked, because a fork may share the lock. While a directory is created or deleted, its name
 begins with a dot.
 """
@@ -136,7 +137,8 @@ class SessionSpool:
             session: The session.
             max_bytes: Maximum bytes of the event queue; default: no limit.
             overflow: What happens beyond that; default: drop the oldest events.
-            deliver: Whether this process also delivers; False in a forked child.
+            deliver: Whether this process also delivers; True by default. Otherwise its parent does,
+                or another process.
 
         Raises:
             SpoolError: if the directory cannot be created.
@@ -198,6 +200,7 @@ class SessionSpool:
         max_bytes: int | None = None,
         overflow: Overflow = "drop_oldest",
         fallbacks: bool = False,
+        deliver: bool = True,
     ) -> SessionSpool:
         """Create the directory of *session* in the first of the *places* that works.
 
@@ -206,6 +209,7 @@ class SessionSpool:
             session: The session.
             max_bytes: See `create`.
             overflow: See `create`.
+            deliver: See `create`.
             fallbacks: Whether to try the places' fallbacks after every error. They are always tried
                 if the disk is full: a full disk must not prevent a program from starting.
 
@@ -219,7 +223,9 @@ class SessionSpool:
             try:
                 if root.parent in places.shelves and root.parent != places.shared:
                     _check_directory(root.parent)
-                spool = cls.create(root, session, max_bytes=max_bytes, overflow=overflow)
+                spool = cls.create(
+                    root, session, max_bytes=max_bytes, overflow=overflow, deliver=deliver
+                )
             except SpoolError as exc:
                 first = first or exc
                 continue
@@ -430,13 +436,6 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
             fd = lock_file(directory / "deliver", create=True)
         if session is None or fd is None:
             return None
-        if database is not None and session.database not in (None, database):
-            diagnostics.warning(
-                "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
-                directory,
-                session.database,
-                database,
-            )
         tally = Tally.open(directory)
         queues = (
             DiskQueue(directory, "events", writable=False, tally=tally),
@@ -447,6 +446,16 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
         if fd is not None:
             os.close(fd)
     spool.try_finish()
+    if database is not None and session.database not in (None, database):
+        if spool.alive:  # its database is not this one, and a deliverer for it may start soon
+            spool.close()
+            return None
+        diagnostics.warning(
+            "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
+            directory,
+            session.database,
+            database,
+        )
     return spool
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from structjob.spool.session import Session
 
 _ACCOUNT_EVERY = 0.25
-"""Seconds between two accounts of dropped events in a forked child."""
+"""Seconds between two accounts of dropped events in a process that does not deliver."""
 
 _JOBS = 200
 """Maximum number of jobs in one row of ``structjob_gaps``."""
@@ -57,6 +57,8 @@ class Recorder:
         max_bytes: Maximum bytes of the event queue on disk; None means no limit.
         overflow: What happens beyond that.
         fallbacks: Whether the spool may also be in the fallbacks of its places.
+        deliver: Whether this process delivers what is recorded; True by default. Otherwise another
+            process delivers the spool.
         project: The project of events that have no project of their own.
     """
 
@@ -83,6 +85,7 @@ class Recorder:
         max_bytes: int | None,
         overflow: Overflow,
         fallbacks: bool,
+        deliver: bool = True,
         project: str | None = None,
     ) -> None:
         self.level = level
@@ -92,10 +95,13 @@ class Recorder:
         self.closed = False
         self.forked = False
         """Whether this is a forked child without an engine: its parent delivers what it writes."""
+        self.delivers = deliver
+        """Whether an engine in this process delivers what is recorded."""
         self.kept: KeptEvents | None = None
         """Keeps events below the level until their job ends."""
         self.idle = False
         self.wake: Callable[[], None] = _nothing
+        self._accounted = 0.0
         self._max_bytes = max_bytes
         self.overflow = overflow
         """What happens to events for which there is no room."""
@@ -108,7 +114,12 @@ class Recorder:
         spool = None
         if self.places is not None:
             spool = SessionSpool.create_first(
-                self.places, session, max_bytes=max_bytes, overflow=overflow, fallbacks=fallbacks
+                self.places,
+                session,
+                max_bytes=max_bytes,
+                overflow=overflow,
+                fallbacks=fallbacks,
+                deliver=deliver,
             )
         self.root = spool.directory.parent if spool is not None else None
         """The directory of spools that contains this one."""
@@ -146,7 +157,9 @@ class Recorder:
         )
         self.states: RecordQueue = spool.states if spool is not None else MemoryQueue()
         self._next = self.numbers.next
-        self._append = self._write = self.events.append
+        self._append = self._write = (
+            self.events.append if self.delivers else self._append_undelivered
+        )
         if spool is not None and spool.tally is not None:
             self.fallback.confirm = spool.tally.confirm
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
@@ -204,7 +217,7 @@ class Recorder:
 
     def put_all(self, bodies: list[bytes], level: int) -> None:
         """Record events, as `put` does, in one ``write()``; never raise an `Exception`."""
-        if level < self.level or self.closed or self.forked or len(bodies) == 1:
+        if level < self.level or self.closed or not self.delivers or len(bodies) == 1:
             for body in bodies:
                 self.put(body, level)
             return
@@ -490,7 +503,7 @@ class Recorder:
         """
         if self.closed:
             return
-        self.forked = True
+        self.forked, self.delivers = True, False
         self.wake = _nothing
         self.idle = False
         if self.spool is not None:
@@ -505,7 +518,6 @@ class Recorder:
             # Most children never log, or call exec immediately: the directory is created with the
             # first line.
             self._opening = threading.Lock()
-            self._accounted = 0.0
             self._append = self._write = self._append_first
             self.states = _FirstState(self)
         diagnostics.debug(
@@ -514,25 +526,26 @@ class Recorder:
 
     def _append_first(self, line: bytes, number: int) -> None:
         if self.open_child():
-            self._append_child(line, number)
+            self._append_undelivered(line, number)
         else:
             self.take_late(self.fallback, line, number)
 
-    def _append_child(self, line: bytes, number: int) -> None:
-        """Append, and also do the work of an engine, because no engine runs here."""
+    def _append_undelivered(self, line: bytes, number: int) -> None:
+        """Append, and also do the work of an engine, because no engine delivers here."""
         self.events.append(line, number)
         if self.events.dropped and time.monotonic() - self._accounted >= _ACCOUNT_EVERY:
             self._accounted = time.monotonic()
             self.account()
-        self._catch_up()
+        self.catch_up()
 
     def take_late(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
         """Take a line that came while the directory was being created."""
         fallback.append(line, number)
         if self.spool is not None:
-            self._catch_up()
+            self.catch_up()
 
-    def _catch_up(self) -> None:
+    def catch_up(self) -> None:
+        """Move what waits in memory to the spool, if the disk takes it now."""
         if _move(self.fallback, self.events):
             _move(self.fallback_states, self.states)
         self.secure()
@@ -557,7 +570,7 @@ class Recorder:
                     deliver=False,
                 )
                 self.events, self.states = spool.events, spool.states
-                self._write = self._append_child
+                self._write = self._append_undelivered
                 self._append = self._append_and_tell if self._listeners else self._write
                 self.spool = spool
                 FAULT_LOG.add(spool.directory)
@@ -566,7 +579,7 @@ class Recorder:
             raise OSError(str(exc)) from exc
         finally:
             self._opening.release()
-        self._catch_up()
+        self.catch_up()
         return True
 
 

@@ -61,9 +61,9 @@ def neighbors(session: Session, ids: Collection[int], size: int) -> Select[Any]:
     return select(watched, utc_now().label("now"))
 
 
-def is_session(session_id: int) -> ColumnElement[bool]:
-    """Return the condition on `OPEN` that selects one session."""
-    return sessions.c.session_id == session_id
+def is_session(*ids: int) -> ColumnElement[bool]:
+    """Return the condition on `OPEN` that selects these sessions."""
+    return sessions.c.session_id.in_(ids)
 
 
 @dataclass(frozen=True, slots=True)

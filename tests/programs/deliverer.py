@@ -1,7 +1,8 @@
 """Opens a tracker, which takes over what lies in the spool, and delivers it; says when it is open,
 and when all is stored.
 
-Arguments: URL, directory of the spools.
+Arguments: URL, directory of the spools; and ``alone`` for a deliverer in place of the tracker. That
+goes on until it is killed.
 """
 
 import asyncio
@@ -11,10 +12,18 @@ import structjob
 
 
 async def main() -> None:
-    async with structjob.Tracker(sys.argv[1], spool=sys.argv[2], batch_size=100) as tracker:
+    url, spool, *alone = sys.argv[1:]
+    opened = (
+        structjob.Deliverer(url, spool=spool)
+        if alone
+        else structjob.Tracker(url, spool=spool, batch_size=100)
+    )
+    async with opened:
         print("open", flush=True)
-        await tracker.flush()
+        await opened.flush()
         print("flushed", flush=True)
+        if alone:
+            await asyncio.Event().wait()
 
 
 asyncio.run(main())

@@ -27,6 +27,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("url")
 parser.add_argument("notes", help="file for the notes; its name begins the ids of the events")
 parser.add_argument("--spool", default=True, help="directory of the spools")
+parser.add_argument("--undelivered", action="store_true", help="another process delivers")
 parser.add_argument("--count", type=int, help="events to log")
 parser.add_argument("--rate", type=float, help="events a second")
 parser.add_argument("--sync", action="store_true", help="fsync each note")
@@ -130,7 +131,11 @@ async def main() -> None:
         structjob.spool.disk.DELETE_AFTER = 0.0
         structjob.spool.disk.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
     tracker = structjob.Tracker(
-        options.url, spool=options.spool, flush_interval=0.01, batch_size=options.batch
+        options.url,
+        spool=options.spool,
+        flush_interval=0.01,
+        batch_size=options.batch,
+        deliver=not options.undelivered,
     )
     await tracker.open()
     notes.session(tracker.session_id)
