@@ -59,7 +59,7 @@ class Deliverer:
         engine_options: See `structjob.Tracker`.
 
     Raises:
-        InvalidArgument: if the database is in memory and no directory is given.
+        InvalidArgument: if the database is in memory.
         InvalidURL: if the URL is invalid.
     """
 
@@ -75,9 +75,11 @@ class Deliverer:
 
         self._url = parse(url) if schema is None else with_schema(url, schema)
         self._engine_options = dict(engine_options or {})
-        found = places(self._url, True if spool is None else spool)
+        found = places(self._url)
         if found is None:
             raise InvalidArgument("a database in memory belongs to one process, and has no spool")
+        if spool is not None:
+            found = places(self._url, spool) or found
         self._places = found
         self._task: asyncio.Task[None] | None = None
         self._woken = asyncio.Event()

@@ -810,9 +810,9 @@ class Tracker:
     @property
     def queue(self) -> Queue:
         """The number of waiting events, and the number that memory is meant to hold."""
-        ledger = self.ledger()
+        self._host.require_open()
         return Queue(
-            waiting=ledger.spilled + ledger.in_memory,
+            waiting=self._engine.waiting(),
             capacity=self._options.queue_size,
             _clear=self._clear,
         )
@@ -822,6 +822,10 @@ class Tracker:
         if self._recorder.forked:
             raise NotOpen(
                 "this is a forked process, and its parent delivers what it records: clear the queue there"
+            )
+        if not self._recorder.delivers:
+            raise InvalidState(
+                "another process delivers what waits (deliver=False), and may hold it already"
             )
         cleared = self._recorder.events.clear("cleared") + self._recorder.fallback.clear("cleared")
         self._engine.flush_soon()  # to record the gap, and to wake callers that wait for a flush

@@ -220,6 +220,53 @@ async def flushed_but(place: Place, session_id: int) -> None:
 
 
 @sqlite_only
+async def test_a_program_that_delivers_nothing_takes_nothing(place):
+    """It leaves the spools of others alone, and says nothing of what waits but what it knows."""
+    options = {"spool": place.spool, "deliver": False, "queue_size": 3}
+    async with structjob.Tracker(place.url, **options) as one:
+        for number in range(5):
+            log.info("line", number=number)
+        async with structjob.Tracker(place.url, **options) as other:
+            async with other.job("copy"):
+                with pytest.raises(structjob.StoreUnavailable):
+                    await other.flush()
+            assert len(other._engine._adopted) == 0
+            await flushed(place)
+        assert (one.queue.waiting, one.queue.full) == (0, False)
+        with pytest.raises(structjob.InvalidState, match="another process delivers"):
+            one.queue.clear()
+    await flushed(place)
+    async with structjob.Reader(place.url) as reader:
+        assert {each.status for each in await reader.sessions.list()} == {"closed"}
+        lines = await reader.logs.list(text="line")
+        assert [line.attrs["number"] for line in lines] == [0, 1, 2, 3, 4]
+        assert (await reader.verify()).ok
+
+
+@sqlite_only
+async def test_a_full_spool_drops_the_newest(place, caplog):
+    """What another process may hold is not dropped; the program is told what happens, in time."""
+    options = {"spool": place.spool, "deliver": False, "spool_max_bytes": 65_536}
+    async with structjob.Tracker(place.url, **options) as tracker:
+        for _ in range(400):
+            log.info("x" * 300)
+        async with asyncio.timeout(30):
+            while "check that a deliverer runs" not in caplog.text:
+                await asyncio.sleep(0.05)
+        assert "events wait on disk for the process that delivers" in caplog.text
+        assert "new ones are dropped" in caplog.text
+        dropped = tracker.ledger().dropped["spool_full"]
+        assert dropped > 0
+    await flushed(place)
+    async with structjob.Reader(place.url) as reader:
+        (session,) = await reader.sessions.list()
+        assert [gap.reason for gap in await reader.sessions.gaps(session.session_id)]
+        assert session.last_seq == 400
+        assert (await reader.logs.list(limit=1000))[0].seq == 1
+        assert (await reader.verify()).ok
+
+
+@sqlite_only
 async def test_a_tracker_delivers_for_others_too(place):
     """Any tracker of the same database is a deliverer, too; after it a deliverer goes on."""
     async with structjob.Tracker(place.url, spool=place.spool, deliver=False) as silent:

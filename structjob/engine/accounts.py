@@ -57,9 +57,12 @@ class Accounts:
         )
 
     def waiting(self) -> int:
-        """Return how many events wait for the database."""
+        """Return how many events wait for the database.
+
+        If another process delivers, it is not known here which of those on disk still wait.
+        """
         ledger = self.ledger()
-        return ledger.spilled + ledger.in_memory
+        return ledger.in_memory + (ledger.spilled if self._recorder.delivers else 0)
 
     def record_drops(self) -> None:
         """Count the dropped events and record them in ``structjob_gaps`` through the spool."""

@@ -101,8 +101,9 @@ class Engine:
             recorder.session, recorder.queues, given=lambda: self.recorder.numbers.given
         )
         self._accounts = Accounts(self._own, recorder)
+        places = recorder.places if recorder.delivers else None
         self._adopted = AdoptedSpools(
-            recorder.session, recorder.places, recorder.root, link, self.flush_soon
+            recorder.session, places, recorder.root, link, self.flush_soon
         )
         self.claiming = Claiming(link)
         self._reentry = Reentry(link, lambda: iter([self._own, *self._adopted]), live)
@@ -465,6 +466,10 @@ class Engine:
     def ledger(self) -> Ledger:
         """Return the ledger of this session's events."""
         return self._accounts.ledger()
+
+    def waiting(self) -> int:
+        """Return how many events wait for the database, as far as this process knows."""
+        return self._accounts.waiting()
 
     # -- at the end of the interpreter
     # --------------------------------------------------------------------------

@@ -11,7 +11,9 @@ class Queue:
     """The number of events that wait for the database."""
 
     waiting: int
-    """Number of all waiting events, including those on disk."""
+    """Number of all waiting events, including those on disk; if another process delivers, only
+    those in memory, because the others are not known to wait.
+    """
     capacity: int
     """Number of events that memory is meant to hold (``queue_size``)."""
     _clear: Callable[[], int] = field(repr=False, compare=False)
@@ -40,5 +42,6 @@ class Queue:
 
         Raises:
             NotOpen: if the tracker is not open, or this is a forked process, whose parent delivers.
+            InvalidState: if another process delivers (``deliver=False``).
         """
         return self._clear()
