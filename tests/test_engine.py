@@ -476,7 +476,7 @@ async def test_a_steady_stream_waits_for_company(db_path, tracker, monkeypatch):
     engine.writers.flush_interval = 3600.0
     log.info("meanwhile")
     written = asyncio.Event()
-    engine.writers.on_stored = written.set
+    engine.delivery.on_stored = written.set
     held.go_on.set()
     await written.wait()
     for _ in range(20):
@@ -548,7 +548,7 @@ async def test_what_is_too_much_for_a_batch_waits_once(db_path, spool):
             engine.writers.flush_interval = 3600.0
             batches.append(1)
 
-        engine.writers.on_stored = then_an_hour
+        engine.delivery.on_stored = then_an_hour
         for n in range(100):
             log.info("large", n=n, text="x" * 60_000)
         await until(

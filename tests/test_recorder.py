@@ -393,9 +393,9 @@ def test_a_disk_that_refuses_again_gets_no_change_of_state_before_the_events(rec
     recorder.fallback_states.append(b"{}\n", 1)
     with monkeypatch.context() as patch:
         patch.setattr(recorder.events, "append", refuse)
-        recorder._catch_up()
+        recorder.catch_up()
         assert recorder.states.read(1 << 20, 10) is None
-    recorder._catch_up()
+    recorder.catch_up()
     assert recorder.states.read(1 << 20, 10).lines == b"{}\n"
 
 
