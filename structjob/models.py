@@ -10,7 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, Generic, Literal, Protocol, TypeVar, overload
+
+import msgspec
 
 from structjob.exceptions import InvalidArgument, InvalidState
 
@@ -397,7 +399,7 @@ class Gap:
     reason: str
 
 
-class EncodedEvent(NamedTuple):
+class EncodedEvent(msgspec.Struct, frozen=True, gc=False):
     """An event as JSON, for callers that need not decode it; see ``Logs.tail(encoded=True)``."""
 
     session_id: int
