@@ -14,6 +14,7 @@ from structjob.queries.jobs import Jobs, lookups_of
 from structjob.queries.logs import Logs
 from structjob.queries.session_status import Sessions
 from structjob.queries.statistics import Statistics
+from structjob.store.tables import logs
 
 HOUR = {"since": UNTIL - timedelta(hours=5), "until": UNTIL - timedelta(hours=4)}
 PAGE = {"limit": 5}
@@ -347,3 +348,37 @@ async def test_every_question_is_answered_by_an_index(database):
             if wrong:
                 faults.append(f"{name}: {', '.join(wrong)}\n{plans}")
     assert not faults, "\n\n".join(faults)
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)  # others do not choose so
+async def test_events_of_a_large_job_are_not_searched_for_among_all(database):
+    """The page of a job with most of the events, all of them recent, does not read the older events
+    of other jobs: not the first events of the job, its step or its error, nor an event's neighbors.
+    """
+    mine = {"job_id": "large", "step_id": "its-step", "fingerprint": "its-error"}
+    rows = [
+        {
+            **(mine if number > 3_000 else dict.fromkeys(mine)),
+            "session_id": 1,
+            "seq": number,
+            "ts": UNTIL + timedelta(milliseconds=number),
+            "level": "error" if number > 3_000 else "info",
+            "message": "copied a block of the disk",
+            "type": "task",
+        }
+        for number in range(1, 8_001)
+    ]
+    async with database.engine.begin() as connection:
+        await connection.execute(logs.insert(), rows)
+    await database.know_itself()
+    asked = Asked(database)
+    for question in (
+        lambda a: a.logs.list(job_id="large"),
+        lambda a: a.logs.list(job_id="large", start=(1, 7_000), order="desc"),
+        lambda a: a.logs.list(step_id="its-step"),
+        lambda a: a.logs.list(fingerprint="its-error"),
+        lambda a: a.logs.list(level="error"),
+        lambda a: a.logs.around((1, 7_000)),
+    ):
+        plans = await asked.plans(question)
+        assert "logs_by_time" not in plans

@@ -14,7 +14,7 @@ from structjob.queries.paging import Listing, fingerprint
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
 from structjob.store.contract import Fetch
-from structjob.store.expressions import apart, contains, equals_any, json_equals, within
+from structjob.store.expressions import apart, contains, equals_any, json_equals, leads, within
 from structjob.store.tables import USUAL, attempts, found_by_correlation, logs, unusual
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `_alternatives`
@@ -27,8 +27,10 @@ _MAX_BRANCHES = 50
 A statement can merge only a limited number of branches.
 """
 
-_MANY = 20_000
-"""Events of a job or step from which on it may be quicker to find its errors among all errors."""
+_MANY = (20_000, 200_000)
+"""Numbers of events of a job or step from which on it is quicker to find its errors among all
+errors, if these are fewer.
+"""
 
 _BATCH = 1000
 """Rows that a tail reads at a time of what is stored."""
@@ -81,7 +83,7 @@ async def listing_of(
     branches = await _alternatives(fetch, wanted)
     if await _levels_find_fewer(fetch, wanted, branches):
         fixed = (*conditions(wanted, by_level=True), *_without_index(branches))
-        branches = tuple(logs.c.level == level for level in matching_levels(wanted))
+        branches = tuple(leads(logs.c.level == level) for level in matching_levels(wanted))
     else:
         fixed = conditions(wanted)
     return Listing(
@@ -131,14 +133,18 @@ async def _levels_find_fewer(
         return False
     mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
     levels = [unusual("level"), logs.c.level.in_(matching_levels(wanted))]
-    # Most jobs have few events, so the levels are seldom counted.
-    return await _are_many(fetch, mine) and not await _are_many(fetch, levels)
+    for many in _MANY:  # most jobs have few events, so the levels are seldom counted
+        if not await _are_many(fetch, mine, many):
+            return False
+        if not await _are_many(fetch, levels, many):
+            return True
+    return False
 
 
-async def _are_many(fetch: Fetch, conditions: Sequence[ColumnElement[bool]]) -> bool:
-    some = select(literal(1)).where(*conditions).limit(_MANY).subquery()
+async def _are_many(fetch: Fetch, conditions: Sequence[ColumnElement[bool]], many: int) -> bool:
+    some = select(literal(1)).where(*conditions).limit(many).subquery()
     (row,) = await fetch(select(func.count().label("n")).select_from(some))
-    return bool(row["n"] == _MANY)
+    return bool(row["n"] == many)
 
 
 async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
@@ -148,7 +154,7 @@ async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[
     """
     mine = values_of(wanted.job_id)
     if mine and not wanted.children:
-        return tuple(logs.c.job_id == job_id for job_id in mine)
+        return tuple(leads(logs.c.job_id == job_id) for job_id in mine)
     if mine:
         ids = family(*mine)
         # A job's own row may arrive late, or be in another database. Its events count in any
@@ -157,13 +163,13 @@ async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[
             mine
         )
         if len(found) < _MAX_BRANCHES:
-            return tuple(logs.c.job_id == job_id for job_id in sorted(found))
+            return tuple(leads(logs.c.job_id == job_id) for job_id in sorted(found))
         return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
     if _by_correlation(wanted):
         return await _of_correlation(fetch, wanted.correlation_id)
     if (lead := _branching(wanted)) is not None:
-        return tuple(logs.c[lead] == value for value in getattr(wanted, lead))
-    return tuple(logs.c.level == level for level in _leading_levels(wanted))
+        return tuple(leads(logs.c[lead] == value) for value in getattr(wanted, lead))
+    return tuple(leads(logs.c.level == level) for level in _leading_levels(wanted))
 
 
 async def _of_correlation(
@@ -237,6 +243,14 @@ def _branching(wanted: LogFilter) -> str | None:
     return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
 
 
+def _ordering(wanted: LogFilter) -> str | None:
+    """Return the field whose index orders the events of a page that has no branches."""
+    if _narrow(wanted):
+        by = ("step_id", "fingerprint", *(["correlation_id"] if _by_correlation(wanted) else []))
+        return next((name for name in by if _has(wanted, name)), None)
+    return next(iter(_leading(wanted)), None)
+
+
 def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that have an index.
 
@@ -251,6 +265,7 @@ def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElem
         wanted,
         [name for name in _leading(wanted) if name != _branching(wanted)],
         apart_from="step_id" if by_level else None,
+        lead=None if by_level else _ordering(wanted),
     )
     if not _narrow(wanted):
         found += [unusual(name) for name in _leading(wanted)]
@@ -282,17 +297,21 @@ def searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
 
 def _without_index(branches: tuple[ColumnElement[bool], ...]) -> list[ColumnElement[bool]]:
     """Return the condition that one of *branches* holds, each of which selects a job."""
-    ids = [branch.right for branch in branches if isinstance(branch, BinaryExpression)]
+    ids = [one.right.value for one in branches if isinstance(one, BinaryExpression)]
     return [apart(logs.c.job_id).in_(ids)] if ids else []
 
 
 def _equal(
-    wanted: LogFilter, names: Iterable[str], *, apart_from: str | None = None
+    wanted: LogFilter,
+    names: Iterable[str],
+    *,
+    apart_from: str | None = None,
+    lead: str | None = None,
 ) -> list[ColumnElement[bool]]:
-    return [
-        equals_any(
-            name, apart(logs.c[name]) if name == apart_from else logs.c[name], getattr(wanted, name)
-        )
-        for name in names
-        if getattr(wanted, name) is not None
-    ]
+    found = []
+    for name in names:
+        if (value := getattr(wanted, name)) is not None:
+            column = apart(logs.c[name]) if name == apart_from else logs.c[name]
+            equal = equals_any(name, column, value)
+            found.append(leads(equal) if name == lead else equal)
+    return found

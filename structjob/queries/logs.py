@@ -36,7 +36,7 @@ from structjob.queries.tail_position import Position, decoded
 from structjob.queries.tail_reader import Query
 from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
-from structjob.store.expressions import equals
+from structjob.store.expressions import equals, leads, ordering
 from structjob.store.tables import gaps, logs
 
 _BATCH = 1000
@@ -273,17 +273,18 @@ class Logs:
             earlier: ColumnElement[bool] = logs.c.seq < seq
             later: ColumnElement[bool] = logs.c.seq > seq
         else:
-            one, order = logs.c.job_id == event.job_id, [logs.c.ts, logs.c.id]
+            one = leads(logs.c.job_id == event.job_id)
+            order = [logs.c.ts, logs.c.id]
             # For this form of the condition see `structjob.queries.paging`.
             earlier = and_(logs.c.ts <= event.ts, or_(logs.c.ts < event.ts, logs.c.id < event.id))
             later = and_(logs.c.ts >= event.ts, or_(logs.c.ts > event.ts, logs.c.id > event.id))
         backward = (
             select(logs)
             .where(one, earlier)
-            .order_by(*(column.desc() for column in order))
+            .order_by(*ordering((one,), *order, ascending=False))
             .limit(before)
         )
-        forward = select(logs).where(one, later).order_by(*order).limit(after)
+        forward = select(logs).where(one, later).order_by(*ordering((one,), *order)).limit(after)
         return EventContext(
             before=tuple(rows.event(row) for row in reversed(await self._fetch(backward))),
             event=event,

@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_
 
 from structjob.models import JobStatus, StepStatus
 from structjob.store.contract import Fetch
-from structjob.store.expressions import attribute, together
+from structjob.store.expressions import attribute, leads, ordering, together
 from structjob.store.portions import portions
 from structjob.store.tables import jobs, logs, steps
 
@@ -70,10 +70,10 @@ async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapp
     for some in portions(fingerprints, _AT_ONCE):
         branches = (
             select(logs.c.id)
-            .where(logs.c.fingerprint == one)
-            .order_by(logs.c.ts.desc())
+            .where(one)
+            .order_by(*ordering((one,), logs.c.ts, ascending=False))
             .limit(LATEST)
-            for one in some
+            for one in (leads(logs.c.fingerprint == each) for each in some)
         )
         latest = together(branches).subquery("latest")
         kind = outcome()

@@ -38,6 +38,7 @@ from structjob.models import Page
 from structjob.queries import opaque
 from structjob.statistics import StatsFilter
 from structjob.store.contract import Fetch
+from structjob.store.expressions import ordering
 from structjob.store.types import moment
 
 R = TypeVar("R")
@@ -389,13 +390,10 @@ def _ordered(
     if at is not None:
         conditions += (_beyond(listing, at, ascending=ascending),)
 
-    def ordered(statement: Select[Any], *by: ColumnElement[Any]) -> Select[Any]:
-        return statement.order_by(
-            *(column.asc() if ascending else column.desc() for column in by)
-        ).limit(limit)
-
     def branch(*more: ColumnElement[bool]) -> Select[Any]:
-        return ordered(select(*columns).where(*conditions, *more), listing.time, *listing.key)
+        found = (*more, *conditions)
+        by = ordering(found, listing.time, *listing.key, ascending=ascending)
+        return select(*columns).where(*found).order_by(*by).limit(limit)
 
     if len(listing.branches) < 2:
         return branch(*listing.branches)
@@ -404,10 +402,8 @@ def _ordered(
     together = union_all(
         *(select(every).select_from(branch(one).subquery()) for one in listing.branches)
     ).subquery()
-    return ordered(
-        select(*map(_named, columns)).select_from(together),
-        *map(_named, (listing.time, *listing.key)),
-    )
+    by = ordering((), *map(_named, (listing.time, *listing.key)), ascending=ascending)
+    return select(*map(_named, columns)).select_from(together).order_by(*by).limit(limit)
 
 
 def _named(selected: ColumnElement[Any]) -> ColumnElement[Any]:

@@ -9,11 +9,13 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from operator import eq
 from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from sqlalchemy import (
     BigInteger,
+    BinaryExpression,
     BindParameter,
     Boolean,
     ColumnElement,
@@ -125,6 +127,67 @@ class apart(Native[Any]):  # noqa: N801  # reads like the SQL function it stands
     def __init__(self, column: ColumnElement[Any]) -> None:
         self.type = column.type
         super().__init__(column)
+
+
+class leading(Native[Any]):  # noqa: N801  # reads like the SQL function it stands for
+    """The value in a condition of `leads`."""
+
+    sqlite = mysql = "{0}"
+    postgresql = "ANY (ARRAY[{0}])"
+
+    def __init__(self, value: ColumnElement[Any]) -> None:
+        self.type = value.type
+        super().__init__(value)
+
+    @property
+    def value(self) -> ColumnElement[Any]:
+        """The value itself."""
+        return next(iter(self.clauses))
+
+
+def leads(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return *condition*; if a column equals one value in it, rows are read by the column's index.
+
+    They must be ordered by `ordering`. Otherwise PostgreSQL may read the rows by an index of their
+    time until a page is full: where many rows have the value, it expects that soon, but they may
+    all be at the other end.
+    """
+    if not isinstance(condition, BinaryExpression) or condition.operator is not eq:
+        return condition
+    return BinaryExpression(condition.left, leading(condition.right), eq, type_=Boolean())
+
+
+class _rising(Native[Any]):  # noqa: N801  # reads like the SQL function it stands for
+    """A time, and the column of `leads`.
+
+    PostgreSQL ignores an order by a column that equals a value, but not by one that equals any
+    value of an array. The other databases need none.
+    """
+
+    sqlite = mysql = "{0}"
+    postgresql = "{1} ASC, {0}"
+
+
+class _falling(Native[Any]):  # noqa: N801  # reads like the SQL function it stands for
+    sqlite = mysql = "{0}"
+    postgresql = "{1} DESC, {0}"
+
+
+def ordering(
+    conditions: Iterable[ColumnElement[bool]],
+    *columns: ColumnElement[Any],
+    ascending: bool = True,
+) -> list[ColumnElement[Any]]:
+    """Return the terms that order rows by *columns*, the first of which is a time.
+
+    On PostgreSQL, the column of the first of *conditions* that comes from `leads` precedes it.
+    """
+    time, *more = columns
+    for one in conditions:
+        if isinstance(one, BinaryExpression) and isinstance(one.right, leading):
+            time = (_rising if ascending else _falling)(time, one.left)
+            break
+    return [column.asc() if ascending else column.desc() for column in (time, *more)]
 
 
 def storable(name: str, value: str) -> str:
