@@ -245,7 +245,7 @@ async def test_a_program_that_delivers_nothing_takes_nothing(place):
 
 @sqlite_only
 async def test_a_full_spool_drops_the_newest(place, caplog):
-    """What another process may hold is not dropped; the program is told what happens, in time."""
+    """What another process may hold is not dropped; the program is warned in time."""
     options = {"spool": place.spool, "deliver": False, "spool_max_bytes": 65_536}
     async with structjob.Tracker(place.url, **options) as tracker:
         for _ in range(400):
