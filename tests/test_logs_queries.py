@@ -524,7 +524,7 @@ async def test_few_errors_of_a_long_job_are_found_by_level(store, found, monkeyp
     plain = await pages()
     assert any(len(seen) > 1 for seen, _ in plain)
     # with 10 errors in all, those who have as many events are long
-    monkeypatch.setattr("structjob.queries.log_listing._MANY", 11)
+    monkeypatch.setattr("structjob.queries.log_listing._MANY", (11,))
     await found.list(job_id="j", level="warning")
     if store.kind == "sqlite":
         assert "logs_by_level" in await store.plan(store.asked[-1])

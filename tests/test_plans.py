@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
+import pytest
 from benchmarks.generate import fill
 from benchmarks.history import UNTIL, History
 from structjob.queries.errors import Errors
