@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 
 import pytest
+
 from benchmarks.generate import fill
 from benchmarks.history import UNTIL, History
 from structjob.queries.errors import Errors
