@@ -371,6 +371,7 @@ def tracked(request: pytest.FixtureRequest) -> Iterator[Tracked]:
     logging stays in effect, and trackers that are open are out of use meanwhile. At the end of the
     test no job may be running, and no other tracker may be open.
     """
+    import structjob.reader  # noqa: F401 -- it keeps `make_store`, which is replaced below
     from structjob.process import isolated
     from structjob.store import factory
     from structjob.tracker import Tracker

@@ -375,6 +375,20 @@ def test_it(tracked):
     assert pytester.path.joinpath("prod.db").exists() == ("init" in made)
 
 
+def test_only_the_database_of_the_fixture_is_down(run):
+    """A reader of another database reads meanwhile, also in the first test of a run."""
+    run("""
+def test_it(tracked, tmp_path):
+    with structjob.Tracker(tmp_path / "other.db") as other, other.job("elsewhere"):
+        pass
+    async def read():
+        async with structjob.Reader(tmp_path / "other.db") as reader:
+            return [job.operation for job in await reader.jobs.list()]
+    with tracked.database.down():
+        assert asyncio.run(read()) == ["elsewhere"]
+""").assert_outcomes(passed=1)
+
+
 @pytest.mark.slow
 def test_every_tracker_may_be_replaced(run, pytester):
     """R50: with `structjob_autouse`, code that opens a tracker itself gets the test's, whatever its
