@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 WAITING = 50_000
 """Number of lines that may wait for the database. Beyond it the program waits, too, because its
 pipe is full.
+"""
+
+_STACK = 2 << 20
+"""Bytes of address space that each of our threads reserves. The usual 8 MiB would be a third of what
+a limit of 120 MB leaves (``ulimit -v``), and Python does not survive each lack of memory.
 """
 
 LAST_LINE = 500
@@ -126,6 +132,7 @@ def run(
         program.fork()
         import asyncio
 
+        threading.stack_size(_STACK)
         _check(db)
         notices.listen()
         operation = operation or operation_of(command)
