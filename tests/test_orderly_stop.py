@@ -36,7 +36,7 @@ def url(database, tmp_path):
 
 async def told(reader, job_id):
     """Return what a database tells of a job: its status and error, those of its steps, and its
-    events.
+    events, without those of progress: a job that takes over a second has some.
     """
     job = await reader.jobs.get(job_id)
     steps = [
@@ -46,6 +46,7 @@ async def told(reader, job_id):
     events = [
         event.message if event.kind == "log" else event.kind
         async for event in reader.logs.iterate(job_id=job_id)
+        if event.kind != "progress"
     ]
     return job, steps, events
 
