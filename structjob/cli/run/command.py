@@ -42,8 +42,10 @@ pipe is full.
 """
 
 _STACK = 2 << 20
-"""Bytes of address space that each of our threads reserves. The usual 8 MiB would be a third of what
-a limit of 120 MB leaves (``ulimit -v``), and Python does not survive each lack of memory.
+"""Bytes of address space that each of our threads reserves.
+
+With the usual 8 MiB, too little is left of a limit of 120 MB (``ulimit -v``), and Python does not
+survive each lack of memory.
 """
 
 LAST_LINE = 500
