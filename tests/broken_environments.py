@@ -190,7 +190,7 @@ ENVIRONMENTS = (
     Broken("no further thread", f'ulimit -u 2; exec {UNPRIVILEGED.replace(str(NOBODY), "61235")} "$@"', recorded=False, root=True),
     Broken("2 GB of memory", 'ulimit -v 2000000; exec "$@"'),
     Broken("120 MB of memory", 'ulimit -v 120000; exec "$@"'),
-    Broken("90 MB of memory", 'ulimit -v 90000; exec "$@"', recorded=False),
+    Broken("70 MB of memory", 'ulimit -v 70000; exec "$@"', recorded=False),
     Broken("files of 0 bytes at first", 'ulimit -Sf 0; exec "$@"'),
     Broken("files of 0 bytes at most", 'ulimit -f 0; exec "$@"', recorded=False),
     Broken("a small stack", 'ulimit -s 512; exec "$@"'),
