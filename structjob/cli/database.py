@@ -36,7 +36,6 @@ LOOK_EVERY = 2.0
 """Seconds between two searches for spools of dead processes, while a command keeps reading."""
 
 _MUCH = 16 * 1024 * 1024
-_DELIVERY_TIMEOUT = 10.0
 
 
 def execute(work: Coroutine[Any, Any, T]) -> T:

@@ -175,28 +175,27 @@ class Maintenance:
             if self._recorder.spool is not None
             else ("in memory", "queue_size")
         )
-        overflow = self._recorder.overflow
-        if overflow == "drop_oldest" and not self._recorder.delivers:
-            overflow = "drop_newest"  # another process may hold the oldest
+        if self._recorder.delivers:
+            events = count_of(self._accounts.waiting(), "event", "waits", "wait")
+            target = self._link.store.masked_url
+            advice = "`structjob doctor` checks the database"
+        else:
+            events = "events wait"
+            target = "the process that delivers (deliver=False)"
+            advice = "check that a deliverer runs"
         at_the_limit = {
             "drop_oldest": "the oldest are dropped",
             "drop_newest": "new ones are dropped",
             "block": "threads wait, and in a running loop new ones are dropped",
-        }[overflow]
+        }[self._recorder.overflow]
         diagnostics.warning(
             "the queue of events is %s: %s %s for %s; when it is full, %s. %s; raise %s, or log less, if it is only slow",
             "full" if reached == _MARKS[0] else "half full",
-            count_of(self._accounts.waiting(), "event", "waits", "wait")
-            if self._recorder.delivers
-            else "events wait",
+            events,
             where,
-            self._link.store.masked_url
-            if self._recorder.delivers
-            else "the process that delivers (deliver=False)",
+            target,
             at_the_limit,
-            "`structjob doctor` checks the database"
-            if self._recorder.delivers
-            else "check that a deliverer runs",
+            advice,
             option,
         )
 

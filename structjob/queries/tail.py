@@ -37,10 +37,11 @@ from structjob.queries import tail_reader
 from structjob.queries.event_rows import COLUMNS, line
 from structjob.queries.paging import Listing, behind, last_but, place_of, read_page
 from structjob.queries.tail_position import Item, Position, advance
-from structjob.queries.tail_reader import BRANCHES, Query, SessionReader, split
+from structjob.queries.tail_reader import BRANCHES, Query, SessionReader
 from structjob.queries.tail_sessions import OVERLAP, SessionFinder
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import utc_now
+from structjob.store.portions import portions
 from structjob.store.tables import logs, sessions
 
 T = TypeVar("T")
@@ -423,7 +424,7 @@ class Tail(Generic[T_co]):
         upto: dict[int, int] = {}
         more = False
         now = asyncio.get_running_loop().time()
-        for some in split(going_on, BRANCHES):
+        for some in portions(going_on, BRANCHES):
             numbers, full = await self._sessions.beyond(self._read, some)
             holes = {
                 session_id: (self._read.sessions[session_id] + 1, found[-1].seq)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import ColumnElement, Select, case, exists, func, or_, select
 from sqlalchemy.engine import RowMapping
@@ -22,10 +22,9 @@ from structjob.queries.tail_position import MISSING, Item, Number, Position, adv
 from structjob.store.contract import Fetch
 from structjob.store.expressions import together
 from structjob.store.gaps import Range
+from structjob.store.portions import portions
 from structjob.store.tables import gaps, jobs, logs
 from structjob.store.types import moment
-
-T = TypeVar("T")
 
 JOB_PATIENCE = 2.0
 """Seconds to wait for the row of an event's job, if the parent of the job must be known."""
@@ -116,7 +115,7 @@ class SessionReader:
         """Return those of the sessions of whose latest numbers one may be missing."""
         short = [number for number, upto in known.items() if 0 < upto <= LOOKBACK]
         complete = set()
-        for some in split(short, PAGE):
+        for some in portions(short, PAGE):
             counted = select(
                 logs.c.session_id,
                 func.count().label("stored"),
@@ -228,7 +227,7 @@ class SessionReader:
             for missing in several
         ]
         items = []
-        for some in split(ranges, BRANCHES):
+        for some in portions(ranges, BRANCHES):
             branches = [
                 select(
                     logs.c.id,
@@ -258,7 +257,3 @@ class SessionReader:
 def _together(branches: Sequence[Select[Any]]) -> Select[Any]:
     """Return one query that combines several, each with its own order and limit."""
     return branches[0] if len(branches) == 1 else select(together(branches).subquery())
-
-
-def split(everything: Sequence[T], size: int) -> list[Sequence[T]]:
-    return [everything[first : first + size] for first in range(0, len(everything), size)]

@@ -149,7 +149,7 @@ class DiskQueue:
         self._directory = directory
         self._name = name
         self._writable = writable
-        self._overflow: Overflow = (
+        self.overflow: Overflow = (
             "drop_newest" if shared and overflow == "drop_oldest" else overflow
         )
         self._shared = shared
@@ -227,7 +227,7 @@ class DiskQueue:
 
         This is for the policies that do not drop the oldest events.
         """
-        if self._overflow == "block" and self.room_comes():
+        if self.overflow == "block" and self.room_comes():
             while self._full and not self.closed and self.room_comes():
                 time.sleep(BLOCK_POLL)
                 self.check_space()
@@ -258,10 +258,10 @@ class DiskQueue:
             if self._max_bytes is not None:
                 while (
                     over := self._backlog() > self._max_bytes
-                ) and self._overflow == "drop_oldest":
+                ) and self.overflow == "drop_oldest":
                     if not self._drop_oldest():
                         break
-                self._full = over and self._overflow != "drop_oldest"
+                self._full = over and self.overflow != "drop_oldest"
         except OSError:
             # There is no space or no descriptor for another segment. The record that caused this
             # check is written, so its caller must not get an error and write it again. The current

@@ -72,6 +72,8 @@ class RecordQueue(Protocol):
     """Dropped events. The code that reports them removes them from here."""
     closed: bool
     """Whether threads must stop waiting for room."""
+    overflow: Overflow
+    """What happens to lines for which there is no room."""
     room_comes: Callable[[], bool]
     """Returns whether a caller that waits can get room later."""
 
@@ -153,7 +155,7 @@ class MemoryQueue:
         self.confirm: Callable[[int], object] = _ignore
         """Called with the number of its events that the database has confirmed."""
         self._capacity = float("inf") if capacity is None else capacity
-        self._overflow = overflow
+        self.overflow = overflow
         self._reason = reason
         self._lines: deque[tuple[int, bytes]] = deque()
         self._in_flight = 0
@@ -170,13 +172,11 @@ class MemoryQueue:
         # done.
         if len(self._lines) < self._capacity:
             self._lines.append((number, line))
-        elif self._overflow == "drop_newest" or (
-            self._overflow == "block" and not self.room_comes()
-        ):
+        elif self.overflow == "drop_newest" or (self.overflow == "block" and not self.room_comes()):
             self._drop(number, line, self._reason)
         else:
             while (
-                self._overflow == "block"
+                self.overflow == "block"
                 and len(self._lines) >= self._capacity
                 and not self.closed
                 and self.room_comes()

@@ -103,8 +103,7 @@ class Recorder:
         self.wake: Callable[[], None] = _nothing
         self._accounted = 0.0
         self._max_bytes = max_bytes
-        self.overflow = overflow
-        """What happens to events for which there is no room."""
+        self._overflow = overflow
         self._warned: dict[str, float] = {}
         from structjob.spool.directory import (
             SessionSpool,  # imported late: a program that only logs never needs it
@@ -149,11 +148,11 @@ class Recorder:
 
         No caller needs to wait for them.
         """
-        self.fallback = MemoryQueue(self.queue_size, self.overflow, "disk_refused")
+        self.fallback = MemoryQueue(self.queue_size, self._overflow, "disk_refused")
         """Where events wait while the disk refuses them."""
         self.fallback_states = MemoryQueue()
         self.events: RecordQueue = (
-            spool.events if spool is not None else MemoryQueue(self.queue_size, self.overflow)
+            spool.events if spool is not None else MemoryQueue(self.queue_size, self._overflow)
         )
         self.states: RecordQueue = spool.states if spool is not None else MemoryQueue()
         self._next = self.numbers.next
@@ -163,6 +162,11 @@ class Recorder:
         if spool is not None and spool.tally is not None:
             self.fallback.confirm = spool.tally.confirm
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
+
+    @property
+    def overflow(self) -> Overflow:
+        """What happens to events for which there is no room."""
+        return self.events.overflow
 
     @property
     def rejected(self) -> int:
@@ -566,7 +570,7 @@ class Recorder:
                     self.root,
                     self.session,
                     max_bytes=self._max_bytes,
-                    overflow=self.overflow,
+                    overflow=self._overflow,
                     deliver=False,
                 )
                 self.events, self.states = spool.events, spool.states
