@@ -66,15 +66,12 @@ if TYPE_CHECKING:
         Gap,
         JobProgress,
         JobRecord,
-        JobStatus,
         JobTree,
         Ledger,
         Page,
         PruneResult,
         SessionRecord,
-        SessionStatus,
         StepRecord,
-        StepStatus,
     )
     from structjob.process import reset
     from structjob.process_tracker import init
@@ -86,6 +83,7 @@ if TYPE_CHECKING:
     from structjob.sinks.jobfile import JobFileSink
     from structjob.sinks.sink import Sink, SinkEvent
     from structjob.statistics import ErrorGroup, StatsFilter
+    from structjob.statuses import JobStatus, SessionStatus, StepStatus
     from structjob.tracker import Tracker
     from structjob.transfer.imports import ImportResult
     from structjob.values.redaction import Redactor, secret, secrets_from_environment

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from structjob.exceptions import InvalidFilter
-from structjob.models import ErrorStatus, JobStatus
+from structjob.statuses import ErrorStatus, JobStatus
 
 MAX_LIMIT = 10_000
 """Maximum number of rows in one page of a listing."""

@@ -20,16 +20,13 @@ from structjob.filter_checks import (
     values_of,
 )
 from structjob.levels import LEVELS, Level, level_name
-from structjob.models import (
-    STREAMS,
-    AnyJob,
+from structjob.models import STREAMS, AnyJob, EventRecord, id_of
+from structjob.statuses import (
     ErrorOutcome,
     ErrorStatus,
     ErrorStatusName,
-    EventRecord,
     JobStatus,
     JobStatusName,
-    id_of,
 )
 
 

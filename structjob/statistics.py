@@ -15,7 +15,8 @@ from typing import Any, Literal, TypedDict
 from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import Moment, check_limit, check_plain, check_window, one_or_several
 from structjob.filters import Filter
-from structjob.models import ErrorInfo, ErrorOutcome, ErrorStatus, JobStatus
+from structjob.models import ErrorInfo
+from structjob.statuses import ErrorOutcome, ErrorStatus, JobStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -35,10 +35,11 @@ from structjob.lifecycle.jobs import (
 )
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.options import JobOptions
-from structjob.models import AnyJob, EndStatus, JobStatus, Ledger, PruneResult
+from structjob.models import AnyJob, Ledger, PruneResult
 from structjob.retention.policy import Retention, retention_of
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
+from structjob.statuses import EndStatus, JobStatus
 
 if TYPE_CHECKING:
     from sqlalchemy import URL

@@ -36,17 +36,7 @@ from structjob.lifecycle.printed import CapturedOutput
 from structjob.lifecycle.processes import ProcessKeywords
 from structjob.lifecycle.retries import Retrying
 from structjob.lifecycle.waiting import Done
-from structjob.models import (
-    AnyJob,
-    EncodedEvent,
-    EndStatus,
-    ErrorOutcome,
-    ErrorStatus,
-    ErrorStatusName,
-    JobStatusName,
-    StepEndStatus,
-    StepStatusName,
-)
+from structjob.models import AnyJob, EncodedEvent
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
 from structjob.queries.job_finder import IdResolver
@@ -79,6 +69,15 @@ from structjob.statistics import (
     TableStorage,
     Throughput,
     Volume,
+)
+from structjob.statuses import (
+    EndStatus,
+    ErrorOutcome,
+    ErrorStatus,
+    ErrorStatusName,
+    JobStatusName,
+    StepEndStatus,
+    StepStatusName,
 )
 from structjob.tracker import TrackerKeywords
 from structjob.transfer.export import ExportFormat

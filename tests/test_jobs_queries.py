@@ -11,9 +11,10 @@ import sqlalchemy as sa
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
-from structjob.models import ErrorInfo, JobRecord, JobStatus, StepStatus
+from structjob.models import ErrorInfo, JobRecord
 from structjob.queries.job_finder import JobFinder
 from structjob.queries.jobs import Jobs, lookups_of
+from structjob.statuses import JobStatus, StepStatus
 from structjob.store.tables import attempts, jobs, logs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)

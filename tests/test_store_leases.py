@@ -13,9 +13,9 @@ import structlog
 from sqlalchemy import select
 
 from structjob.exceptions import InvalidState, JobNotFound
-from structjob.models import JobStatus
 from structjob.spool.queue import Dropped
 from structjob.spool.session import Session
+from structjob.statuses import JobStatus
 from structjob.store import cancellations, leases, sessions, tables
 from structjob.store.contract import Ending, Notices
 from structjob.store.factory import make_store

@@ -15,7 +15,7 @@ from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say
 from structjob.exceptions import InvalidState
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.text.appearance import lasting
 from structjob.text.escaping import escape
 from structjob.text.rendering import short

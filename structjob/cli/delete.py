@@ -13,7 +13,7 @@ from structjob.cli.ids import resolve
 from structjob.cli.prune import deleted
 from structjob.cli.screen import Failure, command_line, put_json, require_confirmation, say
 from structjob.exceptions import InvalidState
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
 

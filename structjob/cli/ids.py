@@ -12,7 +12,8 @@ from structjob.exceptions import AmbiguousId, ErrorGroupNotFound, InvalidArgumen
 
 if TYPE_CHECKING:
     from structjob.cli.database import Reader
-    from structjob.models import JobRecord, JobStatus
+    from structjob.models import JobRecord
+    from structjob.statuses import JobStatus
 
 LEAST = 8
 _LEAST_TYPED = 4

@@ -19,8 +19,9 @@ from structjob.text.wording import count_of
 if TYPE_CHECKING:
     from structjob.cli.database import Database
     from structjob.levels import Level
-    from structjob.models import JobStatusName, PruneResult
+    from structjob.models import PruneResult
     from structjob.retention.policy import Retention
+    from structjob.statuses import JobStatusName
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -8,7 +8,8 @@ from sqlalchemy import Connection
 
 from structjob.capture.emit import emit
 from structjob.context.scope import Scope
-from structjob.models import JobRecord, JobStatus
+from structjob.models import JobRecord
+from structjob.statuses import JobStatus
 from structjob.store import cancellations
 
 if TYPE_CHECKING:

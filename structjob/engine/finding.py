@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from structjob.exceptions import InvalidState
-from structjob.models import AnyJob, JobRecord, JobStatus, id_of
+from structjob.models import AnyJob, JobRecord, id_of
+from structjob.statuses import JobStatus
 
 if TYPE_CHECKING:
     from structjob.lifecycle.job_core import JobCore

@@ -52,7 +52,7 @@ from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.outcome import outcome
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.tracker import Tracker
 
 __all__ = ["JobMiddleware", "ResponseError", "install", "lifespan"]

@@ -24,7 +24,7 @@ from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.tracker import Tracker, host_of
 
 Request = MutableMapping[str, Any]

@@ -22,7 +22,7 @@ from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.observers import OBSERVERS, Change
 from structjob.lifecycle.shared import Shared
 from structjob.machine.clock import now
-from structjob.models import JobStatus, StepStatus
+from structjob.statuses import JobStatus, StepStatus
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value, normalise
 

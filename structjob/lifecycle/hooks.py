@@ -11,7 +11,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.jobs import Job, Step
 from structjob.lifecycle.observers import OBSERVERS, Change
 from structjob.machine.loops import is_coroutine_function
-from structjob.models import JobStatus, StepStatus
+from structjob.statuses import JobStatus, StepStatus
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

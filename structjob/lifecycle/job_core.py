@@ -52,7 +52,8 @@ from structjob.lifecycle.run import Run
 from structjob.lifecycle.shared import OpenStep, Shared
 from structjob.machine.clock import time_text
 from structjob.machine.loops import require_asyncio
-from structjob.models import KEPT, ErrorInfo, JobStatus, being_cancelled
+from structjob.models import KEPT, ErrorInfo
+from structjob.statuses import JobStatus, being_cancelled
 
 START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""

@@ -38,7 +38,8 @@ from structjob.lifecycle.policy import RetryOptions
 from structjob.lifecycle.step_core import StepCore
 from structjob.lifecycle.steps import MADE, StepHandle
 from structjob.lifecycle.waiting import Done
-from structjob.models import EndStatus, ErrorInfo, JobStatus, check_job_transition
+from structjob.models import ErrorInfo
+from structjob.statuses import EndStatus, JobStatus, check_job_transition
 from structjob.values.redaction import identified
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job, job_of
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.options import JobOptions
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 
 if TYPE_CHECKING:
     from structjob.context.scope import Scope

@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from typing import Literal, NamedTuple
 
 from structjob.diagnostics import fault_types, faults
-from structjob.models import JobStatus, StepStatus
 from structjob.process import on_reset
+from structjob.statuses import JobStatus, StepStatus
 
 
 class Change(NamedTuple):

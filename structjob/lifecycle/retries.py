@@ -25,7 +25,7 @@ from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.outcome import outcome
 from structjob.lifecycle.policy import can_be_judged, failed, limit_of, policy_maker
 from structjob.lifecycle.steps import StepHandle
-from structjob.models import StepStatus
+from structjob.statuses import StepStatus
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from structjob.models import JobStatus, StepStatus
+from structjob.statuses import JobStatus, StepStatus
 
 
 class ErrorColumns(msgspec.Struct, kw_only=True, omit_defaults=True):

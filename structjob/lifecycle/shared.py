@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from structjob.capture.emit import emit
 from structjob.context.scope import Scope
 from structjob.machine.clock import time_text
-from structjob.models import StepStatus
+from structjob.statuses import StepStatus
 
 
 class Reported(Protocol):

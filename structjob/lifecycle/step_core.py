@@ -30,7 +30,8 @@ from structjob.lifecycle.outcome import add_error, duration_fields, outcome
 from structjob.lifecycle.rows import StepRow
 from structjob.lifecycle.shared import Shared
 from structjob.machine.clock import time_text
-from structjob.models import ErrorInfo, StepStatus, check_step_transition
+from structjob.models import ErrorInfo
+from structjob.statuses import StepStatus, check_step_transition
 from structjob.text.amounts import percent_of
 
 _STATUSES = {status.value: status for status in StepStatus}

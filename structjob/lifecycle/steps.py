@@ -22,7 +22,8 @@ from structjob.lifecycle.items import Items
 from structjob.lifecycle.outcome import ending
 from structjob.lifecycle.vocabulary import StepVocabulary
 from structjob.lifecycle.waiting import Done
-from structjob.models import ErrorInfo, StepEndStatus, StepStatus
+from structjob.models import ErrorInfo
+from structjob.statuses import StepEndStatus, StepStatus
 
 T = TypeVar("T")
 

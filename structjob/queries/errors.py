@@ -23,12 +23,13 @@ from sqlalchemy import (
 from structjob.exceptions import ErrorGroupNotFound, InvalidArgument, InvalidFilter
 from structjob.filter_checks import values_of
 from structjob.filters import ErrorFilter, ErrorFilterKeywords
-from structjob.models import ErrorInfo, ErrorStatus
+from structjob.models import ErrorInfo
 from structjob.queries import outcomes
 from structjob.queries.buckets import Buckets
 from structjob.queries.job_finder import CANDIDATES, JobFinder, ambiguous
 from structjob.queries.paging import merged
 from structjob.statistics import ErrorGroup, ErrorInterval, ErrorStatistics
+from structjob.statuses import ErrorStatus
 from structjob.store.contract import Fetch, Flush, Transact
 from structjob.store.expressions import (
     apart,

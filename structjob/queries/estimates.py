@@ -10,8 +10,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Select, literal, select
 
-from structjob.models import JobRecord, StepRecord, StepStatus
+from structjob.models import JobRecord, StepRecord
 from structjob.statistics import ENOUGH, Estimate, Expectation, StepEstimate
+from structjob.statuses import StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import together
 from structjob.store.portions import portions

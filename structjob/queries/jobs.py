@@ -20,12 +20,10 @@ from structjob.models import (
     AttemptRecord,
     JobProgress,
     JobRecord,
-    JobStatus,
     JobTree,
     Page,
     PruneResult,
     StepRecord,
-    StepStatus,
 )
 from structjob.queries import estimates, rows, step_progress
 from structjob.queries.job_finder import JobFinder
@@ -35,6 +33,7 @@ from structjob.queries.lookups import Lookups
 from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
 from structjob.queries.tree import family, grown, in_order
 from structjob.statistics import Estimate, Expectation
+from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, equals_any, within
 from structjob.store.tables import attempts, gaps, jobs, steps

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_, select
 
-from structjob.models import JobStatus, StepStatus
+from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import attribute, leads, ordering, together
 from structjob.store.portions import portions

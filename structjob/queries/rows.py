@@ -13,10 +13,9 @@ from structjob.models import (
     EventRecord,
     Gap,
     JobRecord,
-    JobStatus,
     StepRecord,
-    StepStatus,
 )
+from structjob.statuses import JobStatus, StepStatus
 
 Row = Mapping[Any, Any]
 """A row of a fetch: a mapping of column name to value, as SQLAlchemy's ``RowMapping``."""

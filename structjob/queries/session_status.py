@@ -11,8 +11,9 @@ from sqlalchemy import ColumnElement, func, select
 
 from structjob.exceptions import SessionNotFound
 from structjob.filter_checks import check_limit
-from structjob.models import Gap, SessionRecord, SessionStatus
+from structjob.models import Gap, SessionRecord
 from structjob.queries.verify import STALE_AFTER, has_process
+from structjob.statuses import SessionStatus
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
 from structjob.store.portions import portions

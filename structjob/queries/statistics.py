@@ -12,7 +12,6 @@ from sqlalchemy import ColumnElement, Table, case, func, select
 from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import Moment, as_utc, check_span, one_or_several, values_of
 from structjob.filters import ErrorFilter, ErrorFilterKeywords
-from structjob.models import JobStatus, StepStatus
 from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
 from structjob.queries.job_finder import JobFinder
@@ -33,6 +32,7 @@ from structjob.statistics import (
     rate,
     summary,
 )
+from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import ascending, equals, equals_any, within
 from structjob.store.tables import jobs, logs, steps, unusual

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Double, case, func, select, type_coerce
 
-from structjob.models import StepStatus
+from structjob.statuses import StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, steps
 

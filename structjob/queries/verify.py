@@ -19,7 +19,7 @@ from sqlalchemy import ColumnElement, Select, case, exists, func, select, true
 from sqlalchemy.engine import RowMapping
 
 from structjob.machine.host import process_exists
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import utc_now
 from structjob.store.gaps import PRUNED, TAKEN, Range

@@ -24,8 +24,8 @@ from sqlalchemy import (
 )
 
 from structjob.levels import LEVELS
-from structjob.models import JOB_TERMINAL
 from structjob.retention.policy import Retention, age_of_level, age_of_rest, age_of_status
+from structjob.statuses import JOB_TERMINAL
 from structjob.store.gaps import PRUNED
 from structjob.store.tables import USUAL, dead_letters, gaps, jobs, logs, sessions, unusual
 

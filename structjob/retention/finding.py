@@ -13,8 +13,8 @@ from typing import Any
 from sqlalchemy import Column, ColumnElement, Table, and_, case, func, or_, select
 
 from structjob.exceptions import InvalidState
-from structjob.models import JobStatus
 from structjob.retention.due import Due, Plan, family_of, plan_of, planned
+from structjob.statuses import JobStatus
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, logs
 

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS, Level
-from structjob.models import JOB_TERMINAL, JobStatus, JobStatusName
+from structjob.statuses import JOB_TERMINAL, JobStatus, JobStatusName
 
 MAX_DAYS = 36_500
 """Maximum age in days: a hundred years."""

@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, delete, select
 from sqlalchemy.sql.dml import Delete
 
-from structjob.models import JOB_TERMINAL
 from structjob.retention.due import Plan
+from structjob.statuses import JOB_TERMINAL
 from structjob.store.gaps import put_down
 from structjob.store.history import count_pruned
 from structjob.store.tables import (

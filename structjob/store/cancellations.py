@@ -9,7 +9,7 @@ from datetime import datetime
 from sqlalchemy import Connection, Select, delete, insert, select, update
 
 from structjob.exceptions import InvalidState, JobNotFound
-from structjob.models import JobStatus, being_cancelled
+from structjob.statuses import JobStatus, being_cancelled
 from structjob.store.expressions import utc_now
 from structjob.store.tables import attempts, cancellations, jobs
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from sqlalchemy import Connection, RowMapping, select, update
 
-from structjob.models import JobStatus
+from structjob.statuses import JobStatus
 from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, logs
 

@@ -17,7 +17,8 @@ from sqlalchemy import BigInteger, Double, Integer, Table
 
 from structjob.exceptions import ImportRefused
 from structjob.levels import LEVEL_ALIASES, LEVELS
-from structjob.models import STREAMS, JobStatus, StepStatus
+from structjob.models import STREAMS
+from structjob.statuses import JobStatus, StepStatus
 from structjob.store import tables
 from structjob.store.types import Exact, JSONValue, UTCDateTime
 from structjob.values.encoding import normalise

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from structjob.exceptions import StructjobError
-from structjob.models import JobStatus
 from structjob.statistics import OperationStatistics
+from structjob.statuses import JobStatus
 from structjob.web.hub import Hub
 from structjob.web.source import Source
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from structjob.cli.database import Database
     from structjob.cli.run.process import Ended
     from structjob.lifecycle import Job
-    from structjob.models import EndStatus
+    from structjob.statuses import EndStatus
     from structjob.tracker import Tracker
 
 WAITING = 50_000

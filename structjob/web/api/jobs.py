@@ -16,12 +16,11 @@ from structjob.models import (
     AttemptRecord,
     JobProgress,
     JobRecord,
-    JobStatus,
     JobTree,
     StepRecord,
-    StepStatus,
 )
 from structjob.statistics import Estimate
+from structjob.statuses import JobStatus, StepStatus
 from structjob.web.answers import PageOf, Reads, Writes, by_of, page_of, reads
 from structjob.web.body import body_as
 from structjob.web.params import Asked, AttemptQuery, JobQuery, NoQuery, Query
