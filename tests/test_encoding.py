@@ -1,4 +1,4 @@
-"""Whatever is logged is stored: normalised, or cut with a mark that says how much. The log call
+"""Whatever is logged is stored: normalized, or cut with a mark that says how much. The log call
 never raises.
 """
 
@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import structjob
-from structjob.values import bounds, encoding
+from structjob.values import bounds, encoding, normalizer
 from structjob.values.secret_rules import SecretRules
 
 log = structlog.get_logger("app")
@@ -241,11 +241,11 @@ def test_any_message_becomes_text(name):
     )
 )
 @settings(suppress_health_check=[HealthCheck.too_slow])
-def test_normalised_values_survive_the_round_trip(value):
+def test_normalized_values_survive_the_round_trip(value):
     """Guarantee 7: what comes out is plain JSON, and reads back as itself."""
-    plain = encoding.normalise(value)
+    plain = normalizer.normalize(value)
     assert decoded(value) == plain
-    assert encoding.normalise(plain) == plain
+    assert normalizer.normalize(plain) == plain
 
 
 @given(
@@ -457,7 +457,7 @@ def test_any_text_can_be_logged(attrs, message):
         async with structjob.Tracker("sqlite://") as tracker:
             log.bind(**{"self_" + key: value for key, value in attrs.items()}).info(message)
             (event,) = await tracker.logs.list()
-            assert event.message == encoding.normalise(message)
+            assert event.message == normalizer.normalize(message)
             assert tracker.ledger().stored == 1
 
     asyncio.run(main())

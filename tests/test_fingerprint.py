@@ -7,7 +7,7 @@ import sys
 import pytest
 from cli_support import environment
 
-from structjob.values.fingerprint import fingerprint, normalised, of_words
+from structjob.values.fingerprint import fingerprint, normalized, of_words
 
 FAULTS = """
 def deep(n):
@@ -142,7 +142,7 @@ def test_what_varies_does_not_count(message, found):
     """Numbers, ids, addresses, paths, URLs and quoted text vary from one occurrence to the next;
     words do not (R39).
     """
-    assert normalised(message) == found
+    assert normalized(message) == found
 
 
 def test_where_a_long_message_is_cut_does_not_count():

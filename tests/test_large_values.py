@@ -19,7 +19,7 @@ from test_encoding import HOSTILE
 
 import structjob
 from structjob.store.contract import Write
-from structjob.values import bounds, encoding
+from structjob.values import bounds, encoding, normalizer
 from structjob.values.redaction import Redactor, rules_of
 from structjob.values.secret_rules import SecretRules
 
@@ -227,7 +227,7 @@ def test_the_short_way_comes_to_the_same_as_the_careful_one(value):
     """
     assert json.loads(
         encoding.encode_value(value, bounds.OF_VALUE, SecretRules())
-    ) == Redactor().redact(encoding.normalise(value))
+    ) == Redactor().redact(normalizer.normalize(value))
 
 
 async def test_the_newer_of_two_large_results_stays(database):

@@ -24,7 +24,7 @@ from structjob.capture.event import BY_NAME, Encoder
 from structjob.context.errors import format_traceback
 from structjob.processors import FanOut
 from structjob.values import secret_rules
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 from structjob.values.secret_rules import SecretRules
 
 log = structlog.get_logger("app")
@@ -498,7 +498,7 @@ def test_what_is_no_secret_of_a_model_is_recorded_by_its_name():
         {"a": 1}.values(),
         Attrs("joe", "x"),
     ]
-    assert normalise(given) == [
+    assert normalize(given) == [
         {"user": "joe", "password": "s3cr3t", "extra": {}},
         {"a": [1]},
         {"a": 1},

@@ -21,14 +21,8 @@ from structjob.machine.frames import frame_at
 from structjob.spool.line import level_field
 from structjob.values.bounds import MAX_KEY, MAX_STRING, OF_EVENT, ROOM
 from structjob.values.credentials import MARK, is_plain
-from structjob.values.encoding import (
-    encode_plain,
-    encode_text,
-    encode_value,
-    normalise,
-    redacted_text,
-    with_text_keys,
-)
+from structjob.values.encoding import encode_plain, encode_text, encode_value
+from structjob.values.normalizer import normalize, redacted_text, with_text_keys
 from structjob.values.redaction import Redactor, rules_of
 from structjob.values.registered import registered
 from structjob.values.secret_rules import SecretRules
@@ -207,7 +201,7 @@ class Encoder:
         redactor = self.redactor
         assert redactor is not None  # noqa: S101 -- `_concerns` has checked it
         hidden = redactor.named(attrs)
-        value = redactor.redact(normalise(attrs[key], redact=redactor.redact), key)
+        value = redactor.redact(normalize(attrs[key], redact=redactor.redact), key)
         if (shown := redactor.text(key)) != key:
             del attrs[key]
         attrs[shown] = value
@@ -228,7 +222,7 @@ class Encoder:
                 return
             # most values are short words, which need no further check
             if type(value) is not str or len(value) >= _TOKEN or _is_word(value) is None:
-                value = normalise(value, redact=self._redact)
+                value = normalize(value, redact=self._redact)
                 value = value if self.redactor is None else self.redactor.redact(value)
             text = str(value) if type(value) is int else value
             if column == "fingerprint" and type(text) is str:
@@ -366,7 +360,7 @@ def _fits(column: str, value: Any) -> bool:
 @lru_cache(maxsize=4096)
 def logger_name(name: str, redactor: SecretRules | None) -> str:
     """Return *name* in the form for the column ``logger``."""
-    text = str(normalise(name))
+    text = str(normalize(name))
     text = text if redactor is None else redactor.text(text)
     return (
         text

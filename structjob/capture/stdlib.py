@@ -36,7 +36,7 @@ from structjob.sinks.console import ConsoleSink, place_of
 from structjob.sinks.marks import MARKS, MarkedStream, Marks
 from structjob.sinks.sink import Sink
 from structjob.spool.routing import recorded_in
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 
 _REMEMBERED = 10_000
 """Number of records that are recognized when another thread passes them to their logger again; at
@@ -226,7 +226,7 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
     try:
         message = record.getMessage()
     except Exception:  # noqa: BLE001 -- the arguments do not fit or cannot be shown; the event is kept in another form
-        message = f"{normalise(record.msg)} {normalise(record.args)}"
+        message = f"{normalize(record.msg)} {normalize(record.args)}"
     logger = None if record.name is None else str(record.name)  # see _wrap
     columns = error_columns(BY_NAME[level], record.msg, attrs, logger)
     take(

@@ -18,7 +18,8 @@ from structjob.diagnostics import fault_types
 from structjob.exceptions import InvalidArgument
 from structjob.process import on_reset
 from structjob.text.wording import count_of
-from structjob.values.encoding import encode_text, type_name
+from structjob.values.encoding import encode_text
+from structjob.values.objects import type_name
 
 if TYPE_CHECKING:
     from structjob.models import ErrorInfo

@@ -13,7 +13,7 @@ from structjob.context.scope import ENVIRONMENT, Binding, Scope, current_scope
 from structjob.context.tracing import is_span_id, is_trace_id, passed_on
 from structjob.diagnostics import faults
 from structjob.machine.clock import moment
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 from structjob.values.redaction import identified, labelled
 
 Carrier = TypeVar("Carrier", bound=MutableMapping[str, str])
@@ -372,7 +372,7 @@ def _safe(value: str | None, limit: int = 128) -> str | None:
 
 
 def _label(text: str, limit: int = 128) -> str | None:
-    return str(normalise(text))[:limit] or None
+    return str(normalize(text))[:limit] or None
 
 
 def _number(text: str) -> int | None:

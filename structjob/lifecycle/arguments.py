@@ -12,7 +12,7 @@ from structjob.capture.setup import SETUP
 from structjob.exceptions import InvalidArgument
 from structjob.machine.loops import is_coroutine_function
 from structjob.values.bounds import OF_VALUE
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 from structjob.values.redaction import identified, is_own_id
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def check_text(what: str, value: Any, limit: int) -> str | None:
     if not value:
         raise InvalidArgument(f"{what} must not be empty; leave it out instead")
     # Clean it like all logged text, so that every database can store it. This may make it longer.
-    text = str(normalise(value)) if len(value) <= limit else value
+    text = str(normalize(value)) if len(value) <= limit else value
     if len(text) > limit:
         raise InvalidArgument(
             f"{what} must have at most {limit} characters, this one has {len(text)}: {text[:40]!r}…"
@@ -71,7 +71,7 @@ def check_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
     try:
         return dict(value)
     except Exception:  # noqa: BLE001 -- a mapping that cannot be copied can still be described
-        plain = normalise(value, OF_VALUE.limits[0])
+        plain = normalize(value, OF_VALUE.limits[0])
         return plain if isinstance(plain, dict) else {"value": plain}
 
 
@@ -114,7 +114,7 @@ def _number(value: Any) -> int | float | None:
 
 
 def _shown(value: Any) -> str:
-    text = repr(normalise(value))
+    text = repr(normalize(value))
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

@@ -24,7 +24,8 @@ from structjob.lifecycle.shared import Shared
 from structjob.machine.clock import now
 from structjob.statuses import JobStatus, StepStatus
 from structjob.values.bounds import OF_VALUE
-from structjob.values.encoding import encode_value, normalise
+from structjob.values.encoding import encode_value
+from structjob.values.normalizer import normalize
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
@@ -260,6 +261,6 @@ def _ignore(what: str, message: str, *details: Any) -> None:
 
 def _plain(row: msgspec.Struct) -> dict[str, Any]:
     return {
-        name: value if type(value) is msgspec.Raw else normalise(value)
+        name: value if type(value) is msgspec.Raw else normalize(value)
         for name, value in msgspec.structs.asdict(row).items()
     }

@@ -13,7 +13,7 @@ from structjob.lifecycle.arguments import redacted
 from structjob.lifecycle.rows import ErrorColumns
 from structjob.models import ErrorInfo
 from structjob.text.appearance import lasting
-from structjob.values.encoding import normalise, redacted_text
+from structjob.values.normalizer import normalize, redacted_text
 
 _CANCELLATIONS = (
     asyncio.CancelledError,
@@ -59,7 +59,7 @@ def ending(
     # Not `isinstance`, because it reads an attribute of the object, which may raise.
     if error is not None and not issubclass(type(error), BaseException):
         raise InvalidArgument(
-            f"error must be an exception, not {type(error).__name__}: {str(normalise(error))[:100]!r}"
+            f"error must be an exception, not {type(error).__name__}: {str(normalize(error))[:100]!r}"
         )
     if status is None:
         return outcome(error)
@@ -85,7 +85,7 @@ def add_error(row: ErrorColumns, error: ErrorInfo | None) -> None:
     """Put *error*, if there is one, into the *row* of the job or step that it ended."""
     if type(error) is not ErrorInfo:
         return
-    row.error_type = normalise(redacted(error.type))[:200]
+    row.error_type = normalize(redacted(error.type))[:200]
     row.error_message, row.error_traceback = (
         None if text is None else redacted_text(text, redacted)
         for text in (error.message, error.traceback)

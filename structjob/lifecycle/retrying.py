@@ -16,7 +16,7 @@ from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
 from structjob.lifecycle.policy import DEFAULTS, RetryOptions, policy_maker
 from structjob.lifecycle.retries import MakeStep, Retrying, Tries, retrying_in
-from structjob.values.encoding import type_name
+from structjob.values.objects import type_name
 
 if TYPE_CHECKING:
     from structjob.lifecycle.policy import Policy

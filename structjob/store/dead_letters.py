@@ -22,7 +22,7 @@ from structjob.store.expressions import utc_now
 from structjob.store.gaps import DEAD_LETTERED
 from structjob.store.types import Exact, JSONValue, LongText, UTCDateTime
 from structjob.values.bounds import OF_VALUE
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 
 
 def divided(write: Write) -> list[Write]:
@@ -178,7 +178,7 @@ def store_dead_letter(
         payload, error = (
             given.encode("ascii", "backslashreplace").decode() for given in (payload, error)
         )
-    payload = normalise(payload, OF_VALUE.limits[0]._replace(string=ingest.most))
+    payload = normalize(payload, OF_VALUE.limits[0]._replace(string=ingest.most))
     number = number_of(write.states or write.events)
     # Events are identified by their number, if it is valid. Changes of state have a different
     # sequence of numbers.

@@ -21,7 +21,7 @@ from structjob.models import STREAMS
 from structjob.statuses import JobStatus, StepStatus
 from structjob.store import tables
 from structjob.store.types import Exact, JSONValue, UTCDateTime
-from structjob.values.encoding import normalise
+from structjob.values.normalizer import normalize
 
 MAX_LINE = 16 * 1024 * 1024
 """Maximum length of a line, in bytes."""
@@ -173,7 +173,7 @@ def _value(table: Table, name: str, value: Any) -> Any:
         value = str(value)  # other trackers use numbers as job ids
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- the caller adds the line's number to a ValueError
-    text = str(normalise(value))
+    text = str(normalize(value))
     if isinstance(column, Exact) and len(text) > column.length:
         raise ValueError(
             f"{name} has {len(text):,} characters; at most {column.length} are allowed"
@@ -211,7 +211,7 @@ def _error(value: Any) -> dict[str, Any]:
         return {}
     given = value if isinstance(value, Mapping) else {"message": value}
     texts = {
-        name: None if given.get(name) is None else str(normalise(str(given[name])))
+        name: None if given.get(name) is None else str(normalize(str(given[name])))
         for name in ("type", "message", "traceback")
     }
     return {

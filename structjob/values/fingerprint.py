@@ -17,7 +17,8 @@ from types import CodeType
 from typing import Any
 
 from structjob.diagnostics import fault_types
-from structjob.values.encoding import encode_text, type_name
+from structjob.values.encoding import encode_text
+from structjob.values.objects import type_name
 
 FRAMES = 3
 """Number of functions of the program's own code that are used, starting where the exception was
@@ -92,7 +93,7 @@ def of_words(kind: str, message: str, *where: str) -> str:
 
     Examples are a crashed process, or a line of another program's log.
     """
-    return _digest((kind, normalised(message), *where))
+    return _digest((kind, normalized(message), *where))
 
 
 def of_event(message: object, logger: str | None, error_type: object = None) -> str:
@@ -119,7 +120,7 @@ def _of_event(kind: str, text: str, logger: str) -> str:
     return of_words(kind, text, logger)
 
 
-def normalised(message: str) -> str:
+def normalized(message: str) -> str:
     """Return *message* without the parts that vary from one occurrence to the next.
 
     These are numbers, ids, paths, URLs and quoted text.
@@ -137,7 +138,7 @@ def _digest(pieces: Iterator[str] | tuple[str, ...]) -> str:
 def _pieces(exc: BaseException, where: str | None, depth: int) -> Iterator[str]:
     yield type_name(exc)
     try:
-        yield normalised(str(exc))
+        yield normalized(str(exc))
     except fault_types() as fault:  # a raising __str__ must not hide the exception
         yield f"<{type(fault).__name__}>"
     frames = _frames(exc)

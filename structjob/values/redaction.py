@@ -81,7 +81,7 @@ class Redactor:
     def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value* without secrets, at any depth; *key* is its own key.
 
-        A plain value is a result of `structjob.values.encoding.normalise`.
+        A plain value is a result of `structjob.values.normalizer.normalize`.
         """
         return SecretRules.redact(rules_of(self), value, key)
 

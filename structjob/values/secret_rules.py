@@ -375,7 +375,7 @@ class SecretRules:
     def redact(self, value: Any, key: str | None = None) -> Any:
         """Return plain *value* without secrets, at any depth; *key* is its own key.
 
-        A plain value is a result of `structjob.values.encoding.normalise`.
+        A plain value is a result of `structjob.values.normalizer.normalize`.
         """
         if key is not None and value is not None and type(value) is not bool:
             if self.is_secret(key):
