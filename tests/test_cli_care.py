@@ -247,6 +247,40 @@ def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) ->
     )
 
 
+@pytest.mark.parametrize("how", ["option", "environment"])
+def test_verify_proves_nothing_with_a_directory_that_does_not_exist(shell: Shell, how: str) -> None:
+    """A mistyped spool directory is wrong usage. It was said to be searched, and all was well."""
+    shell.sample()
+    words, env = (
+        (("--spool", "elsewhere"), None)
+        if how == "option"
+        else ((), environment(STRUCTJOB_SPOOL="elsewhere"))
+    )
+    done = shell.run("verify", *words, env=env)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert "Directory 'elsewhere' does not exist." in done.stderr.decode()
+    assert not (shell.directory / "elsewhere").exists()
+
+
+def test_a_named_file_that_does_not_exist_is_wrong_usage(shell: Shell) -> None:
+    """An import does not begin if its map of ids has nowhere to go; a file of tokens that is not
+    there is not a file without tokens.
+    """
+    shell.sample()
+    path = str(shell.directory / "job.jsonl")
+    shell.ok("export", "gui-17", "-o", path)
+    done = shell.run("import", path, "--new-ids", "--map", "nowhere/map.json")
+    assert done.returncode == 2
+    assert f"there is no directory {shell.directory}/nowhere" in done.stderr.decode()
+    assert len(shell.json("jobs", "--operation", "vm-migrate")) == 1
+    done = shell.run("token", "list", "--token-file", "nowhere.json")
+    assert (done.returncode, done.stderr.decode()) == (
+        2,
+        "error: there is no file nowhere.json\nnext:  structjob token create --token-file nowhere.json\n",
+    )
+    assert shell.run("token", "list").returncode == 0
+
+
 def test_the_exit_code_of_verify_says_what_ok_says(shell: Shell) -> None:
     """faults 0.1: exit code 1 exactly where ``ok`` is false: also for a job marked running whose
     program has ended.

@@ -147,7 +147,15 @@ def test_jobs_says_when_there_is_more_or_nothing(shell: Shell) -> None:
     cut = shell.run("jobs", "--limit", "2").stderr.decode()
     assert "Showing the newest 2 (more exist)" in cut
     assert "structjob jobs --limit 8" in cut
-    assert "no jobs match (owner)" in shell.run("jobs", "--owner", "nobody").stderr.decode()
+    unread = ("jobs", "--roots", "-w", "vm=no one", "-n", "9", "--since", "3h", "--by", "ended")
+    assert (
+        "no jobs match --roots --where 'vm=no one' --since 3h --by ended\n"
+        in shell.run(*unread).stderr.decode()
+    )
+    assert (
+        "no attempts match --status crashed\n"
+        in shell.run("jobs", "--attempts", "--status", "crashed").stderr.decode()
+    )
 
 
 def test_ids_on_a_terminal_can_be_typed(shell: Shell) -> None:
@@ -541,7 +549,9 @@ def test_logs_that_match_nothing_say_so(shell: Shell) -> None:
     """Nothing on stdout, an explanation on stderr, exit code 0 (R49)."""
     done = shell.run("logs", "--grep", "no such thing")
     assert (done.returncode, done.stdout) == (0, b"")
-    assert b"no lines match" in done.stderr
+    assert b"no lines match --grep 'no such thing'\n" in done.stderr
+    done = shell.run("logs", "gui-17", "--exact", "-l", "critical", "--correlated", "--no-pager")
+    assert b"no lines of gui-17 match --exact --level critical --correlated\n" in done.stderr
 
 
 @pytest.mark.slow

@@ -83,7 +83,7 @@ def test_stats_as_json(shell: Shell) -> None:
         "stats", "--since", "1h", "--by", "ended"
     )
     assert (
-        "nothing to count (by created, until)"
+        "nothing to count with --by created --until 2020-01-01"
         in shell.run("stats", "--by", "created", "--until", "2020-01-01").stderr.decode()
     )
     assert "does not take --by" in shell.run("stats", "errors", "--by", "ended").stderr.decode()
@@ -133,7 +133,8 @@ def test_nothing_to_count_says_why(shell: Shell, tmp_path: Path) -> None:
     done = shell.run("stats", "--operation", "it's")
     assert (done.returncode, done.stdout) == (0, b"")
     assert (
-        done.stderr.decode() == "nothing to count (operation)\nnext:  structjob stats operations\n"
+        done.stderr.decode()
+        == "nothing to count with --operation 'it'\"'\"'s'\nnext:  structjob stats operations\n"
     )
     assert Shell(tmp_path).run("stats").returncode == 1
 
@@ -245,7 +246,12 @@ def test_errors_are_listed_shown_resolved_and_reopened(tmp_path: Path) -> None:
         (("errors", "lst"), 2, "Unknown command 'lst'; did you mean 'list'?"),
         (("errors", "--all", "--status", "open"), 2, "--all shows every status"),
         (("errors", "--since", "1h", "--until", "2h"), 2, "is after until"),
-        (("errors", "--step", "nothing"), 0, "no errors match (step)"),
+        (("errors", "--step", "nothing"), 0, "no unresolved errors match --step nothing"),
+        (
+            ("errors", "list", "--status", "open,resolved", "--until", "2020-01-01"),
+            0,
+            "no errors match --status open,resolved --until 2020-01-01\n",
+        ),
     ],
 )
 def test_errors_that_are_not_there(

@@ -16,7 +16,7 @@ import click
 
 from structjob.cli.database import Database
 from structjob.cli.help import wrapping
-from structjob.cli.options import database
+from structjob.cli.options import database, keep_typed
 from structjob.cli.run.command import run
 from structjob.cli.run.inherited import open_missing
 from structjob.cli.screen import Failure, command_line
@@ -107,6 +107,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             with _writing(), _escaped():
+                keep_typed(ctx)
                 result = super().invoke(ctx)
                 sys.stdout.flush()
         except StructjobError as exc:

@@ -150,12 +150,7 @@ async def list_(
             )
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
     else:
-        names = sorted(name for name in wanted if name != "limit" and (status or name != "status"))
-        say(
-            f"no errors match ({', '.join(names)})"
-            if names
-            else f"no unresolved errors in {db.shown}"
-        )
+        say(options.none_found("errors" if every or status else "unresolved errors", db))
         suggest(command_line("errors", "--all", db=db.option))
 
 

@@ -53,6 +53,9 @@ def import_(
     """Import jobs from a file of JSON lines; - is stdin."""
     from structjob.transfer.imports import to_be_read_twice
 
+    if map_ is not None and not map_.absolute().parent.is_dir():
+        # before the import: its ids would be lost
+        raise click.UsageError(f"--map: there is no directory {map_.absolute().parent}.")
     # In the main thread, where Ctrl-C ends it: a thread that waits for a pipe cannot be stopped.
     with to_be_read_twice(_STDIN if str(file) == "-" else file) as readable:
         found = execute(_import(db, readable, dry_run=dry_run, new_ids=new_ids))

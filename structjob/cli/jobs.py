@@ -176,7 +176,7 @@ async def _list_attempts(
         if page:
             put_lines(await attempt_table(reader, page, screen, utc=utc), screen)
         else:
-            say("no attempts match")
+            say(options.none_found("attempts", db))
         if page.next_cursor is not None:
             say(
                 f"Showing the newest {len(page)} (more exist)"
@@ -188,11 +188,7 @@ async def _list_attempts(
 def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> None:
     narrowed = [name for name in filters if name != "limit"]
     if not page:
-        say(
-            f"no jobs match ({', '.join(sorted(narrowed))})"
-            if narrowed
-            else f"no jobs in {db.shown} yet"
-        )
+        say(options.none_found("jobs", db))
         suggest(
             command_line("jobs", db=db.option)
             if narrowed

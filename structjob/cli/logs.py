@@ -17,7 +17,7 @@ from structjob.cli.follow import FOLLOWED, show_tail
 from structjob.cli.ids import resolve, resolved
 from structjob.cli.lines import Screen
 from structjob.cli.pager import paged
-from structjob.cli.screen import command_line, put_json, put_json_array, say, suggest
+from structjob.cli.screen import command_line, in_shell, put_json, put_json_array, say, suggest
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
@@ -224,14 +224,13 @@ def _advise(
                     "logs", *([given] if given is not None else []), "--last", "50", db=db.option
                 )
             )
-    elif narrowed:
-        say("no lines match")
+        return
+    say(options.none_found("lines" if given is None else f"lines of {in_shell(given)}", db))
+    if narrowed:
         suggest(command_line("logs", *([given] if given is not None else []), db=db.option))
     elif given is not None:
-        say("no lines match")
         suggest(command_line("jobs", db=db.option))
     else:
-        say(f"no lines in {db.shown} yet")
         suggest(command_line("run", "--", "echo", "hello", db=db.option))
 
 

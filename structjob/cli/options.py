@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from structjob.cli.database import Database
-from structjob.cli.screen import command_line
+from structjob.cli.screen import command_line, in_shell
 from structjob.cli.times import moment
 
 if TYPE_CHECKING:
@@ -51,6 +51,49 @@ def db_option(ctx: click.Context) -> str:
     """Return what ``--db`` needs in a command to type."""
     given = ctx.find_root().obj
     return given.option if isinstance(given, Database) else ""
+
+
+_TYPED = "structjob.typed"
+_OF_FORM = frozenset({
+    "db", "utc", "as_json", "json_form", "pager", "limit", "last", "context", "flat", "sort", "watch", "attempts", "bucket", "every",
+})  # fmt: skip
+"""The options that select nothing."""
+
+
+def keep_typed(ctx: click.Context) -> None:
+    """Keep the arguments of the command that *ctx* is about to invoke, for `none_found`."""
+    ctx.meta[_TYPED] = tuple(ctx.args)
+
+
+def selection() -> str:
+    """Return the options of the running command that select something, as they were typed:
+    ``--owner ada --since 3h``.
+    """
+    ctx = click.get_current_context()
+    values, _, order = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_TYPED]))
+    words: list[str] = []
+    for param in dict.fromkeys(order):
+        if not isinstance(param, click.Option) or param.name in _OF_FORM:
+            continue
+        given = values[param.name or ""]
+        if param.is_flag:
+            words.append((param.opts if given else param.secondary_opts)[0])
+            continue
+        name = next(one for one in param.opts if one.startswith("--"))
+        for value in given if param.multiple else (given,):
+            words += (name, str(value))
+    return in_shell(*words)
+
+
+def none_found(what: str, db: Database) -> str:
+    """Return a text that says that there are none: of those that the options select, or at all.
+
+    Args:
+        what: What was searched, in the plural.
+        db: The database.
+    """
+    selected = selection()
+    return f"no {what} match {selected}" if selected else f"no {what} in {db.shown} yet"
 
 
 class WithoutArguments(click.Command):

@@ -122,7 +122,12 @@ def command_line(*words: str, db: str = "") -> str:
     """Return a command to type, quoted for a shell, with ``--db`` unless the database is the
     default.
     """
-    return " ".join([_program(), *([f"--db {_quoted(db)}"] if db else []), *map(_quoted, words)])
+    return " ".join([_program(), *([f"--db {_quoted(db)}"] if db else []), in_shell(*words)])
+
+
+def in_shell(*words: str) -> str:
+    """Return *words* as a shell takes them, quoted where needed."""
+    return " ".join(map(_quoted, words))
 
 
 def _program() -> str:

@@ -245,13 +245,9 @@ def _advise(found: Any, asked: _Question) -> None:
     """Report what is not on the screen, and suggest the next useful command."""
     option, filters = asked.db.option, asked.filters
     if isinstance(found, list) and not found:
-        narrowed = ", ".join(
-            f"by {value}" if name == "by" else name
-            for name, value in sorted(filters.items())
-            if name != "limit"
-        )
+        narrowed = options.selection()
         say(
-            f"nothing to count ({narrowed})"
+            f"nothing to count with {narrowed}"
             if narrowed
             else f"nothing to count in {asked.db.shown} yet"
         )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from structjob.cli.screen import Failure, command_line, say
+from structjob.cli.screen import Failure, command_line, say, suggest
 from structjob.cli.times import age, brief
 
 if TYPE_CHECKING:
@@ -31,9 +31,17 @@ def require_extra() -> None:
         raise Failure(f"not installed: {', '.join(missing)}", hint="pip install 'structjob[serve]'")
 
 
+_USUAL = "structjob-tokens.json"
+
+
 def file_of(given: str | None) -> Path:
     """Return the file of tokens: the given one, the environment's, or the default."""
-    return Path(given or os.environ.get("STRUCTJOB_TOKEN_FILE") or "structjob-tokens.json")
+    return Path(given or os.environ.get("STRUCTJOB_TOKEN_FILE") or _USUAL)
+
+
+def _next(command: str, given: str | None) -> str:
+    """Return a command to type for the same file of tokens."""
+    return command_line("token", command, *(("--token-file", given) if given else ()))
 
 
 def _tokens(given: str | None) -> TokenFile:
@@ -97,8 +105,12 @@ def list_(token_file: str | None) -> None:
         )
         click.echo(f"{one.id}  {one.scope:5}  made {brief(one.created_at, utc=False)}  ends {ends}")
     if not found:
+        if not tokens.path.exists() and str(tokens.path) != _USUAL:
+            raise Failure(
+                f"there is no file {tokens.path}", code=2, hint=_next("create", token_file)
+            )
         say(f"no tokens in {tokens.path}")
-        say(f"next:  {command_line('token', 'create', '--scope', 'read')}")
+        suggest(_next("create", token_file))
 
 
 @token.command(
@@ -114,7 +126,5 @@ def revoke(id_: str, token_file: str | None) -> None:
     """Revoke a token and end its logins."""
     tokens = _tokens(token_file)
     if not tokens.revoke(id_):
-        raise Failure(
-            f"no token {id_} in {tokens.path}", code=3, hint=command_line("token", "list")
-        )
+        raise Failure(f"no token {id_} in {tokens.path}", code=3, hint=_next("list", token_file))
     say(f"token {id_} is revoked")

@@ -49,8 +49,9 @@ Exit code 0: every line is accounted for; all sessions are complete or live. Exi
   a job is marked running although its process has ended, or rows belong to jobs that do not exist."""
 )
 @click.option(
-    "--spool", "spools", metavar="DIR", multiple=True, type=click.Path(file_okay=False, path_type=Path), envvar="STRUCTJOB_SPOOL",
-    help="Also search this spool directory; may be repeated. Needed for programs that set Tracker(spool=DIR).  [env: STRUCTJOB_SPOOL]",
+    "--spool", "spools", metavar="DIR", multiple=True, envvar="STRUCTJOB_SPOOL", show_envvar=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also search this spool directory; may be repeated. Needed for programs that set Tracker(spool=DIR).",
 )  # fmt: skip
 @options.utc
 @options.json_output
@@ -67,8 +68,7 @@ async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: 
     async with reading(db) as reader:
         named = [path.absolute() for path in spools]
         for root in named:
-            # do not create a directory that does not exist
-            if root.is_dir() and (places := places_in(db.url, root)) is not None:
+            if (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
         reasons = await _reasons(reader, found)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from structjob.cli.database import reading
 from structjob.cli.ids import resolve
+from structjob.cli.options import none_found
 from structjob.cli.screen import console, put_json_line, put_lines
 from structjob.cli.tables import table
 from structjob.exceptions import JobNotFound
@@ -88,7 +89,7 @@ async def _draw(
             jobs = await _found(
                 reader, filters, min(int(filters["limit"]), max(screen.height - _AROUND, 1))
             )
-            lines = [Text(f"no jobs in {db.shown} yet", style="dim")]
+            lines = [Text(none_found("jobs", db), style="dim")]
             if jobs:
                 below = await reader.lookups.families(jobs) if grouped else None
                 roots = filters.get("root_only", False)
