@@ -170,7 +170,7 @@ def test_no_database_at_all(shell: Shell) -> None:
         (shell.directory / left).unlink(missing_ok=True)
     done = shell.run("doctor")
     assert done.returncode == 1
-    assert "not a database" in done.stdout.decode()
+    assert "not an SQLite database" in done.stdout.decode()
     assert "Traceback" not in done.stderr.decode()
     assert (shell.directory / "structjob.db").read_bytes().startswith(b"something else")
 
@@ -317,9 +317,8 @@ def test_a_file_that_cannot_be_written_names_its_owner(shell: Shell, monkeypatch
     monkeypatch.setattr(files.os, "access", lambda one, mode: one != path)
     found = next(found for found in checkup_of(path) if found.check == "file")
     assert found.verdict == "problem"
-    assert (
-        f"{path} belongs to {path.owner()} (-rw-r--r--), and you are {path.owner()}" in found.found
-    )
+    user = f"user {path.owner()} (uid {os.geteuid()})"
+    assert f"{path} belongs to {user} (-rw-r--r--), and you are {user}" in found.found
 
 
 @pytest.mark.slow
@@ -374,6 +373,47 @@ def test_a_damaged_file(shell: Shell) -> None:
     found = findings(shell, code=1)["damage"]
     assert found["verdict"] == "problem"
     assert "sqlite3 " in found["advice"]
+
+
+WRONG = {
+    "text": (b"notes\n" * 500, "is not an SQLite database, but a text file", "name another file"),
+    "gzip": (
+        b"\x1f\x8b\x08\0" + bytes(600),
+        "but a compressed file (gzip)",
+        "unpack it (gunzip -k ",
+    ),
+    "other": (bytes(range(256)) * 8, "or an encrypted database", "reads no encrypted databases"),
+    "cut": (b"SQLite format 3\0", "only the beginning is there", "restore it from a backup"),
+    "directory": (None, "is a directory", "name a file in it, such as sqlite:////"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_file_is_said_to_be_one(tmp_path: Path, what: str) -> None:
+    """Doctor says what a file is that is no database, and what to do, and looks for nothing else in
+    it. It said "file is not a database" without a cure. The other commands say the same.
+    """
+    content, found, advice = WRONG[what]
+    path = tmp_path / "wrong"
+    path.mkdir() if content is None else path.write_bytes(content)
+    by_check = {one.check: one for one in checkup_of(path)}
+    assert (by_check["file"].verdict, found in by_check["file"].found) == ("problem", True)
+    assert advice in (by_check["file"].advice or "")
+    assert not by_check.keys() & {"write", "damage", "database", "tables"}
+    for words in (["jobs"], ["migrate"], ["prune", "--older-than", "1d", "--dry-run"], ["verify"]):
+        done = CliRunner().invoke(cli, ["--db", str(path), *words])
+        assert isinstance(done.exception, Failure) or done.exit_code == 1, done
+        assert (found in done.output + str(done.exception), advice in done.output) == (True, True)
+    assert path.is_dir() or path.read_bytes() == content
+
+
+def test_a_database_of_another_program_is_said_to_be_one(tmp_path: Path) -> None:
+    """It may be shared, or be the wrong one: a warning that names its tables."""
+    with closing(sqlite3.connect(tmp_path / "other.db")) as connection:
+        connection.execute("CREATE TABLE users (name)")
+    tables = next(one for one in checkup_of(tmp_path / "other.db") if one.check == "tables")
+    assert tables.verdict == "warning"
+    assert "1 table of another program: users" in tables.found
 
 
 def test_a_large_file_is_looked_at_for_a_while_only(shell: Shell, monkeypatch) -> None:
@@ -590,7 +630,10 @@ def test_a_file_that_may_not_be_read(shell: Shell) -> None:
             os.seteuid(0)
 
     path.chmod(0o600)
-    assert "cannot be read to look for damage" in look()["damage"].found
+    found = look()
+    assert "cannot be read: " in found["file"].found
+    assert "as the user that owns it" in (found["file"].advice or "")
+    assert not found.keys() & {"damage", "database"}
     # One that may be read in a directory that may not be written to is no damaged one.
     path.chmod(0o644)
     for suffix in ("-wal", "-shm"):  # of a connection that only read
@@ -601,6 +644,7 @@ def test_a_file_that_may_not_be_read(shell: Shell) -> None:
     shell.directory.joinpath("structjob.db-wal").write_bytes(b"left")
     found = look()
     assert (found["damage"].verdict, found["database"].verdict) == ("warning", "problem")
+    assert "as the user that owns it" in (found["database"].advice or "")
 
 
 def test_a_file_on_a_read_only_file_system(shell: Shell, monkeypatch) -> None:

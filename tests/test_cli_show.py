@@ -131,7 +131,7 @@ def test_a_page_has_at_most_sixty_lines(tmp_path: Path) -> None:
         }
         for n in range(1, 41)
     ]
-    attempts[-1]["result"] = crowded["result"]
+    attempts[-1] |= {name: crowded[name] for name in ("result", "error")}
     steps = [step(n, attempt=40, **error("no")) for n in range(90)]
     children = [job(f"c{n:03}", n, **error("no")) for n in range(90)]
     url = imported(
@@ -424,3 +424,22 @@ def test_what_crashed_shows_at_least_how_long_it_ran(
         assert "0ms" not in typed(db, *words)
     assert f"{sign} 10.3s" in typed(db, "jobs", "--attempts")
     assert f"{sign} 8.30s" in typed(db, "show", "killed")
+
+
+def test_the_error_of_a_job_is_what_ended_it(tmp_path: Path) -> None:
+    """A step that the job recovered from shows its error on its own line. It was shown as the error
+    of the job, and a child's own error was hidden behind it.
+    """
+    url = imported(
+        tmp_path,
+        job("root", parent=None, operation="nightly"),
+        step(1, **error("no route to host", "OSError")),
+        step(2),
+        job("child", 1, description="the child", **error("checksum mismatch")),
+        step(3, "child", **error("too slow", "TimeoutError")),
+    )
+    shown = typed(url, "show", "root")
+    assert shown.count("OSError: no route to host") == 1
+    assert "\nError" not in shown
+    assert "ValueError: checksum mismatch" in shown
+    assert "TimeoutError: too slow" in shown

@@ -220,11 +220,11 @@ BAD = {
         "File name too long; check its permissions",
         None,
     ),
-    "a directory": ("sqlite:///{tmp}", InvalidURL, "is a directory; name a file in it", None),
+    "a directory": ("sqlite:///{tmp}", InvalidURL, "is a directory: name a file in it", None),
     "not a database": (
         "sqlite:///{tmp}/jobs.db",
         SchemaMismatch,
-        "is not an SQLite database; choose another file",
+        "is not an SQLite database, but a text file: name another file",
         lambda path: path.write_bytes(b"hello " * 1000),
     ),
     "foreign tables": (

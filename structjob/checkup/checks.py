@@ -26,10 +26,14 @@ def checkup(url: URL, shown: str, *, run: Run = asyncio.run) -> Iterator[Finding
     path, its = sqlite_path(url), places(url)
     yield program.program()
     yield program.driver(url)
+    unusable = None if path is None else files.wrong(path, shown)
     if path is not None:
         yield program.sqlite()
-        yield from files.file(path, shown)
+        yield from files.file(path, shown) if unusable is None else (unusable,)
     waiting = list(spools.waiting_spools(its))
     yield from spools.place(its, path)
     yield from spools.set_aside(waiting)
-    yield from database.in_database(url, path, shown, waiting, run)
+    if unusable is None:
+        yield from database.in_database(url, path, shown, waiting, run)
+    else:
+        yield from database.undelivered(waiting)

@@ -19,6 +19,7 @@ from structjob.exceptions import StructjobError
 from structjob.queries.verify import STALE_AFTER
 from structjob.store import charset, migrations, tables
 from structjob.store.connection import Run, connected
+from structjob.store.database_file import OTHER_USER
 from structjob.store.expressions import utc_now
 from structjob.text.amounts import in_bytes
 from structjob.text.wording import count_of
@@ -44,7 +45,7 @@ def in_database(
         run: Runs a coroutine to its end; called for servers only.
     """
     if path is not None and not os.path.exists(path):
-        yield from _undelivered(spools)
+        yield from undelivered(spools)
         return
     if path is None and url.get_backend_name() == "sqlite":
         yield problem(
@@ -62,13 +63,16 @@ def in_database(
             read_only=True,
         )
     except ModuleNotFoundError:
-        findings = [*_undelivered(spools)]  # the driver's fault is reported already
+        findings = [*undelivered(spools)]  # the driver's fault is reported already
     except StructjobError as exc:
-        findings = [problem("database", str(exc)), *_undelivered(spools)]
+        findings = [
+            problem("database", str(exc), None if path is None else OTHER_USER),
+            *undelivered(spools),
+        ]
     yield from findings
 
 
-def _undelivered(spools: list[Waiting]) -> Iterator[Finding]:
+def undelivered(spools: list[Waiting]) -> Iterator[Finding]:
     """Report the spools that wait for a database which cannot be asked how much is stored."""
     if size := sum(spool.size for spool in spools):
         yield warning(
@@ -100,7 +104,7 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
         yield problem("tables", str(exc))
         return
     if found is None:
-        yield ok("tables", "none yet; the first tracker creates them, or `structjob migrate`")
+        yield _none_yet(connection)
         return
     if found != migrations.head():
         advice = (
@@ -130,6 +134,19 @@ def _examine(connection: Connection, shown: str, spools: list[Waiting]) -> Itera
             yield warning("characters", lacking, advice)
         yield from _rights(connection)
     yield from _contents(connection, spools)
+
+
+def _none_yet(connection: Connection) -> Finding:
+    """Return that there are no tables of structjob, and whether there are others."""
+    others = inspect(connection).get_table_names()
+    if not others:
+        return ok("tables", "none yet; the first tracker creates them, or `structjob migrate`")
+    named = f"{', '.join(others[:3])}{', …' if len(others) > 3 else ''}"
+    return warning(
+        "tables",
+        f"none of structjob, but {count_of(len(others), 'table')} of another program: {named}",
+        "structjob can share this database: the first tracker creates its tables, or `structjob migrate`; if it is the wrong one, name another",
+    )
 
 
 def _rights(connection: Connection) -> Iterator[Finding]:

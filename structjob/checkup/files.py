@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shlex
 import shutil
 import stat
@@ -12,8 +11,9 @@ from pathlib import Path
 
 from structjob.checkup import trial
 from structjob.checkup.finding import Finding, Verdict, ok, problem, warning
+from structjob.machine.files import belongs
 from structjob.machine.host import is_network
-from structjob.store.database_file import has_temporary_directory
+from structjob.store.database_file import OTHER_USER, foreign, has_temporary_directory
 from structjob.text.amounts import in_bytes
 
 LITTLE_SPACE = 1 << 30
@@ -21,6 +21,17 @@ NO_SPACE = 1 << 20
 """Bytes of free space below which neither the database nor the spool can take another batch."""
 
 LARGE_WAL = 256 << 20
+
+
+def wrong(path: Path, shown: str) -> Finding | None:
+    """Return why SQLite cannot open the file at *path*; ``None`` if it can, or without a file."""
+    if not os.path.exists(path):
+        return None
+    try:
+        found = foreign(path)
+    except OSError:
+        return problem("file", f"{shown} cannot be read: {forbidden(path)}", OTHER_USER)
+    return None if found is None else problem("file", f"{shown} {found[0]}", found[1])
 
 
 def file(path: Path, shown: str) -> Iterator[Finding]:
@@ -91,7 +102,7 @@ def _writing(path: Path) -> Iterator[Finding]:
         return
     if refused is None:
         yield ok("write", "a large event was inserted and rolled back")
-    elif "not a database" not in refused:  # reported below
+    else:
         yield problem(
             "write",
             f"{path} takes no writes: {refused}",
@@ -110,8 +121,6 @@ def _damage(path: Path) -> Iterator[Finding]:
         )
         return
     if found is not None:
-        if "not a database" in found:  # reported below
-            return
         restore = f"restore it from a backup, or save what can be read: sqlite3 {shlex.quote(str(path))} .recover | sqlite3 new.db"
         yield problem("damage", f"the file is damaged: {found}", restore)
     elif whole:
@@ -123,24 +132,13 @@ def _damage(path: Path) -> Iterator[Finding]:
         )
 
 
-OTHER_USER = "run this and the program as the user that owns it, or change its owner"
-
-
 def forbidden(path: Path) -> str:
     """Return why *path* cannot be written to: its file system, or its owner and permissions beside
     the current user.
     """
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"{path} is on a file system that is mounted read-only"
-    info = path.stat()
-    return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
-
-
-def _user(number: int) -> str:
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"uid {number}"
+    return belongs(path)
 
 
 def network(path: Path, what: str) -> Iterator[Finding]:

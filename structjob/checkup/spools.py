@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from structjob.checkup import trial
-from structjob.checkup.files import OTHER_USER, forbidden, network, space
+from structjob.checkup.files import forbidden, network, space
 from structjob.checkup.finding import Finding, ok, problem, warning
 from structjob.spool import directory as spool_directory
 from structjob.spool.line import number_of, verify_line
 from structjob.spool.places import Places
+from structjob.store.database_file import OTHER_USER
 from structjob.text.amounts import in_bytes
 from structjob.text.wording import count_of
 

@@ -283,11 +283,12 @@ class JobPage:
         while waiting:
             tree, indent = waiting.pop()
             yield self._row(indent, _name(tree.job), tree.job, short(tree.job.id))
-            # A job's error is usually the error of one of its steps, which shows it already.
-            if tree.job.error is not None and not any(
-                step.error is not None for step in tree.steps
-            ):
-                yield _failure(indent, tree.job.error, tree.job.status.value)
+            # The error that ended a job is usually that of a step, which shows it already.
+            error = tree.job.error
+            if error is not None and error.message not in [
+                step.error.message for step in tree.steps if step.error is not None
+            ]:
+                yield _failure(indent, error, tree.job.status.value)
             yield from self._steps(tree, f"{indent}  ")
             waiting += [(child, f"{indent}  ") for child in reversed(tree.children)]
 
@@ -408,14 +409,12 @@ class JobPage:
             )
 
     def _error(self) -> Iterator[_Section]:
-        error = self._job.error or next(
-            (step.error for step in self._overview.tree.steps if step.status == "failed"), None
-        )
+        error = self._job.error  # not that of a step, which the job may have recovered from
         if error is None:
             return
         rows = list(
             wrapped(
-                [("  ", ""), (escape(in_full(error)), _colour(self._job.status))], self._width, 4
+                [("  ", ""), (escape(in_full(error)), colour_of(self._job.status))], self._width, 4
             )
         )
         for line in traceback_lines(error.traceback, whole=self._whole):
@@ -455,12 +454,7 @@ def _beside(name: str, duration: str) -> str:
 
 
 def _failure(indent: str, error: ErrorInfo, status: str) -> Row:
-    return [(f"  {indent}    ", ""), (escape(what_failed(error)), _colour(status))]
-
-
-def _colour(status: str) -> str:
-    """Return the color of an error; it is red for a completed job, too."""
-    return colour_of("failed" if status == "completed" else status)
+    return [(f"  {indent}    ", ""), (escape(what_failed(error)), colour_of(status))]
 
 
 def _name(job: JobRecord) -> str:

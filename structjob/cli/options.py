@@ -86,7 +86,7 @@ def selection() -> str:
 
 
 def none_found(what: str, db: Database) -> str:
-    """Return a text that says that there are none: of those that the options select, or at all.
+    """Return a text that says that nothing was found: with the selecting options, or at all.
 
     Args:
         what: What was searched, in the plural.

@@ -221,6 +221,12 @@ def check_file(path: Path) -> None:
         _check(_Place(path), os.lstat(path), special=False)
 
 
+def belongs(path: Path) -> str:
+    """Return whom *path* belongs to, and with which permissions, beside the current user."""
+    info = path.stat()
+    return f"{path} belongs to {_user(info.st_uid)} ({stat.filemode(info.st_mode)}), and you are {_user(os.geteuid())}"
+
+
 def make_directory(path: str | os.PathLike[str]) -> Path:
     """Return the directory that *path* leads to, without links; create it if it is absent.
 

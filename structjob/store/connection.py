@@ -9,9 +9,8 @@ from typing import Any, Protocol, TypeVar
 from sqlalchemy import URL, Connection, create_engine
 from sqlalchemy.exc import DBAPIError
 
-from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.machine.files import ensure_file
-from structjob.store.database_file import is_unchanging
+from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
+from structjob.store.database_file import ensure_private, is_unchanging, not_a_database
 from structjob.store.factory import make_store
 from structjob.urls.url import sqlite_path
 
@@ -47,12 +46,16 @@ def connected(
         InvalidURL: if the database is in memory, or the file cannot be used.
         StoreUnavailable: if there is no such file and *create* is false, or the database does not
             answer.
+        SchemaMismatch: if the file is not an SQLite database.
     """
     try:
         if url.get_backend_name() == "sqlite":
             return _on_sqlite(url, shown, work, create=create, read_only=read_only)
         return run(_on_server(url, work))
     except DBAPIError as exc:
+        path = sqlite_path(url)
+        if path is not None and "not a database" in str(exc.orig):
+            raise SchemaMismatch(not_a_database(path)) from exc
         # SQLAlchemy's own text quotes the statement; the driver's text names the cause.
         raise StoreUnavailable(f"the database {shown} does not work: {exc.orig}") from exc
 
@@ -66,12 +69,7 @@ def _on_sqlite(
     if not create and not os.path.exists(path):
         raise StoreUnavailable(f"there is no database {shown}")
     if not read_only:
-        try:
-            ensure_file(path)
-        except OSError as exc:
-            raise InvalidURL(
-                f"cannot {'use' if os.path.exists(path) else 'create'} the database file {shown}: {exc.strerror}"
-            ) from exc
+        ensure_private(path)
     # SQLite must not create the file: it would make it readable for every user.
     query = {"mode": "ro" if read_only else "rw", "uri": "true"}
     if read_only and is_unchanging(path):

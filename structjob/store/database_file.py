@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.machine.files import UnsafeFile, check_file, ensure_file, follow
+from structjob.machine.files import (
+    UnsafeFile,
+    belongs,
+    check_file,
+    ensure_file,
+    follow,
+    is_special,
+)
 
 Identity = tuple[int, int]
 """Device and inode."""
@@ -183,6 +190,67 @@ def _alone(directory: Path) -> Iterator[None]:
         os.close(fd)
 
 
+_MAGIC = b"SQLite format 3\0"
+_GZIP = b"\x1f\x8b"
+OTHER_USER = "run this and the program as the user that owns it, or change its owner"
+
+
+def foreign(path: Path) -> tuple[str, str] | None:
+    """Return what the existing file at *path* is instead of an SQLite database, and what to do;
+    ``None`` if it begins as a database, or is empty, as one without tables.
+
+    Not for a process that has this database open: to close a file gives up its locks, SQLite's too.
+
+    Raises:
+        OSError: if it cannot be read.
+    """
+    if os.path.isdir(path):
+        return _DIRECTORY, _in_it(path)
+    if is_special(path):
+        return "is not a regular file", "name another file"
+    with open(path, "rb") as file:
+        start = file.read(1024)
+    if not start or (start.startswith(_MAGIC) and len(start) > len(_MAGIC)):
+        return None
+    if start.startswith(_MAGIC):
+        return (
+            "is an SQLite database of which only the beginning is there",
+            "restore it from a backup, or name another file",
+        )
+    if start.startswith(_GZIP):
+        what, advice = (
+            "a compressed file (gzip)",
+            f"unpack it (gunzip -k {path}), or name another file",
+        )
+    elif b"\0" not in start and start.isascii():
+        what, advice = "a text file", "name another file"
+    else:
+        what = "a file of another program, or an encrypted database"
+        advice = "name another file; structjob reads no encrypted databases"
+    return f"is not an SQLite database, but {what}", advice
+
+
+def not_a_database(path: Path) -> str:
+    """Return the message for a file that SQLite has just refused as no database."""
+    try:
+        what, advice = foreign(path) or ("is damaged", "restore it from a backup")
+    except OSError:
+        what, advice = "is not an SQLite database", "name another file"
+    return f"the database path {path} {what}: {advice}"
+
+
+def _refuse_directory(path: Path) -> None:
+    if os.path.isdir(path):  # `path.is_dir()` raises if the parent directory is not accessible
+        raise InvalidURL(f"the database path {path} {_DIRECTORY}: {_in_it(path)}")
+
+
+_DIRECTORY = "is a directory"
+
+
+def _in_it(path: Path) -> str:
+    return f"name a file in it, such as sqlite:///{path}/jobs.db"
+
+
 def existing(path: Path) -> Path:
     """Return the path of an existing database file, without links.
 
@@ -193,6 +261,9 @@ def existing(path: Path) -> Path:
             f"there is no database file {path}: `structjob migrate` creates it, and so does the first tracker",
             gone=True,
         )
+    _refuse_directory(path)
+    if not os.access(path, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+        raise InvalidURL(f"cannot read the database file: {belongs(path)}; {OTHER_USER}")
     try:
         file = follow(path)
         for name in (file.name, *(file.name + suffix for suffix in _COMPANIONS)):
@@ -207,10 +278,7 @@ def ensure_private(path: Path) -> Path:
 
     Refuse it if another user may have placed it or a file beside it.
     """
-    if os.path.isdir(path):  # `path.is_dir()` raises if the parent directory is not accessible
-        raise InvalidURL(
-            f"the database path {path} is a directory; name a file in it, such as sqlite:///{path}/jobs.db"
-        )
+    _refuse_directory(path)
     try:
         file = ensure_file(path)
         for suffix in _COMPANIONS:

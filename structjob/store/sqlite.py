@@ -31,6 +31,7 @@ from structjob.store.database_file import (
     existing,
     has_temporary_directory,
     is_unchanging,
+    not_a_database,
     stamp,
 )
 from structjob.store.forking import within_sqlite
@@ -506,9 +507,7 @@ class SQLiteStore:
                 permanent=True,
             )
         if "not a database" in text:
-            return SchemaMismatch(
-                f"{self.path} is not an SQLite database; choose another file for structjob"
-            )
+            return SchemaMismatch(str(exc) if self.path is None else not_a_database(self.path))
         # Once a connection is open, the cause may be that the process has no free descriptor.
         if "unable to open" in text and self._connection is None:
             return InvalidURL(
