@@ -104,6 +104,9 @@ class Faults:
         now = time.monotonic()
         if now - self._warned_at.get(what, -60.0) >= 60.0:
             self._warned_at[what] = now
+            if sys.is_finalizing():  # the error would be an import that fails
+                diagnostics.warning("%s failed: Python is ending and has no modules any more", what)
+                return
             diagnostics.warning(
                 "%s failed (%s so far): %s: %s",
                 what,

@@ -182,6 +182,19 @@ async def test_a_small_packet(mariadb, kilobytes, tmp_path):
     assert len(said) < large
 
 
+async def test_an_option_of_the_server_that_is_not_read_only(tmp_path):
+    """A MariaDB that refuses a statement because of another option is not called read-only: the
+    server's words say which option it is.
+    """
+    async with bare("mariadb", tmp_path) as own:
+        begins = {"connect_args": {"init_command": "SET SESSION max_session_mem_used = 8192"}}
+        store = make_store(own.url, begins)
+        with pytest.raises(StoreUnavailable, match="max-session-mem-used") as caught:
+            await store.open()
+        await store.close()
+    assert "is read-only" not in str(caught.value)
+
+
 @pytest.mark.slow
 async def test_a_user_who_may_send_no_more_statements(tmp_path, caplog):
     """Bad day: the server limits a user's statements per hour. The message names the limit and its

@@ -286,6 +286,20 @@ async def test_a_connection_that_is_cut_once_in_a_batch(database, answered):
         assert await database.rows("SELECT seq FROM structjob_logs ORDER BY seq") == [(1,), (2,)]
 
 
+@SERVERS
+async def test_a_server_that_ends_a_connection_while_it_is_set_up(database):
+    """The driver's own exception does not reach the program: the first question on a new connection
+    counts as any other (R29).
+    """
+    async with behind_proxy(database) as (proxy, store):
+        proxy.cut_before({"postgresql": b"pg_settings", "mariadb": b"sql_mode"}[database.kind])
+        assert await kill_all(database) >= 1
+        with pytest.raises(StoreUnavailable, match="cannot connect"):
+            await read(store)
+        proxy.go()
+        assert await read(store) == []
+
+
 def insert(connection, number):
     connection.execute(
         logs.insert().values(

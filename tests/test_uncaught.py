@@ -299,3 +299,42 @@ async def test_a_loop_handler_of_the_program_is_called_and_its_own_stays(db_url)
     structjob.reset()
     assert loop.get_exception_handler() is mine
     loop.set_exception_handler(None)
+
+
+AT_THE_END = """
+import asyncio, structlog, structjob
+
+structjob.configure(console=False, file="app.jsonl")
+
+class Late:
+    def __del__(self):
+        structlog.get_logger().error("late")
+        try:
+            raise ValueError("later")
+        except ValueError:
+            structlog.get_logger().exception("latest")
+
+async def main():
+    await structjob.Tracker("jobs.db").open()
+    asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop)
+    await asyncio.sleep(1)
+
+loop = asyncio.new_event_loop()
+task = loop.create_task(main())
+loop.run_forever()
+loop.close()
+late = Late()
+late.itself = late
+"""
+
+
+def test_an_error_that_is_logged_when_python_has_no_modules_any_more(tmp_path):
+    """asyncio's "Task was destroyed but it is pending" and what a `__del__` logs reach a log file;
+    what cannot is reported in words that say why, not as an ImportError.
+    """
+    command = [sys.executable, "-c", AT_THE_END]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    written = (tmp_path / "app.jsonl").read_text()
+    assert '"level":"error","event":"late"' in written
+    assert "ImportError" not in done.stderr
+    assert done.stderr.count("Python is ending and has no modules any more") <= 1

@@ -411,8 +411,10 @@ def error_columns(
     ):
         return columns
     # imported late: compiling its patterns takes time that a program without errors need not spend
-    from structjob.values.fingerprint import of_event
-
+    try:
+        from structjob.values.fingerprint import of_event
+    except ImportError:  # the interpreter is ending, and has no modules any more
+        return columns
     return {**(columns or {}), "fingerprint": of_event(message, logger, given.get("error_type"))}
 
 

@@ -174,7 +174,9 @@ _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
 # even if the database is created again.
 _NO_DATABASE = frozenset({1049, 1046})
 _NOT_OURS = frozenset({1146, 1054})
-_READ_ONLY = frozenset({1290, 1792, 1836})
+_PREVENTED = 1290
+"""An option of the server prevents the statement: mostly `--read-only`."""
+_READ_ONLY = frozenset({_PREVENTED, 1792, 1836})
 _TOO_MANY = frozenset({1040, 1203})
 _USED_UP = 1226
 _UNREACHABLE = frozenset({2002, 2003, 2005, 2006, 2013})
@@ -387,7 +389,7 @@ class MySQLStore(ServerStore):
             return self.faults.no_tables(said)
         if code in _RIGHTS:
             return self.faults.not_allowed(said)
-        if code in _READ_ONLY:
+        if code in _READ_ONLY and (code != _PREVENTED or "read-only" in said):
             return self.faults.read_only(
                 said,
                 "SET GLOBAL transaction_read_only = OFF"

@@ -254,6 +254,12 @@ class PostgresStore(ServerStore):
     def too_long(self, error: BaseException) -> bool:
         return isinstance(error, TimeoutError)
 
+    def understood(self, error: Exception) -> Fault | None:
+        # SQLAlchemy wraps the driver's errors, except those of `prepare`.
+        if type(error).__module__.partition(".")[0] == "asyncpg":
+            return self.fault(error)
+        return super().understood(error)
+
     async def make_durable(self) -> None:
         # If the server commits asynchronously, one synchronous commit also makes all earlier
         # commits durable.
