@@ -85,9 +85,9 @@ def record_of(row: Row) -> EventRecord:
 def _json(found: Any) -> bytes:
     ts, stored_at = found.ts, found.stored_at
     # SQLite stores the text in UTC
-    found.ts = f"{ts[:10]}T{ts[11:]}Z" if type(ts) is str else moment(ts)
+    found.ts = ts.replace(" ", "T") + "Z" if type(ts) is str else moment(ts)
     if type(stored_at) is str:
-        found.stored_at = f"{stored_at[:10]}T{stored_at[11:]}Z"
+        found.stored_at = stored_at.replace(" ", "T") + "Z"
     elif stored_at is not None:
         found.stored_at = moment(stored_at)
     found.attrs = _attrs(found.attrs)

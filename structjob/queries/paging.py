@@ -187,7 +187,7 @@ async def read_page(
         further = _encoded(_Cursor(listing.fingerprint, "before" if backward else "after", *edge))
         next_, previous = (next_, further) if backward else (further, previous)
     return Page(
-        tuple(build(row) for row in rows),
+        tuple(map(build, rows)),
         next_cursor=next_,
         previous_cursor=previous,
         partial=partial,

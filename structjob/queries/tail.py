@@ -27,6 +27,7 @@ from itertools import islice
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet
 
+from msgspec import structs
 from sqlalchemy import func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
@@ -104,7 +105,7 @@ class Tail(Generic[T_co]):
         self._returned = position.copy()
         """The position up to which events were returned."""
         self._pending: deque[Item] = deque()
-        self._chunk: deque[tuple[Item, Any]] = deque()
+        self._chunk: deque[Item] = deque()
         self._unfinished: set[int] = set()
         """Sessions of which there is more to read."""
         self._older: set[int] = set()
@@ -142,9 +143,9 @@ class Tail(Generic[T_co]):
     async def __anext__(self) -> T_co:
         while True:
             while self._chunk:
-                item, what = self._chunk.popleft()
+                item = self._chunk.popleft()
                 self._returned.apply(item)
-                if what is not None:
+                if (what := self._shown(item)) is not None:
                     return what  # type: ignore[no-any-return]  # an event, or a gap if gaps are requested
             if not await self._refill(None):
                 raise StopAsyncIteration
@@ -166,9 +167,8 @@ class Tail(Generic[T_co]):
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         found: list[T_co] = []
         while not found and (self._chunk or await self._refill(deadline)):
-            # in history, the last item contains the position
-            self._returned.apply_all([item for item, _ in self._chunk])
-            found += [what for _, what in self._chunk if what is not None]
+            self._returned.apply_all(self._chunk)
+            found += [what for one in self._chunk if (what := self._shown(one)) is not None]
             self._chunk.clear()
         return found
 
@@ -279,29 +279,22 @@ class Tail(Generic[T_co]):
             ):
                 return False
         items = list(islice(self._pending, self._batch))
-        wanted = [item.id for item in items if item.id is not None and item.event is None]
-        found = (
-            {
-                row["id"]: self._build(line(row))
-                for row in await self._fetch(select(*COLUMNS).where(logs.c.id.in_(wanted)))
-            }
-            if wanted
-            else {}
-        )
-        for item in items:
+        if wanted := [one.id for one in items if one.id is not None and one.event is None]:
+            read = select(*COLUMNS).where(logs.c.id.in_(wanted))
+            found = {row["id"]: self._build(line(row)) for row in await self._fetch(read)}
             # Events that were pruned in the meantime are gone.
-            what = (
-                item.event
-                if item.event is not None
-                else found.get(item.id)
-                if item.id is not None
-                else None
-            )
-            self._chunk.append(
-                (item, what if item.gap is None else item.gap if self._show_gaps else None)
-            )
+            items = [
+                structs.replace(one, event=found[one.id]) if one.id in found else one
+                for one in items
+            ]
+        self._chunk.extend(items)
+        for _ in items:
             self._pending.popleft()
         return True
+
+    def _shown(self, item: Item) -> Any:
+        """Return the event or gap to return for *item*; None: there is none."""
+        return item.event or (item.gap if self._show_gaps else None)
 
     def _enqueue(self, items: Iterable[Item]) -> None:
         self._returned = self._read.copy()

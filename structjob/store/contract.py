@@ -3,7 +3,8 @@
 It has two parts, because events and everything else may be in different databases one day: a
 `LogStore` has the events, a `StateStore` has sessions, jobs, attempts, steps and what explains
 missing numbers. A `Store` is both in one SQL database, so that a batch is one transaction. A
-function takes the part that it needs.
+function takes the part that it needs; reads, and tails among them, need no more than a `Fetch`. A
+tail reads sessions and gaps with it, too.
 """
 
 from __future__ import annotations

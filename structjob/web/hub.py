@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -107,7 +108,8 @@ class Hub:
         joined: list[SharedTail | Watch] = []
         if "logs" in selection.channels:
             key = repr(selection.wanted)
-            tail = self._tails.setdefault(key, SharedTail(self._source, selection.wanted))
+            open_tail = partial(self._source.tail, selection.wanted)
+            tail = self._tails.setdefault(key, SharedTail(open_tail))
             try:
                 await tail.join(subscription, selection.after, selection.last)
             except BaseException:

@@ -13,16 +13,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from structjob.exceptions import InvalidArgument, JobNotFound, StoreUnavailable
-from structjob.filters import LogFilter
 from structjob.queries.tail import CHUNK, end, meets, wake
 from structjob.web import frames
 from structjob.web.frames import Frame
 from structjob.web.subscription import Subscription
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from structjob.models import EncodedEvent, Gap
     from structjob.queries.tail import Tail
-    from structjob.web.source import Source
 
 POLL = 1.0
 """Seconds between two reads while no events arrive."""
@@ -60,13 +60,12 @@ class SharedTail:
     """The shared tail of one filter.
 
     Args:
-        source: The source to read.
-        wanted: The filter of the events.
+        open_tail: Returns a tail of this filter; it takes the options of
+            `structjob.queries.logs.Logs.tail`.
     """
 
-    def __init__(self, source: Source, wanted: LogFilter) -> None:
-        self._source = source
-        self._wanted = wanted
+    def __init__(self, open_tail: Callable[..., Tail[EncodedEvent | Gap]]) -> None:
+        self._open_tail = open_tail
         self._tail: Tail[EncodedEvent | Gap] | None = None
         self._subscribers: set[Subscription] = set()
         self._newcomers: dict[Subscription, asyncio.Task[None]] = {}
@@ -191,8 +190,8 @@ class SharedTail:
         self, after: str | None, last: int, batch: int = CHUNK
     ) -> Tail[EncodedEvent | Gap]:
         if after is not None:
-            return self._source.tail(self._wanted, after=after, batch=batch)
-        return self._source.tail(self._wanted, last=last, batch=batch)
+            return self._open_tail(after=after, batch=batch)
+        return self._open_tail(last=last, batch=batch)
 
     # -- tasks
     # --------------------------------------------------------------------------
