@@ -59,8 +59,6 @@ class Errors:
     pruned events.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
         transact: Runs a call in its own transaction.
         finder: Finds the job of an id.
         now: The clock for the time when an error is resolved.
@@ -237,7 +235,6 @@ async def groups(
     """Return the errors whose occurrences match *conditions*, the last seen first.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         conditions: The conditions for their occurrences.
         statuses: The statuses that they may have; empty: any.
         limit: Maximum number of errors.

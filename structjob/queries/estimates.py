@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -12,7 +11,6 @@ from sqlalchemy import ColumnElement, Select, literal, select
 
 from structjob.models import JobRecord, StepRecord
 from structjob.statistics import ENOUGH, Estimate, Expectation, StepEstimate
-from structjob.statuses import StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import together
 from structjob.store.portions import portions
@@ -31,7 +29,6 @@ _NAMES = 500
 read.
 """
 
-
 _AT_ONCE = 25
 """Number of jobs that one query compares with earlier ones."""
 
@@ -47,7 +44,6 @@ async def look(
     """Return the estimate for *job* and its steps, compared with the jobs completed before it.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         job: The job.
         done: Its steps, or some of them.
         now: The present time, for the duration of running jobs and steps.
@@ -74,10 +70,13 @@ async def look(
         for found in parts.values():
             found.sort()
     return Estimate(
-        **asdict(compare(job, whole, now)),
+        **_compared(job, whole, now),
         job_id=job.id,
         operation=job.operation,
-        steps=tuple(_step(step, parts[step.name], now) for step in done),
+        steps=tuple(
+            StepEstimate(**_compared(step, parts[step.name], now), step_id=step.id, step=step.name)
+            for step in done
+        ),
     )
 
 
@@ -100,19 +99,8 @@ async def expectations(
         for row in await fetch(together(branches)):
             former[row["of"]].append(row["duration_ms"])
         for id_, job in several.items():
-            found[id_] = compare(job, sorted(former[id_]), now)
+            found[id_] = Expectation(**_compared(job, sorted(former[id_]), now))
     return found
-
-
-def compare(job: JobRecord, former: Sequence[float], now: datetime) -> Expectation:
-    """Return how long *job* takes, or took, compared with *former* durations.
-
-    They are in milliseconds, in ascending order.
-    """
-    running = job.status == "running"
-    return Expectation(
-        **expected(job.duration_ms, job.started_at, job.completed_at, now, former, running=running)
-    )
 
 
 def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
@@ -133,44 +121,31 @@ def _former(job: JobRecord, *columns: ColumnElement[Any]) -> Select[Any]:
     )
 
 
-def _step(step: StepRecord, former: list[float], now: datetime) -> StepEstimate:
-    running = step.status is StepStatus.RUNNING
-    beside = expected(
-        step.duration_ms, step.started_at, step.completed_at, now, former, running=running
-    )
-    return StepEstimate(**beside, step_id=step.id, step=step.name)
-
-
-def expected(
-    lasted: float | None,
-    began: datetime | None,
-    ended: datetime | None,
-    now: datetime,
-    ordered: Sequence[float],
-    *,
-    running: bool,
+def _compared(
+    one: JobRecord | StepRecord, former: Sequence[float], now: datetime
 ) -> dict[str, Any]:
-    """Return the fields of an `Expectation`: a duration compared with earlier ones.
+    """Return the fields of an `Expectation` for a job or step, compared with *former* durations.
 
-    *lasted* is the duration and *ordered* contains the earlier durations, all in milliseconds.
-    Without *lasted*, the duration is the time since *began*.
+    They are in milliseconds, in ascending order. A running job or step has lasted since it began.
     """
+    running = one.status == "running"
+    lasted = one.duration_ms
     if running or lasted is None:
-        until = now if running else ended
+        until = now if running else one.completed_at
         lasted = (
-            max(0.0, (until - began).total_seconds() * 1000)
-            if began is not None and until is not None
+            max(0.0, (until - one.started_at).total_seconds() * 1000)
+            if one.started_at is not None and until is not None
             else 0.0
         )
-    p95 = percentile(ordered, 95)
-    still = percentile(ordered[bisect_right(ordered, lasted) :], 50) if running else None
+    p95 = percentile(former, 95)
+    still = percentile(former[bisect_right(former, lasted) :], 50) if running else None
     return {
         "elapsed_ms": lasted,
-        "samples": len(ordered),
-        "median_ms": percentile(ordered, 50),
+        "samples": len(former),
+        "median_ms": percentile(former, 50),
         "p95_ms": p95,
         "remaining_ms": None if still is None else still - lasted,
-        "slower": len(ordered) >= ENOUGH and p95 is not None and lasted > p95,
+        "slower": len(former) >= ENOUGH and p95 is not None and lasted > p95,
     }
 
 

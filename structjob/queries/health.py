@@ -50,7 +50,6 @@ async def look(fetch: Fetch, database: str, kind: str) -> Health:
     """Return the state of the database. Problems of the database do not raise an exception.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         database: Its masked URL.
         kind: Its kind, as in the URL.
     """

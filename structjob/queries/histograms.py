@@ -78,7 +78,6 @@ async def count(
     themselves are not read: they are all events of the index without those of other levels.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         listing: What to count, in descending order.
         others: The conditions that find the listing's events of other levels than the usual one;
             see `structjob.queries.log_listing.of_unusual_levels`.

@@ -28,7 +28,6 @@ class JobFinder:
     """Finds single jobs in the store. It does not deliver pending events; its callers do.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         resolve_id: Called by `find` for an unknown id before it raises.
     """
 

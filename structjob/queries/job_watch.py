@@ -104,8 +104,6 @@ class JobWatch:
     """The return value of `Jobs.watch`. Only one task at a time may use it.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
         find: Returns the id of the job.
         children: Whether to watch its descendants, too.
         since: The state of an earlier watch.

@@ -54,8 +54,6 @@ class Jobs:
     Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
         finder: Finds single jobs.
         delete: Deletes a job by its id; only a tracker can.
         now: The clock for running times.

@@ -21,6 +21,9 @@ _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `_altern
 _NARROWEST = ("job", "job_id", "step_id", "session_id", "fingerprint")
 """Fields whose indexes find fewer rows than those of the correlation id and the levels."""
 
+_NARROW = "narrow"
+"""Stands for `_NARROWEST` and the correlation id."""
+
 _MAX_BRANCHES = 50
 """Trees with at least this number of jobs are read with one ``IN``.
 
@@ -40,7 +43,6 @@ def query_of(fetch: Fetch, wanted: LogFilter, mark: str) -> Query:
     """Return what a tail needs to find the events of *wanted*.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         wanted: The filter, with the job's own id.
         mark: Identifies the filter in cursors.
     """
@@ -57,10 +59,8 @@ def query_of(fetch: Fetch, wanted: LogFilter, mark: str) -> Query:
         )
     elif wanted.job_id is not None:
         matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
-    elif levels := _leading_levels(wanted):
-        matching = and_(matching, logs.c.level.in_(levels))
-    elif (lead := _branching(wanted)) is not None:
-        matching = and_(matching, logs.c[lead].in_(getattr(wanted, lead)))
+    elif several := _several(wanted):
+        matching = and_(matching, logs.c[_lead(wanted) or ""].in_(several))
     return Query(matching, listing, mine)
 
 
@@ -74,7 +74,6 @@ async def listing_of(
     """Return the listing for *wanted*, for `structjob.queries.paging`.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         wanted: The filter, with the job's own id.
         *more: Further conditions.
         mark: Identifies the filter in cursors; by default it is computed.
@@ -165,16 +164,12 @@ async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[
         if len(found) < _MAX_BRANCHES:
             return tuple(leads(logs.c.job_id == job_id) for job_id in sorted(found))
         return (or_(logs.c.job_id.in_(select(family(*mine).c.id)), logs.c.job_id.in_(mine)),)
-    if _by_correlation(wanted):
+    if wanted.correlation_id is not None and not _has(wanted, *_NARROWEST):
         return await _of_correlation(fetch, wanted.correlation_id)
-    if (lead := _branching(wanted)) is not None:
-        return tuple(leads(logs.c[lead] == value) for value in getattr(wanted, lead))
-    return tuple(leads(logs.c.level == level) for level in _leading_levels(wanted))
+    return tuple(leads(logs.c[_lead(wanted) or ""] == value) for value in _several(wanted))
 
 
-async def _of_correlation(
-    fetch: Fetch, correlation_id: str | None
-) -> tuple[ColumnElement[bool], ...]:
+async def _of_correlation(fetch: Fetch, correlation_id: str) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that find the events of a correlation id.
 
     Most are in its index. The others are among the events of jobs whose attempts have the id.
@@ -193,62 +188,34 @@ def _has(wanted: LogFilter, *fields: str) -> bool:
     return any(getattr(wanted, field) is not None for field in fields)
 
 
-def _narrow(wanted: LogFilter) -> bool:
-    """Return whether an index other than the one of the levels finds fewer rows."""
-    return _has(wanted, "correlation_id", *_NARROWEST)
-
-
-def _by_correlation(wanted: LogFilter) -> bool:
-    """Return whether the events are found by the correlation id, and no narrower field is set."""
-    return wanted.correlation_id is not None and not _has(wanted, *_NARROWEST)
-
-
-def _leading_levels(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the levels by whose index the events are found; empty if another index finds fewer."""
-    levels = matching_levels(wanted)
-    if _narrow(wanted) or not _unusual(wanted, "level"):
-        return ()
-    # Events of level warning and above are few. For the other levels, the index of the category or
-    # type may find fewer.
-    few = all(LEVELS[level] >= LEVELS["warning"] for level in levels)
-    return levels if few or (wanted.category is None and wanted.type is None) else ()
-
-
-def _leading(wanted: LogFilter) -> tuple[str, ...]:
-    """Return the fields whose index a page is read with.
+def _lead(wanted: LogFilter) -> str | None:
+    """Return the field whose index finds the events, or `_NARROW`; None: the index of their times.
 
     The other fields have no index in that combination, and are searched for.
     """
-    if _narrow(wanted):
-        return _EQUALS
-    if _leading_levels(wanted):
-        return ()
-    return next(((name,) for name in ("category", "type") if _unusual(wanted, name)), ())
+    if _has(wanted, "correlation_id", *_NARROWEST):
+        return _NARROW
+    # Events of level warning and above are few. For the other levels, the index of the category or
+    # type may find fewer.
+    few = all(LEVELS[level] >= LEVELS["warning"] for level in matching_levels(wanted))
+    if _unusual(wanted, "level") and (few or not _has(wanted, "category", "type")):
+        return "level"
+    return next((name for name in ("category", "type") if _unusual(wanted, name)), None)
+
+
+def _several(wanted: LogFilter) -> tuple[str, ...]:
+    """Return the values of the leading field, if each is to be read with the index."""
+    lead = _lead(wanted)
+    if lead == "level":
+        return matching_levels(wanted)
+    value = getattr(wanted, lead) if lead in ("category", "type") else None
+    return value if isinstance(value, tuple) else ()
 
 
 def _unusual(wanted: LogFilter, column: str) -> bool:
     """Return whether the index of *column* contains all requested events."""
     values = matching_levels(wanted) if column == "level" else values_of(getattr(wanted, column))
     return bool(values) and USUAL[column] not in values
-
-
-def _branching(wanted: LogFilter) -> str | None:
-    """Return the field whose index a page is read with, if it has several values.
-
-    Each value is read with the index.
-    """
-    if _narrow(wanted) or _leading_levels(wanted):
-        return None
-    lead = _leading(wanted)
-    return lead[0] if lead and isinstance(getattr(wanted, lead[0]), tuple) else None
-
-
-def _ordering(wanted: LogFilter) -> str | None:
-    """Return the field whose index orders the events of a page that has no branches."""
-    if _narrow(wanted):
-        by = ("step_id", "fingerprint", *(["correlation_id"] if _by_correlation(wanted) else []))
-        return next((name for name in by if _has(wanted, name)), None)
-    return next(iter(_leading(wanted)), None)
 
 
 def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElement[bool], ...]:
@@ -261,28 +228,33 @@ def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElem
     Raises:
         InvalidFilter: if no row can match because of the form of a value.
     """
+    lead = orders = _lead(wanted)
+    names: Sequence[str] = () if lead is None or _several(wanted) else (lead,)
+    if lead == _NARROW:
+        names = _EQUALS
+        # the index that orders the events of a page without branches
+        by = ("step_id", "fingerprint") if _has(wanted, *_NARROWEST) else ("correlation_id",)
+        orders = next((name for name in by if _has(wanted, name)), None)
     found = _equal(
         wanted,
-        [name for name in _leading(wanted) if name != _branching(wanted)],
+        names,
         apart_from="step_id" if by_level else None,
-        lead=None if by_level else _ordering(wanted),
+        lead=None if by_level else orders,
     )
-    if not _narrow(wanted):
-        found += [unusual(name) for name in _leading(wanted)]
-    if by_level or _leading_levels(wanted):
-        found.append(unusual("level"))
+    if by_level or lead not in (None, _NARROW):
+        found.append(unusual("level" if by_level else str(lead)))
     if wanted.job_id is not None:
         equals_any("job_id", logs.c.job_id, wanted.job_id)
-    if _narrow(wanted) and not by_level and (levels := matching_levels(wanted)):
+    if lead == _NARROW and not by_level and (levels := matching_levels(wanted)):
         found.append(logs.c.level.in_(levels))
     return (*found, *within(logs.c.ts, wanted.since, wanted.until))
 
 
 def searches(wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:
     """Return the conditions that have no index."""
-    leading = _leading(wanted)
-    found = _equal(wanted, [name for name in _EQUALS if name not in leading])
-    if not _narrow(wanted) and not _leading_levels(wanted) and (levels := matching_levels(wanted)):
+    lead = _lead(wanted)
+    found = [] if lead == _NARROW else _equal(wanted, [name for name in _EQUALS if name != lead])
+    if lead not in (_NARROW, "level") and (levels := matching_levels(wanted)):
         found.append(logs.c.level.in_(levels))
     if wanted.correlated is not None:
         column = logs.c.correlation_id

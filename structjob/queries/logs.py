@@ -54,8 +54,6 @@ class Logs:
     Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
         finder: Finds the job that a filter refers to.
         stamp: Returns a value that changes when anything is stored; None if that is not known. It
             is called often, so it must be quick.

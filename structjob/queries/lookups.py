@@ -33,7 +33,6 @@ class Lookups:
     """Reads for people who type ids, and for screens that show many jobs.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         finder: Finds single jobs.
         now: The clock for running times.
     """

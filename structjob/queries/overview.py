@@ -70,7 +70,6 @@ async def overview(
     """Return the overview of *job*.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         job: The job.
         room: Maximum number of steps, and of descendants with their steps, to show in full. If
             there are more, some are selected. None shows all.

@@ -157,7 +157,6 @@ async def read_page(
     """Read one page: the first page, or the page at *cursor*.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         listing: What to list.
         cursor: A cursor of another page.
         build: A function that turns a row into an item of the page.

@@ -61,12 +61,7 @@ async def silences(fetch: Fetch, ids: Collection[int]) -> dict[int, Silence]:
 
 
 class Sessions:
-    """Reads the sessions in the store.
-
-    Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
-    """
+    """Reads the sessions in the store."""
 
     def __init__(self, fetch: Fetch, flush: Flush) -> None:
         self._fetch = fetch

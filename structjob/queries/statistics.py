@@ -68,8 +68,6 @@ class Statistics:
     Each read first delivers pending events, so a program always reads its own writes.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
-        flush: Delivers pending events.
         finder: Finds the job of an id.
         now: The clock for the end of a window without ``until``.
     """

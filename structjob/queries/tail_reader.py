@@ -64,7 +64,6 @@ class SessionReader:
     """Reads the numbers of sessions.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         query: The query of the tail.
         build: Creates an event from a `structjob.queries.event_rows.Line`, for events that are read
             together with their numbers. None: only numbers are read.

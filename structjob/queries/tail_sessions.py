@@ -82,11 +82,7 @@ class Look:
 
 
 class SessionFinder:
-    """Finds the sessions that may have new events.
-
-    Args:
-        fetch: Runs a statement on the store and returns its rows.
-    """
+    """Finds the sessions that may have new events."""
 
     def __init__(self, fetch: Fetch) -> None:
         self._fetch = fetch

@@ -154,7 +154,6 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verif
     of sessions and losses, not on the size of the log.
 
     Args:
-        fetch: Runs a statement on the store and returns its rows.
         stale_after: See `STALE_AFTER`.
     """
     found = {session.session_id: session for session in await _look(fetch, stale_after)}
