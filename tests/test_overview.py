@@ -192,3 +192,26 @@ async def test_families_of_many_jobs_are_counted_at_once(database):
     assert picked == {"a": ["a05", "a03", "a09"], "b": ["b1", "b2"], "d": ["d1"], "e": ["e1"]}
     assert not any(one.partial for one in found.values())
     assert family.read < 20
+
+
+async def test_the_parents_of_many_failed_steps_are_found(database):
+    """``show --failed --all`` of a job with as many failed tries as a statement has no room for
+    values: PostgreSQL takes 32,767, so they are read in portions.
+    """
+    family = Family(database)
+    tries = [step(n, status="failed", parent_step_id=f"root-s{n + 700}") for n in range(600)]
+    tried = [step(n + 700) for n in range(600)]
+    await family.add(jobs, job("root", parent=None))
+    await family.add(steps, *tries, *({**one, "parent_step_id": None} for one in tried))
+    values = []
+    ask = family.fetch
+
+    async def fetch(statement):
+        params = statement.compile(dialect=database.engine.dialect).params.values()
+        values.append(sum(len(one) if isinstance(one, list) else 1 for one in params))
+        return await ask(statement)
+
+    family.fetch = fetch
+    found = await family.overview(room=None, failed=True)
+    assert len(found.tree.steps) == 1200
+    assert max(values) < 510

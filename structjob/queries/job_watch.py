@@ -11,8 +11,9 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from sqlalchemy import (
@@ -36,10 +37,7 @@ from structjob.models import AttemptRecord, JobRecord, StepRecord
 from structjob.queries import opaque, rows
 from structjob.queries.tree import family
 from structjob.store.contract import Fetch, Flush
-from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, steps
-
-R = TypeVar("R")
 
 OVERLAP = 1_000
 """Number of a session's changes that are read again, because two writers may commit in any
@@ -52,7 +50,6 @@ THOROUGH = 15.0
 MOST = 10_000
 """Maximum number of rows that one poll returns."""
 
-_AT_ONCE = 500
 _SESSIONS = 50
 """Maximum number of sessions with a condition of their own. With more, all rows are read."""
 
@@ -230,13 +227,14 @@ class JobWatch:
         for kind, id_, number in changed:
             ids[kind].append(id_)
             numbers.add((id_, number))
+        read = partial(rows.read_many, self._fetch)
         found_attempts = [
-            one
-            for one in await self._read(attempts, attempts.c.job_id, ids["attempt"], rows.attempt)
-            if (one.job_id, one.attempt) in numbers
+            rows.attempt(row)
+            for row in await read(select(attempts), attempts.c.job_id, ids["attempt"])
+            if (row["job_id"], row["attempt"]) in numbers
         ]
-        found_jobs = await self._read(jobs, jobs.c.id, ids["job"], rows.job)
-        found_steps = await self._read(steps, steps.c.id, ids["step"], rows.step)
+        found_jobs = [rows.job(row) for row in await read(select(jobs), jobs.c.id, ids["job"])]
+        found_steps = [rows.step(row) for row in await read(select(steps), steps.c.id, ids["step"])]
         assert self._job_id is not None  # noqa: S101 -- it was found before
         seen = dict(self._seen)
         # otherwise another watch that continues from this state would miss the rows left out
@@ -255,19 +253,6 @@ class JobWatch:
             ),
             more=more,
         )
-
-    async def _read(
-        self,
-        table: Table,
-        column: ColumnElement[str],
-        ids: Sequence[str],
-        build: Callable[[rows.Row], R],
-    ) -> list[R]:
-        found: list[R] = []
-        for some in portions(sorted(set(ids)), _AT_ONCE):
-            there = await self._fetch(select(table).where(column.in_(some)))
-            found += [build(row) for row in there]
-        return found
 
 
 def _mark(job_id: str, *, children: bool) -> str:

@@ -31,7 +31,7 @@ from structjob.queries.job_listing import by_duration, conditions, listing_of, s
 from structjob.queries.job_watch import JobWatch
 from structjob.queries.lookups import Lookups
 from structjob.queries.paging import Listing, count_all, count_by, fingerprint, merged, read_page
-from structjob.queries.tree import family, grown, in_order
+from structjob.queries.tree import grown, in_order, members
 from structjob.statistics import Estimate, Expectation
 from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch, Flush
@@ -403,17 +403,10 @@ class Jobs:
             JobNotFound: if there is no such job.
         """
         id_ = (await self.find(any_id)).id
-        ids = family(id_)
-        records = [
-            rows.job(row)
-            for row in await self._fetch(select(jobs).join(ids, ids.c.id == jobs.c.id))
-        ]
+        records, found = await members(self._fetch, id_)
         if not records:
             raise JobNotFound(id_)  # it was deleted just now
-        ids = family(id_)
-        latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
-        statement = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id)
-        return grown(id_, records, [rows.step(row) for row in await self._fetch(statement)])
+        return grown(id_, records, found)
 
     @overload
     async def history(self, any_id: AnyJob) -> builtins.list[AttemptRecord]: ...

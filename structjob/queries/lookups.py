@@ -6,31 +6,28 @@ reads. None of them delivers pending events.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection
 from datetime import datetime
+from functools import partial
 
 from sqlalchemy import func, select
 
-from structjob.models import AttemptRecord, JobRecord, SessionRecord, StepRecord
+from structjob.models import AttemptRecord, StepRecord
 from structjob.queries import errors, estimates, rows, session_status, step_progress
-from structjob.queries.families import Family, families
+from structjob.queries.families import families
 from structjob.queries.job_finder import JobFinder
 from structjob.queries.overview import Overview, overview
-from structjob.queries.session_status import Silence
-from structjob.queries.step_progress import StepProgress
 from structjob.queries.tree import in_order
 from structjob.statistics import ErrorGroup, Estimate
 from structjob.store.contract import Fetch
 from structjob.store.expressions import begins
-from structjob.store.portions import portions
 from structjob.store.tables import attempts, jobs, steps
-
-_AT_ONCE = 100
-"""Number of ids in one query."""
 
 
 class Lookups:
     """Reads for people who type ids, and for screens that show many jobs.
+
+    Those that are functions of other modules are attributes, with the store bound.
 
     Args:
         finder: Finds single jobs.
@@ -42,6 +39,11 @@ class Lookups:
         self._now = now
         self.by_prefix = finder.by_prefix
         self.by_suffix = finder.by_suffix
+        self.families = partial(families, fetch)
+        self.step_progress = partial(step_progress.look, fetch)
+        self.sessions = partial(session_status.records, fetch)
+        self.silences = partial(session_status.silences, fetch)
+        self.overview = partial(overview, fetch)
 
     # -- completion of what is typed
     # --------------------------------------------------------------------------
@@ -92,56 +94,31 @@ class Lookups:
     # -- many jobs at once
     # --------------------------------------------------------------------------
 
-    async def families(self, roots: Sequence[JobRecord]) -> dict[str, Family]:
-        """Return what `structjob.queries.families.families` does."""
-        return await families(self._fetch, roots)
-
-    async def step_progress(self, ids: Sequence[str]) -> dict[str, StepProgress]:
-        """Return what `structjob.queries.step_progress.look` does."""
-        return await step_progress.look(self._fetch, ids)
-
-    async def operations_of(self, ids: Iterable[str]) -> dict[str, str]:
+    async def operations_of(self, ids: Collection[str]) -> dict[str, str]:
         """Return the operations of these jobs by id. Ids that do not exist are left out."""
-        found: dict[str, str] = {}
-        for some in portions(sorted(set(ids)), _AT_ONCE):
-            statement = select(jobs.c.id, jobs.c.operation).where(jobs.c.id.in_(some))
-            found |= {row["id"]: row["operation"] for row in await self._fetch(statement)}
-        return found
+        named = select(jobs.c.id, jobs.c.operation)
+        found = await rows.read_many(self._fetch, named, jobs.c.id, ids)
+        return {row["id"]: row["operation"] for row in found}
 
     async def attempts_and_steps(
-        self, ids: Sequence[str]
+        self, ids: Collection[str]
     ) -> tuple[dict[str, list[AttemptRecord]], dict[tuple[str, int], list[StepRecord]]]:
         """Return the attempts at these jobs by the jobs' ids, and the steps by job and attempt.
 
-        Both are in their order. This takes two queries for 100 jobs.
+        Both are in their order. This takes two queries for 500 jobs.
         """
         tried: dict[str, list[AttemptRecord]] = {}
         taken: dict[tuple[str, int], list[StepRecord]] = {}
-        for some in portions(ids, _AT_ONCE):
-            of_jobs = select(attempts).where(attempts.c.job_id.in_(some))
-            for row in await self._fetch(of_jobs.order_by(attempts.c.job_id, attempts.c.attempt)):
-                tried.setdefault(row["job_id"], []).append(rows.attempt(row))
-            of_attempts = select(steps).where(steps.c.job_id.in_(some))
-            for row in await self._fetch(of_attempts):
-                taken.setdefault((row["job_id"], row["attempt"]), []).append(rows.step(row))
+        read = partial(rows.read_many, self._fetch)
+        ordered = select(attempts).order_by(attempts.c.job_id, attempts.c.attempt)
+        for row in await read(ordered, attempts.c.job_id, ids):
+            tried.setdefault(row["job_id"], []).append(rows.attempt(row))
+        for row in await read(select(steps), steps.c.job_id, ids):
+            taken.setdefault((row["job_id"], row["attempt"]), []).append(rows.step(row))
         return tried, {attempt: in_order(found) for attempt, found in taken.items()}
-
-    async def sessions(self, ids: Sequence[int]) -> dict[int, SessionRecord]:
-        """Return what `structjob.queries.session_status.records` does."""
-        return await session_status.records(self._fetch, ids)
-
-    async def silences(self, ids: Collection[int]) -> dict[int, Silence]:
-        """Return what `structjob.queries.session_status.silences` does."""
-        return await session_status.silences(self._fetch, ids)
 
     # -- one job
     # --------------------------------------------------------------------------
-
-    async def overview(
-        self, job: JobRecord, *, room: int | None, depth: int | None = None, failed: bool = False
-    ) -> Overview:
-        """Return what `structjob.queries.overview.overview` does."""
-        return await overview(self._fetch, job, room=room, depth=depth, failed=failed)
 
     async def estimate(self, found: Overview) -> Estimate:
         """Return an estimate for the job of an `overview`, and for its steps that are shown.

@@ -9,13 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, Table, func, select
+from sqlalchemy import CTE, Select, Table, func, select
 
 from structjob.models import JobRecord, JobTree, StepRecord
 from structjob.queries import rows
-from structjob.queries.tree import family, grown
+from structjob.queries.tree import family, grown, members
 from structjob.store.contract import Fetch
-from structjob.store.portions import portions
 from structjob.store.tables import jobs, steps
 
 FAILED = ("failed", "crashed")
@@ -76,36 +75,21 @@ async def overview(
         depth: The number of levels of descendants; 0: no descendants; None: all.
         failed: Only failed and crashed ones.
     """
-    mine = (steps.c.job_id == job.id) & (steps.c.attempt == job.attempt)
-    step_counts = await _counted(fetch, select(steps).where(mine), steps)
+    own = select(steps).where(steps.c.job_id == job.id, steps.c.attempt == job.attempt)
+    step_counts = await _counted(fetch, own, steps)
     ids = family(job.id, depth=depth)
     below = select(jobs).join(ids, ids.c.id == jobs.c.id).where(jobs.c.id != job.id)
     job_counts = await _counted(fetch, below, jobs)
 
-    if room is None and not failed:
-        shown = [rows.step(row) for row in await fetch(select(steps).where(mine))]
-    else:
-        shown = [
-            rows.step(row)
-            for row in await _picked(
-                fetch, select(steps).where(mine), steps, step_counts, room, failed=failed
-            )
-        ]
-        shown += await _above(fetch, shown)
+    found = await _picked(fetch, own, steps, step_counts, room, failed=failed)
+    shown = [rows.step(row) for row in found]
+    shown += await _above(fetch, shown)
 
     if not job_counts:
         return Overview(grown(job.id, [job], shown), step_counts, {}, ())
-    if not failed and (room is None or await _fits(fetch, job, depth, room)):
-        records = [job, *(rows.job(row) for row in await fetch(below))]
-        ids = family(job.id, depth=depth)
-        latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
-        others = (
-            select(steps)
-            .join(jobs, latest)
-            .join(ids, ids.c.id == jobs.c.id)
-            .where(jobs.c.id != job.id)
-        )
-        theirs = [rows.step(row) for row in await fetch(others)]
+    if not failed and (room is None or await _fits(fetch, job, ids, room)):
+        family_, theirs = await members(fetch, job.id, depth=depth, steps_of_root=False)
+        records = [job, *(one for one in family_ if one.id != job.id)]
         return Overview(grown(job.id, records, [*shown, *theirs]), step_counts, job_counts, ())
     picked = [
         rows.job(row) for row in await _picked(fetch, below, jobs, job_counts, room, failed=failed)
@@ -123,28 +107,22 @@ async def _counted(fetch: Fetch, some: Select[Any], table: Table) -> dict[str, i
     return {row["status"]: row["number"] for row in await fetch(counted)}
 
 
-async def _fits(fetch: Fetch, job: JobRecord, depth: int | None, room: int) -> bool:
-    """Return whether the descendants and their steps are at most *room*."""
-    ids = family(job.id, depth=depth)
-    number = (
-        await fetch(
-            select(func.count().label("number")).select_from(
-                select(ids.c.id).limit(room + 2).subquery()
-            )
-        )
-    )[0]["number"] - 1
-    if number > room:
-        return False
-    ids = family(job.id, depth=depth)
-    theirs = (
-        select(steps.c.id)
-        .join(ids, ids.c.id == steps.c.job_id)
-        .where(steps.c.job_id != job.id)
-        .limit(room + 1)
-        .subquery()
-    )
-    (counted,) = await fetch(select(func.count().label("number")).select_from(theirs))
-    return bool(number + counted["number"] <= room)
+async def _fits(fetch: Fetch, job: JobRecord, ids: CTE, room: int) -> bool:
+    """Return whether the descendants, *ids* without the job itself, and their steps are at most
+    *room*.
+    """
+    left = room
+    theirs = select(steps.c.id).join(ids, ids.c.id == steps.c.job_id)
+    for some in (
+        select(ids.c.id).where(ids.c.id != job.id),
+        theirs.where(steps.c.job_id != job.id),
+    ):
+        most = some.limit(left + 1).subquery()
+        (counted,) = await fetch(select(func.count().label("number")).select_from(most))
+        left -= counted["number"]
+        if left < 0:
+            return False
+    return True
 
 
 async def _picked(
@@ -166,20 +144,15 @@ async def _picked(
     if not number:
         return []
     if room is None or number <= room:
-        return await fetch(_of(some, table.c.status, tuple(wanted)) if failed else some)
+        return await fetch(some.where(table.c.status.in_(tuple(wanted))) if failed else some)
+    first = some.order_by(table.c.started_at, table.c.id)
     if failed:
-        return await fetch(
-            _of(some, table.c.status, FAILED).order_by(table.c.started_at, table.c.id).limit(room)
-        )
+        return await fetch(first.where(table.c.status.in_(FAILED)).limit(room))
     found: dict[str, rows.Row] = {}
     for statuses in (FAILED, _UNDERWAY):
         if any(counts.get(status) for status in statuses):
-            first = (
-                _of(some, table.c.status, statuses)
-                .order_by(table.c.started_at, table.c.id)
-                .limit(room // 2)
-            )
-            found |= {row["id"]: row for row in await fetch(first)}
+            such = first.where(table.c.status.in_(statuses)).limit(room // 2)
+            found |= {row["id"]: row for row in await fetch(such)}
     slowest = (
         some.where(table.c.duration_ms.is_not(None))
         .order_by(table.c.duration_ms.desc(), table.c.id)
@@ -187,13 +160,7 @@ async def _picked(
     )
     found |= {row["id"]: row for row in await fetch(slowest)}
     # Durations may be unknown, for example of imported rows.
-    return list(found.values()) or await fetch(
-        some.order_by(table.c.started_at, table.c.id).limit(SLOWEST)
-    )
-
-
-def _of(some: Select[Any], status: ColumnElement[Any], statuses: Sequence[str]) -> Select[Any]:
-    return some.where(status.in_(statuses))
+    return list(found.values()) or await fetch(first.limit(SLOWEST))
 
 
 async def _above(fetch: Fetch, shown: Sequence[StepRecord]) -> list[StepRecord]:
@@ -201,20 +168,12 @@ async def _above(fetch: Fetch, shown: Sequence[StepRecord]) -> list[StepRecord]:
 
     An attempt says little without the step that was attempted.
     """
-    ids = {step.parent_step_id for step in shown if step.parent_step_id is not None} - {
-        step.id for step in shown
-    }
-    return (
-        [rows.step(row) for row in await fetch(select(steps).where(steps.c.id.in_(sorted(ids))))]
-        if ids
-        else []
-    )
+    ids = {step.parent_step_id for step in shown if step.parent_step_id is not None}
+    ids -= {step.id for step in shown}
+    return [rows.step(row) for row in await rows.read_many(fetch, select(steps), steps.c.id, ids)]
 
 
 async def _parents(fetch: Fetch, children: Sequence[JobRecord]) -> dict[str, JobRecord]:
-    ids = sorted({job.parent_job_id for job in children if job.parent_job_id is not None})
-    found: dict[str, JobRecord] = {}
-    for some in portions(ids, 500):
-        there = await fetch(select(jobs).where(jobs.c.id.in_(some)))
-        found |= {row["id"]: rows.job(row) for row in there}
-    return found
+    ids = {job.parent_job_id for job in children if job.parent_job_id is not None}
+    found = await rows.read_many(fetch, select(jobs), jobs.c.id, ids)
+    return {row["id"]: rows.job(row) for row in found}

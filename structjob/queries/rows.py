@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields
 from operator import itemgetter
-from typing import Any
+from typing import Any, TypeVar
+
+from sqlalchemy import ColumnElement, Select
+from sqlalchemy.engine import RowMapping
 
 from structjob.models import (
     AttemptRecord,
@@ -16,9 +19,26 @@ from structjob.models import (
     StepRecord,
 )
 from structjob.statuses import JobStatus, StepStatus
+from structjob.store.contract import Fetch
+from structjob.store.portions import portions
+
+T = TypeVar("T", int, str)
+
+_AT_ONCE = 500
+"""Number of values in one query."""
 
 Row = Mapping[Any, Any]
 """A row of a fetch: a mapping of column name to value, as SQLAlchemy's ``RowMapping``."""
+
+
+async def read_many(
+    fetch: Fetch, statement: Select[Any], column: ColumnElement[T], values: Collection[T]
+) -> list[RowMapping]:
+    """Return the rows of *statement* whose *column* has one of *values*, however many these are."""
+    found: list[RowMapping] = []
+    for some in portions(sorted(set(values)), _AT_ONCE):
+        found += await fetch(statement.where(column.in_(some)))
+    return found
 
 
 def _plain(record: type[Any]) -> tuple[str, ...]:

@@ -7,21 +7,19 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, Select, func, select
+from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import SessionNotFound
 from structjob.filter_checks import check_limit
 from structjob.models import Gap, SessionRecord
+from structjob.queries import rows
 from structjob.queries.verify import STALE_AFTER, has_process
 from structjob.statuses import SessionStatus
 from structjob.store.contract import Fetch, Flush
 from structjob.store.expressions import equals, utc_now
-from structjob.store.portions import portions
 from structjob.store.sessions import CLOSED
 from structjob.store.tables import gaps, jobs, sessions
-
-_AT_ONCE = 500
-"""Number of sessions that one query reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,40 +104,31 @@ class Sessions:
         """
         await self.get(session_id)
         columns = (gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason)
-        statement = (
-            select(*columns)
-            .where(gaps.c.session_id == session_id)
-            .order_by(gaps.c.first_seq)
-            .limit(limit)
-        )
-        return [Gap(**row) for row in await self._fetch(statement)]
+        first = select(*columns).where(gaps.c.session_id == session_id).order_by(gaps.c.first_seq)
+        return [Gap(**row) for row in await self._fetch(first.limit(limit))]
 
 
 async def records(fetch: Fetch, ids: Sequence[int]) -> dict[int, SessionRecord]:
     """Return these sessions by id. Sessions without a row are left out."""
-    found: dict[int, SessionRecord] = {}
-    for some in portions(ids, _AT_ONCE):
-        for record in await _read(fetch, _AT_ONCE, sessions.c.session_id.in_(some)):
-            found[record.session_id] = record
-    return found
+    found = await rows.read_many(fetch, _every(), sessions.c.session_id, ids)
+    return {row["session_id"]: _session(row) for row in found}
 
 
 async def _read(fetch: Fetch, limit: int, *conditions: ColumnElement[bool]) -> list[SessionRecord]:
+    newest = _every().order_by(sessions.c.started_at.desc(), sessions.c.session_id)
+    return [_session(row) for row in await fetch(newest.where(*conditions).limit(limit))]
+
+
+def _every() -> Select[Any]:
     running = (
         select(func.count())
         .where(jobs.c.session_id == sessions.c.session_id, jobs.c.status == "running")
         .correlate(sessions)
     ).scalar_subquery()
-    statement = select(sessions, utc_now().label("now"), running.label("running"))
-    statement = (
-        statement.where(*conditions)
-        .order_by(sessions.c.started_at.desc(), sessions.c.session_id)
-        .limit(limit)
-    )
-    return [_session(row) for row in await fetch(statement)]
+    return select(sessions, utc_now().label("now"), running.label("running"))
 
 
-def _session(row: Any) -> SessionRecord:
+def _session(row: RowMapping) -> SessionRecord:
     seen, ended = row["heartbeat_at"], row["ended_at"]
     age = None if seen is None else max((row["now"] - seen).total_seconds(), 0.0)
     exists = None

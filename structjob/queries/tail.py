@@ -293,7 +293,7 @@ class Tail(Generic[T_co]):
         return True
 
     def _shown(self, item: Item) -> Any:
-        """Return the event or gap to return for *item*; None: there is none."""
+        """Return the event of *item*, or its gap if gaps are requested."""
         return item.event or (item.gap if self._show_gaps else None)
 
     def _enqueue(self, items: Iterable[Item]) -> None:

@@ -9,7 +9,9 @@ from datetime import UTC, datetime
 from sqlalchemy import CTE, Integer, literal, select
 
 from structjob.models import JobRecord, JobTree, StepRecord
-from structjob.store.tables import jobs
+from structjob.queries import rows
+from structjob.store.contract import Fetch
+from structjob.store.tables import jobs, steps
 
 _LATEST = datetime.max.replace(tzinfo=UTC)
 
@@ -38,18 +40,36 @@ def family(*job_ids: str, depth: int | None = None) -> CTE:
     return select(found.c.id).distinct().cte("members")  # in a cycle a job has several levels
 
 
+async def members(
+    fetch: Fetch, root: str, *, depth: int | None = None, steps_of_root: bool = True
+) -> tuple[list[JobRecord], list[StepRecord]]:
+    """Return the job *root* and its descendants, with the steps of their latest attempts.
+
+    Args:
+        root: The id of the job.
+        depth: See `family`.
+        steps_of_root: Whether to read the steps of *root*, too.
+    """
+    ids = family(root, depth=depth)
+    found = await fetch(select(jobs).join(ids, ids.c.id == jobs.c.id))
+    latest = (jobs.c.id == steps.c.job_id) & (jobs.c.attempt == steps.c.attempt)
+    theirs = select(steps).join(jobs, latest).join(ids, ids.c.id == jobs.c.id)
+    if not steps_of_root:
+        theirs = theirs.where(jobs.c.id != root)
+    return [rows.job(row) for row in found], [rows.step(row) for row in await fetch(theirs)]
+
+
 def in_order(found: Iterable[StepRecord]) -> list[StepRecord]:
     """Return the steps of an attempt in the order in which they started.
 
     Their numbers tell it exactly. But each process that works on the job counts its own steps, and
     so does each task of a process pool; then the times decide.
     """
-    steps = sorted(found, key=lambda step: (step.seq, step.id))
-    if len({step.session_id for step in steps}) < 2 and len({step.seq for step in steps}) == len(
-        steps
-    ):
-        return steps
-    return sorted(steps, key=lambda step: step.started_at or _LATEST)
+    order = sorted(found, key=lambda step: (step.seq, step.id))
+    numbers = {step.seq for step in order}
+    if len({step.session_id for step in order}) < 2 and len(numbers) == len(order):
+        return order
+    return sorted(order, key=lambda step: step.started_at or _LATEST)
 
 
 def grown(root: str, records: Sequence[JobRecord], found: Sequence[StepRecord]) -> JobTree:
