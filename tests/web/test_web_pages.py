@@ -616,6 +616,46 @@ def test_the_waterfall_cuts_no_row_in_half(site, watched, width, row):
     page.close()
 
 
+def test_a_line_without_an_exception_is_legible_on_a_small_screen(empty_url, watched):
+    """Its values stood one letter below the other: hidden buttons took the width. A job without an
+    error offers no next one (R47).
+    """
+    with running_job(empty_url, "small") as write, pages_of(empty_url) as address:
+        write(5)
+        page = watched.page(width=400)
+        page.goto(f"{address}jobs/small")
+        page.locator("structjob-logs .row .attrs").last.click()
+        value = page.locator("structjob-logs .open .kv div").first
+        value.wait_for()
+        assert value.bounding_box()["width"] > 200
+        assert not page.get_by_role("button", name="Next error").is_visible()
+        write(100)
+        page.get_by_role("button", name="Next error").wait_for()
+        page.close()
+
+
+def test_the_name_of_many_steps_stands_beside_their_bars_on_a_small_screen(empty_url, watched):
+    """Their counts hid the name and stood on the bars (R47)."""
+    code = (
+        "import sys, structjob\n"
+        "structjob.configure(console=False)\n"
+        "with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('copy', external_job_id='many') as job:\n"
+        "    for number in range(300):\n"
+        "        with job.step(f'file-{number}'):\n"
+        "            pass\n"
+    )
+    python("-c", code, empty_url, check=True)
+    with pages_of(empty_url) as address:
+        page = watched.page(width=400)
+        page.goto(f"{address}jobs/many")
+        row = page.locator(".wf .row").first
+        assert row.locator(".nm").inner_text() == "file"
+        assert row.locator(".nm").bounding_box()["width"] > 15
+        note = row.locator(".note").first.bounding_box()
+        assert note["x"] + note["width"] <= row.locator(".plot").bounding_box()["x"]
+        page.close()
+
+
 def test_numbers_of_lines_are_shown_as_on_the_console(site, watched):
     """(R44, R47)"""
     chosen = random.Random(7)
@@ -676,6 +716,8 @@ def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path)
         # What is to be typed fills the database that the page shows.
         typed = page.locator("pre.code").first.inner_text()
         assert typed == f"structjob --db {tmp_path}/empty.db demo"
+        program = page.locator("pre.code").last.inner_text()
+        compile(program, "first.py", "exec")  # its indentation was lost
         page.get_by_role("button", name="copy").first.wait_for()
         page.goto(f"{empty}logs")
         page.get_by_role("heading", name="No lines in this database yet").wait_for()

@@ -34,14 +34,16 @@ export function FirstRun({ what = "jobs" }) {
   const name = document.querySelector('meta[name="structjob-name"]')?.content ?? "";
   const shown = /^(\.?\/|[A-Z]:\\|\w+:\/\/[^[*]+$)/i.test(name) ? name : null;
   const command = shown ? `structjob --db ${/^[\w./:@%+-]+$/.test(shown) ? shown : `'${shown}'`}` : "structjob --db URL";
-  const code = `import structjob, structlog
-
-structjob.configure()
-log = structlog.get_logger()
-with structjob.Tracker("${shown ?? "URL"}") as tracker, tracker.job("import") as job:
-    with job.step("copy", total=3) as step:
-        for part in step.track(["a", "b", "c"]):
-            log.info("part copied", part=part)  # on disk when it returns`;
+  const code = [ // line by line, because the server removes the indentation of scripts
+    "import structjob, structlog",
+    "",
+    "structjob.configure()",
+    "log = structlog.get_logger()",
+    `with structjob.Tracker("${shown ?? "URL"}") as tracker, tracker.job("import") as job:`,
+    '    with job.step("copy", total=3) as step:',
+    '        for part in step.track(["a", "b", "c"]):',
+    '            log.info("part copied", part=part)  # on disk when it returns',
+  ].join("\n");
   const Code = ({ text }) => html`<div class="code"><pre class="code" tabindex="0">${text}</pre><${Copy} text=${text} /></div>`;
   return html`<div class="scroll" tabindex="-1"><div class="state big"><h1>No ${what} in this database yet</h1><p>${what === "jobs" ? "The first job will appear here without a reload." : "A program that opens a tracker stores them."}${shown ? "" : " URL stands for the address of this database."}</p><ol>
     <li>See it work, with real files, one retry and one failure:<${Code} text=${`${command} demo`} /></li>
