@@ -7,48 +7,33 @@ import weakref
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn, Self, TypedDict, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypedDict, TypeVar, Unpack
 
 from structjob.capture.processors import check_level
 from structjob.context.errors import Classifier
-from structjob.engine.finding import find_live, find_running
 from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
-from structjob.engine.opening import Connected, Options, is_number
+from structjob.engine.opening import Connected, Options
 from structjob.engine.queue import Queue
-from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
+from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
+from structjob.job_control import JobControl
 from structjob.levels import LEVELS, Level, level_name
 from structjob.lifecycle.arguments import check_label, check_units
-from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
-from structjob.lifecycle.jobs import (
-    UNCHANGED,
-    Job,
-    JobContext,
-    JobKeywords,
-    JobUpdate,
-    RetryKeywords,
-    job_of,
-    parent_scope,
-)
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
-from structjob.lifecycle.options import JobOptions
-from structjob.models import AnyJob, Ledger, PruneResult
+from structjob.models import Ledger
 from structjob.retention.policy import Retention, retention_of
 from structjob.spool.queue import Overflow
 from structjob.spool.recorder import Recorder
-from structjob.statuses import EndStatus, JobStatus
+from structjob.upkeep import Upkeep
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from structjob.engine.engine import Engine
     from structjob.engine.listeners import Callback, Listener
-    from structjob.lifecycle.bars import Bars
-    from structjob.lifecycle.policy import Policy
-    from structjob.lifecycle.retries import Retrying
     from structjob.queries.errors import Errors
     from structjob.queries.job_finder import IdResolver
     from structjob.queries.jobs import Jobs
@@ -56,18 +41,12 @@ if TYPE_CHECKING:
     from structjob.queries.session_status import Sessions
     from structjob.queries.statistics import Statistics
     from structjob.queries.tail import Tails
-    from structjob.queries.verify import VerifyResult
     from structjob.reader import Reader
     from structjob.store.contract import Store
-    from structjob.transfer.export import ExportFormat
-    from structjob.transfer.imports import ImportResult
 
 T = TypeVar("T")
 
 GIB = 1024**3
-
-_PRUNE_TIMEOUT = 30.0
-"""Default maximum of seconds to wait while another process prunes."""
 
 _MADE_BY_OPENING = frozenset(
     {"jobs", "logs", "sessions", "errors", "stats", "_own_reader", "_recorder", "_engine", "_store"}
@@ -99,7 +78,7 @@ class TrackerKeywords(TypedDict, total=False):
     engine_options: Mapping[str, Any] | None
 
 
-class Tracker:
+class Tracker(JobControl, Upkeep):
     """Tracks jobs, and records every event, in one database.
 
     Args:
@@ -282,9 +261,6 @@ class Tracker:
             self._host, self._lifetime = self._new_lifetime()
         return self._lifetime
 
-    def _current_host(self) -> Host:
-        return self._host
-
     async def open(self, *, required: bool = True) -> Self:
         """Connect to the database, create missing tables, adopt orphaned spools, and start
         delivery.
@@ -408,108 +384,6 @@ class Tracker:
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         await self.aclose()
 
-    # -- jobs
-    # --------------------------------------------------------------------------
-
-    def job(self, operation: str, **options: Unpack[JobKeywords]) -> JobContext:
-        """Return a job, to be used as a context manager or as a decorator.
-
-        Use it with ``async with``, with ``with`` in code without a loop, or as a decorator of
-        functions and coroutine functions.
-
-        Args:
-            operation: The name of the work, at most 255 characters. Statistics are grouped by it.
-            options: The job's options:
-
-                - ``job_type``: text of at most 128 characters.
-                - ``owner``, ``project``: text of at most 128 characters. By default inherited from
-                  the enclosing job.
-                - ``category``: text of at most 64 characters, ``system`` by default.
-                - ``total_steps``: the number of steps, if it is known.
-                - ``description``: text.
-                - ``metadata``: a mapping, stored as JSON. Secrets in it are redacted.
-                - ``external_job_id`` (at most 255 characters), ``context_id`` (at most 64): your
-                  own ids, by which the job can be found.
-                - ``correlation_id``: at most 128 characters. By default inherited from the
-                  enclosing job.
-                - ``job_id``: an id of your own, at most 64 characters. If a job with this id
-                  exists, its next attempt is started.
-                - ``idempotency_key``: at most 255 characters. The first start wins. A second start
-                  gets a handle to that job, with ``job.existing`` set. For a decorated function,
-                  each of these five ids may be a function that gets the arguments of the call by
-                  name: ``job_id=lambda call: f"order-{call['order']}"``.
-                - ``parent``: a job, a job's id, or the return value of `structjob.extract`. By
-                  default the enclosing job.
-                - ``wait``: whether to wait until the start is committed, for 1 second at most. True
-                  by default.
-                - ``offline``: whether to start a job with *job_id* or *idempotency_key* although
-                  the database is unavailable. False by default. ``job.attempt`` is then
-                  provisional: one more than the last attempt that this process knows. The final
-                  number is assigned when the attempt is stored, after all attempts that other
-                  processes made in the meantime. Reads return the final number. If another job has
-                  taken the key by then, this job is stored without the key, and its metadata
-                  contains both ids.
-
-        Raises:
-            InvalidArgument: if an argument is invalid.
-        """
-        return JobContext(self._current_host, operation, options)
-
-    def retrying(
-        self, operation: str, policy: Policy | None = None, **options: Unpack[RetryKeywords]
-    ) -> Retrying[Job]:
-        """Return attempts at a whole job.
-
-        Use it with ``async for``, with ``for`` in code without a loop, or as a decorator of
-        functions and coroutine functions.
-
-        ::
-
-            async for attempt in tracker.retrying("nightly", max_attempts=3, delay=60):
-                async with attempt as job:
-                    await load()
-
-        All attempts belong to one job. An attempt that is followed by a retry ends ``failed``, and
-        its last event contains ``retry_delay`` (seconds). The exception of the last attempt is
-        re-raised unchanged.
-
-        Args:
-            operation: See `job`.
-            policy: A ``tenacity.AsyncRetrying`` or ``tenacity.Retrying`` that decides when to
-                retry. Without it, the retry options *max_attempts*, *delay*, *backoff*,
-                *max_delay*, *jitter* and *on* decide; see `structjob.retrying`.
-            options: The retry options, and the options of `job`.
-
-        Raises:
-            InvalidArgument: if an argument is invalid.
-        """
-        from structjob.lifecycle.retrying import retrying_job
-
-        return retrying_job(self._current_host, operation, policy, options)
-
-    async def create_job(self, operation: str, **options: Unpack[JobKeywords]) -> Job:
-        """Record a pending job that is started later with `Job.start`.
-
-        Another process can start it, too: ``tracker.job(operation, job_id=job.id)``.
-
-        Args:
-            operation: See `job`.
-            options: See `job`. A second call with the same *idempotency_key* returns a handle to
-                the first call's job, with ``job.existing`` set, whether that job has started or
-                not.
-
-        Raises:
-            InvalidArgument: if an argument is invalid.
-            StoreUnavailable: if there is an *idempotency_key* and the database is unavailable (see
-                *offline*).
-        """
-        self._host.require_open()
-        settings = JobOptions.of(options)
-        parent = parent_scope(settings.parent)
-        job = Job(JobCore(self._host, operation, parent=parent, options=settings))
-        await core_of(job).create()
-        return job
-
     # -- events
     # --------------------------------------------------------------------------
 
@@ -555,249 +429,6 @@ class Tracker:
         )
         self._listeners.add(listener)
         return listener
-
-    def progress_bars(self, stream: IO[str] | None = None) -> Bars:
-        """Show progress bars within the ``async with`` or ``with`` block.
-
-        There is one bar for each step that runs in this process, and one for each job that reported
-        a percentage. On a terminal the bars stay below all logged or printed output, which is
-        collected and written ten times a second. They disappear at the end. Elsewhere, a line every
-        10 seconds reports the progress of each step, and a last line reports its outcome.
-
-        Args:
-            stream: Where to write, ``sys.stderr`` by default.
-        """
-        from structjob.lifecycle.bars import Bars
-
-        return Bars(self._host.live, stream)
-
-    async def cancel(
-        self,
-        any_id: AnyJob,
-        reason: str | None = None,
-        *,
-        by: str | None = None,
-        force: bool = False,
-    ) -> None:
-        """Ask a job to stop, in whichever process it runs.
-
-        A pending job is cancelled at once, and never starts. A job that runs under ``async with``
-        gets a `CancelledError` with *reason* in its own task; if another process runs it, within
-        about 1 second. It is recorded as cancelled when it ends because of that error. Its child
-        jobs run inside it and are cancelled with it. An attempt is cancelled only once, because a
-        second cancellation would interrupt its cleanup and replace the reason.
-
-        Args:
-            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
-                `Jobs.find`.
-            reason: Recorded as the job's error message; ``cancelled by request`` by default.
-            by: The person or service that asks, at most 128 characters. It is recorded in the job's
-                log.
-            force: Cancel the job again although it is already being cancelled.
-
-        Raises:
-            JobNotFound: if there is no such job.
-            InvalidState: if the job has ended, runs in this process without a task to cancel, or is
-                already being cancelled and *force* is not set.
-            StoreUnavailable: if the database is unavailable.
-        """
-        from structjob.engine.cancel_request import cancel
-
-        reason = check_label("reason", reason, 2_000) or "cancelled by request"
-        by = check_label("by", by, 128)
-        await cancel(self._host, await self.jobs.find(any_id), reason, by, force=force)
-
-    def live_job(self, any_id: AnyJob) -> Job:
-        """Return the handle of a job that runs in this process. This does not query the database.
-
-        Args:
-            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`.
-
-        Raises:
-            InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
-        """
-        return job_of(find_running(list(self._host.live), any_id, self._recorder.session))
-
-    async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
-        """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.
-
-        Args:
-            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
-                `Jobs.find`.
-            progress: *percent*, *current_step*, *metadata* and *description*, as in `Job.update`.
-                Progress after the end of the job is ignored with a warning.
-
-        Raises:
-            JobNotFound: if there is no such job.
-            InvalidState: if the job runs in another process or has not started. The message names
-                the process.
-        """
-        job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "update")
-        if isinstance(job, JobCore):
-            job_of(job).update(**progress)
-        else:
-            late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
-            self._recorder.warn(
-                "progress",
-                "progress is ignored: %s (further cases are reported at most once a minute)",
-                late,
-            )
-
-    async def end(
-        self,
-        any_id: AnyJob,
-        status: EndStatus | JobStatus | None = None,
-        *,
-        error: BaseException | None = None,
-        result: Any = UNCHANGED,
-        summary: Mapping[str, Any] | None = None,
-    ) -> None:
-        """End a job that was started manually in this process, by any of its ids; see `Job.end`.
-
-        Args:
-            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
-                `Jobs.find`.
-            status: See `Job.end`.
-            error: See `Job.end`.
-            result: See `Job.end`.
-            summary: See `Job.end`.
-
-        Raises:
-            JobNotFound: if there is no such job.
-            InvalidState: if the job has ended, has not started, or runs in another process. The
-                message names the process.
-            InvalidArgument: see `Job.end`.
-        """
-        job = await find_live(self.jobs, self.sessions, list(self._host.live), any_id, "end")
-        if not isinstance(job, JobCore):
-            raise InvalidState(
-                f"job {job.id} ({job.operation}) is {job.status.value} already: a job can end only once"
-            )
-        await job_of(job).end(status, error=error, result=result, summary=summary)
-
-    async def export(
-        self,
-        any_id: AnyJob,
-        path: str | os.PathLike[str],
-        *,
-        format: ExportFormat | None = None,
-        children: bool = True,
-    ) -> int:
-        """Write a job with its attempts, steps and events to a JSON Lines file for `import_`; or
-        only its events, as CSV or as text.
-
-        Args:
-            any_id: The job's id, external id or context id, a `Job` or a `JobRecord`; see
-                `Jobs.find`.
-            path: The file. It is compressed if its name ends in ``.gz``. An existing file is
-                replaced. Only its owner can read it.
-            format: ``jsonl``, ``csv`` or ``text``. By default the extension decides: ``.csv``:
-                ``csv``; ``.txt``, ``.log``: ``text``; anything else: ``jsonl``.
-            children: Whether to include the job's descendants, True by default.
-
-        Returns:
-            The number of lines. For CSV it includes the headings; for text it is the number of
-            events.
-
-        Raises:
-            JobNotFound: if there is no such job.
-            OSError: if the file cannot be written.
-            InvalidArgument: if there is no such format, or the file name has the extension of
-                another one.
-        """
-        from structjob.transfer.event_lines import event_lines
-        from structjob.transfer.export import format_of, job_lines, write_lines
-
-        form = format_of(path, format)
-        job = await self.jobs.find(any_id)
-        if form == "jsonl":
-            lines = job_lines(self.jobs, self.logs, job.id, children=children)
-        else:
-            lines = event_lines(self.logs, form, {"job_id": job.id, "children": children})
-        return await write_lines(lines, path)
-
-    async def import_(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        ids: Literal["keep", "new"] = "keep",
-        dry_run: bool = False,
-    ) -> ImportResult:
-        """Import the jobs of a file that `export` wrote, or of an older tracker's file in that
-        format.
-
-        For the format see `structjob.transfer.export`. The whole file is checked before anything is
-        stored. The same file is stored only once, however often it is imported. Jobs that were
-        running are recorded as crashed.
-
-        Args:
-            path: The file; it may be compressed with gzip.
-            ids: ``keep`` the job ids (the default), or assign ``new`` ones. The result maps the old
-                ids to the new ones.
-            dry_run: Check the file and store nothing.
-
-        Raises:
-            ImportRefused: if a line is invalid, or a job with that id exists already.
-            StoreUnavailable: if the database is unavailable. Import the same file again to
-                continue.
-        """
-        from structjob.transfer.imports import import_file
-
-        self._host.require_open()
-        if ids not in ("keep", "new"):
-            raise InvalidArgument(f"ids must be 'keep' or 'new', not {ids!r}")
-        return await self._host.on_own_loop(
-            import_file(self._store, Path(path), ids=ids, dry_run=dry_run)
-        )
-
-    async def prune(
-        self,
-        retention: Retention | timedelta | None = None,
-        *,
-        dry_run: bool = False,
-        patience: float = _PRUNE_TIMEOUT,
-    ) -> PruneResult:
-        """Permanently delete jobs and events that are past their retention.
-
-        A job is deleted with everything that belongs to it. The deletion uses transactions of a few
-        milliseconds with pauses in between, so that concurrent writers keep more than nine tenths
-        of their speed. The numbers of deleted events are recorded in ``structjob_gaps``, and the
-        counts of errors in ``structjob_errors``. If it is interrupted, everything deleted so far
-        stays deleted, and the next call continues.
-
-        Args:
-            retention: What is kept, and for how long: a `Retention`, or one age for everything as a
-                `timedelta`. Default: the tracker's own retention.
-            dry_run: Count what would be deleted, and delete nothing.
-            patience: Seconds to wait while another process prunes, 30 by default.
-
-        Returns:
-            How much was deleted, and the archive files that contain it.
-
-        Raises:
-            InvalidArgument: if there is no retention, an age is invalid, or the archive cannot be
-                used. Nothing was deleted.
-            PruneInProgress: if another process is still pruning after *patience* seconds.
-            OSError: if the archive cannot be written. Only archived rows are deleted.
-            StoreUnavailable: if the database is unavailable.
-        """
-        from structjob.retention.prune import preview
-
-        kept = retention_of(retention) or self._options.retention
-        if kept is None:
-            raise InvalidArgument(
-                "no retention is set: give a Retention to prune() or to the tracker"
-            )
-        if not is_number(patience) or not patience >= 0:
-            raise InvalidArgument(f"patience must be a number of seconds, not {patience!r}")
-        await self._host.flush()
-        if dry_run:
-            return await preview(self._host.fetch, kept)
-        return await self._host.on_own_loop(self._engine.pruner.prune(kept, patience=patience))
-
-    async def _delete(self, job_id: str) -> PruneResult:
-        pruner = self._engine.pruner
-        return await self._host.on_own_loop(pruner.delete(job_id, patience=_PRUNE_TIMEOUT))
 
     # -- state
     # --------------------------------------------------------------------------
@@ -893,13 +524,6 @@ class Tracker:
             engine_options=self._options.engine_options,
             flush=self._host.flush,
         )
-
-    async def verify(self) -> VerifyResult:
-        """Prove that no event is lost: each assigned number is stored or explained."""
-        from structjob.queries.verify import verify
-
-        await self.flush()
-        return await verify(self._host.fetch)
 
     @property
     def classifier(self) -> Classifier | None:
