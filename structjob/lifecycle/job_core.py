@@ -22,56 +22,27 @@ from structjob.context.errors import (
     error_fields,
     is_noted,
 )
-from structjob.context.scope import Scope, current_scope, new_id
+from structjob.context.scope import Scope, current_scope
 from structjob.context.tracing import Span, begin_span, end_span, span_of
-from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidState
-from structjob.lifecycle.arguments import (
-    check_category,
-    check_correlation_id,
-    check_description,
-    check_job_id,
-    check_metadata,
-    check_operation,
-    check_root_id,
-    check_total_steps,
-    checked_label,
-    checked_text,
-    identifier,
-)
-from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.cancellation import Cancellation
 from structjob.lifecycle.claim import Answer, Claim, decoded, refused
-from structjob.lifecycle.core import PROGRESS_EVENT_EVERY, Core
+from structjob.lifecycle.core import PROGRESS_EVENT_EVERY
+from structjob.lifecycle.described_job import DescribedJob
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.observers import OBSERVERS
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import add_error, duration_fields, followed, outcome
 from structjob.lifecycle.rows import JobRow
 from structjob.lifecycle.run import Run
-from structjob.lifecycle.shared import OpenStep, Shared
+from structjob.lifecycle.shared import OpenStep
 from structjob.machine.clock import time_text
 from structjob.machine.loops import require_asyncio
-from structjob.models import KEPT, ErrorInfo
+from structjob.models import ErrorInfo
 from structjob.statuses import JobStatus, being_cancelled
 
 START_WAITS = 1.0
 """Maximum seconds that the start of a job waits for its commit."""
-
-
-def _root_of(host: JobHost[JobCore], parent: Scope | None) -> str | None:
-    """Return the root job of a new job below *parent*.
-
-    If the parent is only an id, the root is looked up among this process's live jobs. If it is not
-    there, the parent's own id is returned.
-    """
-    if parent is None or parent.job_id is None:
-        return None
-    if parent.root_job_id is not None:
-        return parent.root_job_id
-    return next(
-        (job.root_job_id for job in list(host.live) if job.id == parent.job_id), parent.job_id
-    )
 
 
 def current_core() -> JobCore | None:
@@ -81,94 +52,33 @@ def current_core() -> JobCore | None:
     return cast("JobCore | None", scope.job) if scope is not None else None
 
 
-_CHECKED = {
-    name: "id" if name == "job_id" else name
-    for name in JobOptions.__struct_fields__
-    if name not in ("parent", "offline", "wait")
-}
-"""The attribute of a job that checks an option, by the option's name."""
-
-_LABELS = (
-    "job_type", "description", "owner", "project", "external_job_id", "context_id", "idempotency_key",
-)  # fmt: skip
-"""Options that most jobs do not have."""
-
 _STATUSES = {status.value: status for status in JobStatus}
 """A fifth of the time of `JobStatus(value)`."""
 
 
-class JobCore(Core):
+class JobCore(DescribedJob):
     """A live job, as the library sees it; see `structjob.Job` for most attributes.
 
     Attributes:
         result: A value that can be stored as JSON.
         bound: Fields that every event of the job and its steps gets.
-        columns: The part of its row that says what it is: its ids, names and labels.
         claim: Which attempt it is.
         run: Its times, and the resources that it used.
-        shared: What it shares with its steps.
         cancellation: Whether it was asked to stop, and what stops it.
     """
 
     __slots__ = (
-        "_outer_correlation_id", "_parent", "_set_metadata", "_set_total_steps", "bound", "cancellation", "claim", "columns", "error",
-        "percent", "result", "run", "shared", "status",
+        "_outer_correlation_id", "_parent", "bound", "cancellation", "claim", "error", "percent", "result", "run", "status",
     )  # fmt: skip
-    table = "job"
     joined = False
     """Whether another process runs it, and this one only adds steps."""
     host: JobHost[JobCore]
-    shared: Shared
-    id = Checked(check_job_id)
-    operation = Checked(check_operation)
-    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
-    root_job_id = Checked(check_root_id)
-    correlation_id = Checked(check_correlation_id)
-    job_type = Checked(checked_label("job_type", 128), optional=True)
-    description = Checked(check_description, optional=True)
-    owner = Checked(checked_label("owner", 128), optional=True)
-    project = Checked(checked_label("project", 128), optional=True)
-    category = Checked(check_category)
-    external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
-    context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
-    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
-    metadata = Checked(check_metadata)
-    total_steps = Checked(check_total_steps, optional=True)
 
     def __init__(
         self, host: JobHost[JobCore], operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
-        super().__init__(host)
-        self.shared = Shared()
-        inherited = parent.correlation_id if parent is not None else None
-        self._outer_correlation_id = inherited
-        given = (inherited or None) if options.correlation_id is None else options.correlation_id
-        operation = check_operation(operation)
-        # ids that are made here need no check
-        job_id = new_id() if options.job_id is None else check_job_id(options.job_id)
-        root = _root_of(host, parent)
-        self.columns = JobRow(
-            id=job_id,
-            root_job_id=job_id if root is None else check_root_id(root),
-            operation=operation,
-            status=JobStatus.PENDING,
-            category=check_category(options.category),
-            correlation_id=new_id() if given is None else check_correlation_id(given),
-            attempt=0,
-            created_at=self.shared.created,
-        )
-        project = host.project
-        if parent is not None:
-            above = parent.labels
-            self.parent_job_id, self.owner = parent.job_id, above.get("owner")
-            project = above.get("project") or project
-        if project is not None:
-            self.project = project
-        for name in _LABELS:
-            if (value := getattr(options, name)) is not None:
-                setattr(self, name, value)
-        self.metadata = options.metadata
-        self.total_steps = options.total_steps
+        super().__init__(host, operation, parent=parent, options=options)
+        self._outer_correlation_id = parent.correlation_id if parent is not None else None
         self.result: Any = None
         self.bound: dict[str, Any] = {}
         self.status: JobStatus = JobStatus.PENDING
@@ -229,7 +139,7 @@ class JobCore(Core):
                 return
         self.scope = self.scope_of()
         number = self.record()
-        self.event("info", "operation_created", {"operation": self.operation, **self._described()})
+        self.event("info", "operation_created", self.described())
         self.claim.known = True
         await self._committed(number)
 
@@ -319,34 +229,13 @@ class JobCore(Core):
         if former is None:
             return
         if not self.existing:
-            self._continue(former)
+            self.take_over(former, self.claim.options)
             return
         self.id, self.operation = former["id"], former["operation"]
         self.correlation_id = former["correlation_id"] or self.correlation_id
         self.status = JobStatus(former["status"])
         self.result = decoded(former["result"])
         self.scope = self.scope_of()
-
-    def _continue(self, former: dict[str, Any]) -> None:
-        """Take over what the database knows about the job from its earlier attempts."""
-        if former["operation"] != self.operation:
-            diagnostics.warning(
-                "%s continues a job_id that belonged to %r: it is one job, and its operation is %r from now on",
-                self.named(), former["operation"], self.operation,
-            )  # fmt: skip
-        options = self.claim.options
-        for name in KEPT:
-            inherited = name in ("owner", "project") and getattr(options, name) is None
-            if getattr(self, name) is None or (inherited and former[name] is not None):
-                setattr(self, name, former[name])
-        if options.category is None:
-            self.category = former["category"]
-        if options.correlation_id is None and self.parent_job_id is None:
-            self.correlation_id = former["correlation_id"] or self.correlation_id
-        if self.parent_job_id is None and former["parent_job_id"] is not None:
-            self.parent_job_id, self.root_job_id = former["parent_job_id"], former["root_job_id"]
-        self.metadata = {**(decoded(former["metadata"]) or {}), **self.metadata}
-        self.shared.created = str(former["created_at"])
 
     def begin(self) -> int:
         """Start the job and return the number of the record of the start; 0 if there is no
@@ -367,7 +256,10 @@ class JobCore(Core):
         if (kept := self.host.recorder.kept) is not None:
             kept.begin(self.id)
         number = self.record()
-        self.event("info", "operation_start", {"operation": self.operation, **self._described()})
+        attrs = self.described()
+        if self.attempt > 1 and self.provisional is None:
+            attrs["attempt"] = self.attempt
+        self.event("info", "operation_start", attrs)
         if OBSERVERS:
             self._announce("started")
         return number
@@ -556,9 +448,6 @@ class JobCore(Core):
             return InvalidState(f"{self.named()} is {self.status.value}; {what} needs it running")
         return None
 
-    def named(self) -> str:
-        return f"job {self.id} ({self.operation})"
-
     def reported(self) -> dict[str, Any]:
         if self.percent is None:
             return {}
@@ -594,15 +483,6 @@ class JobCore(Core):
 
     # -- records
     # --------------------------------------------------------------------------
-
-    def _described(self) -> dict[str, Any]:
-        columns = self.columns
-        given = {
-            name: value for name in _DESCRIBING if (value := getattr(columns, name)) is not None
-        }
-        if self.attempt > 1 and self.provisional is None:
-            given["attempt"] = self.attempt
-        return given
 
     def _last_event(
         self, status: str, exc: BaseException | None, seconds: float, summary: Mapping[str, Any]
@@ -673,19 +553,3 @@ class JobCore(Core):
         )
         add_error(row, self.error)
         return row
-
-
-_DESCRIBING = ("job_type", "owner", "external_job_id", "context_id")
-"""What the first event of a job says about it, besides its operation."""
-
-
-def check_arguments(operation: str, options: JobOptions) -> None:
-    """Check the arguments of a job that is created later.
-
-    Raises:
-        InvalidArgument: if an argument is invalid.
-    """
-    check_operation(operation)
-    for option, attribute in _CHECKED.items():
-        if (value := getattr(options, option)) is not None:
-            JobCore.__dict__[attribute].check(value)

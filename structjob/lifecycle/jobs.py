@@ -29,9 +29,10 @@ from structjob.lifecycle.arguments import (
 from structjob.lifecycle.attributes import Absent, ReadOnly, Settable
 from structjob.lifecycle.both import decorated
 from structjob.lifecycle.cancellable import Cancellable
+from structjob.lifecycle.described_job import check_arguments
 from structjob.lifecycle.handle import Handle, core_of
 from structjob.lifecycle.host import JobHost
-from structjob.lifecycle.job_core import JobCore, check_arguments
+from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.options import IDS, IdOfCall, JobOptions
 from structjob.lifecycle.outcome import ending, outcome
 from structjob.lifecycle.policy import RetryOptions
