@@ -386,7 +386,7 @@ async def test_what_waits_when_the_session_has_ended_is_lost(make, caplog, expla
     """
     site = make()
     site.log(3)
-    site.recorder._broken_off.next()
+    site.recorder.broken_off.next()
     site.link.ended = Ended(left=[{"id": "late", "operation": "x"}], explained=explained)
     await site.engine._end_own()
     assert dict(site.own.dropped) == {"interrupted" if explained else "missing": 3}

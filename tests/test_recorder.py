@@ -14,10 +14,10 @@ from test_capture import make_recorder
 
 from structjob.diagnostics import faults
 from structjob.spool.directory import SessionSpool, adopt
+from structjob.spool.dropped import Dropped
 from structjob.spool.fault_log import FAULT_LOG, FaultLog, read_fault
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import seal_event
-from structjob.spool.queue import Dropped
 from structjob.spool.recorder import Recorder
 from structjob.spool.tally import Tally
 
@@ -188,13 +188,13 @@ def test_a_living_child_is_delivered_by_its_parent_meanwhile(recorder, tmp_path)
     """
     parent = recorder.session.session_id
     recorder.after_fork()
-    late = recorder._append
+    late = recorder.events
     recorder.put(BODY, 10)
     (child,) = adopt(tmp_path, {parent})
     assert child.alive
     assert numbers_of(child) == [1]
     # another thread, or a signal handler, was about to create the directory too
-    late(seal_event(BODY, 2), 2)
+    late.append(seal_event(BODY, 2), 2)
     recorder.take_late(recorder.fallback, seal_event(BODY, 3), 3)
     assert numbers_of(child) == [2, 3]
     descriptors = recorder.spool
@@ -322,7 +322,7 @@ def test_an_event_that_memory_does_not_suffice_for_is_accounted_for(recorder, mo
         memory.put(BODY, 10)  # it has no tally
     assert list(recorder.lost) == [(1, 1, "interrupted", None), (2, 4, "interrupted", None)]
     assert list(memory.lost) == [(1, 1, "interrupted", None)]
-    assert recorder.broken_off == 0
+    assert recorder.broken_off.given == 0
     assert recorder.spool.tally.at_risk == 4
     memory.close()
 
@@ -496,7 +496,7 @@ def test_a_change_of_state_that_comes_too_late_is_named(recorder, caplog, row):
     """
     recorder.close()
     assert recorder.put_state("job", lambda: row) == 0
-    assert recorder.rejected == 1
+    assert recorder.rejected.given == 1
     assert "job job-4711" in caplog.text
 
 
@@ -551,7 +551,7 @@ def test_a_full_disk_takes_some_of_the_events_recorded_together(recorder, monkey
     assert on_disk == list(range(1, int(taken) + 1))
     in_memory = [number for number, _ in iter(recorder.fallback.take, None)]
     assert on_disk + in_memory == [1, 2, 3, 4]
-    assert recorder.broken_off == 0
+    assert recorder.broken_off.given == 0
     assert recorder.spool.tally.at_risk == 4
 
 
@@ -570,7 +570,7 @@ def test_events_recorded_together_follow_the_rules_of_single_ones(tmp_path, way)
     for _ in range(100):
         recorder.put_all([BODY] * 2, 10)
     if way == "closed":
-        assert (recorder.rejected, recorder.numbers.given) == (200, 0)
+        assert (recorder.rejected.given, recorder.numbers.given) == (200, 0)
     else:
         kept = numbers_of(recorder)
         dropped = [
@@ -603,7 +603,7 @@ def test_an_interruption_of_events_recorded_together_is_accounted_for(recorder, 
     if at == "seal_event":
         assert list(recorder.lost) == [(1, 3, "interrupted", None)]
     else:
-        assert recorder.broken_off == 3
+        assert recorder.broken_off.given == 3
     recorder.put_all([BODY] * 2, 10)
     assert numbers_of(recorder) == ([1, 2] if at == "numbers" else [4, 5])
 

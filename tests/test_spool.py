@@ -21,8 +21,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from structjob.spool import disk as spool_module
 from structjob.spool.disk import DiskQueue
+from structjob.spool.dropped import ranges
 from structjob.spool.line import number_of, owner_of, rescue, seal, verify_line
-from structjob.spool.queue import Batch, MemoryQueue, may_block, ranges
+from structjob.spool.queue import Batch, MemoryQueue, may_block
 from structjob.spool.tally import Tally
 
 

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import select
 
 from structjob.exceptions import InvalidState, JobNotFound
-from structjob.spool.queue import Dropped
+from structjob.spool.dropped import Dropped
 from structjob.spool.session import Session
 from structjob.statuses import JobStatus
 from structjob.store import cancellations, leases, sessions, tables

@@ -53,7 +53,7 @@ class Accounts:
             in_memory=in_memory,
             dropped=dict(+dropped),
             dead_lettered=dead,
-            rejected=recorder.rejected,
+            rejected=recorder.rejected.given,
         )
 
     def waiting(self) -> int:

@@ -336,7 +336,7 @@ class Engine:
             last_seq=self.recorder.numbers.given,
             confirmed=source.confirmed,
             absent="interrupted",
-            most=self.recorder.broken_off,
+            most=self.recorder.broken_off.given,
         )
         ended = await self.link.once(lambda: self.store.end_session(source.session, ending))
         _warn_of_running([(job["id"], job["operation"]) for job in ended.left])

@@ -30,8 +30,9 @@ from structjob.machine.files import (
     replace_descriptor,
     set_apart,
 )
+from structjob.spool.dropped import Dropped, ranges
 from structjob.spool.line import number_of, owner_of, rescue, verify_line
-from structjob.spool.queue import BLOCK_POLL, Batch, Dropped, Overflow, may_block, ranges
+from structjob.spool.queue import BLOCK_POLL, Batch, Overflow, may_block
 from structjob.spool.tally import Tally
 
 SEGMENT_BYTES = 4 * 1024 * 1024

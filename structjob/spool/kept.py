@@ -10,6 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
+from structjob.diagnostics import faults
 from structjob.process import at_fork
 from structjob.spool.line import job_of
 
@@ -47,7 +48,16 @@ class KeptEvents:
             self._rings[job_id] = _Ring()
 
     def keep(self, body: bytes) -> None:
-        """Keep an event, if it belongs to a job that runs here. The oldest ones make room."""
+        """Keep an event, if it belongs to a job that runs here. The oldest ones make room.
+
+        Never raise an `Exception`.
+        """
+        try:
+            self._keep(body)
+        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+            faults.add("keeping an event", exc)
+
+    def _keep(self, body: bytes) -> None:
         job_id = job_of(body) if self._rings else None
         if job_id is None:
             return

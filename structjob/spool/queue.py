@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, Protocol
 
 from structjob.machine.loops import running_loop
+from structjob.spool.dropped import Dropped
 from structjob.spool.line import number_of, owner_of
 
 Overflow = Literal["drop_oldest", "drop_newest", "block"]
@@ -19,18 +20,6 @@ OVERFLOW: tuple[Overflow, ...] = ("drop_oldest", "drop_newest", "block")
 
 BLOCK_POLL = 0.002
 """Seconds between two checks of a thread that waits for room."""
-
-
-def ranges(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield the first and last number of each run in *numbers*, which may be in any order."""
-    first = last = 0
-    for number in sorted(numbers):
-        if first and number > last + 1:
-            yield first, last
-            first = 0
-        first, last = first or number, number
-    if first:
-        yield first, last
 
 
 @dataclass(slots=True, eq=False)
@@ -52,17 +41,6 @@ class Batch:
     segment: int = 0
     start: int = 0
     end: int = 0
-
-
-class Dropped(NamedTuple):
-    """Dropped events: numbers *first* to *last*, all of one job or without a job, and the
-    reason.
-    """
-
-    first: int
-    last: int
-    reason: str
-    job_id: str | None = None
 
 
 class RecordQueue(Protocol):
@@ -209,6 +187,16 @@ class MemoryQueue:
             return self._lines.popleft()
         except IndexError:
             return None
+
+    def move_to(self, queue: RecordQueue) -> bool:
+        """Move the lines to *queue*; return whether the disk took all of them."""
+        while (kept := self.take()) is not None:
+            try:
+                queue.append(kept[1], kept[0])
+            except OSError:
+                self.append(kept[1], kept[0])
+                return False
+        return True
 
     def give_back(self, batch: Batch) -> None:
         """Put *batch* back, which was read and will not be stored."""

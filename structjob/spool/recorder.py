@@ -12,36 +12,35 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from threading import get_ident
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from zlib import crc32
 
 import msgspec
 
-from structjob.diagnostics import diagnostics, faults
+from structjob.diagnostics import diagnostics
 from structjob.exceptions import SpoolError
 from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
+from structjob.spool.dropped import Dropped, taken_runs
 from structjob.spool.fault_log import FAULT_LOG
 from structjob.spool.kept import KeptEvents
 from structjob.spool.line import NUMBER, SEAL, Row, marked_late, seal_event, seal_state, state_body
 from structjob.spool.numbers import Numbers
 from structjob.spool.places import Places
-from structjob.spool.queue import Dropped, MemoryQueue, Overflow, RecordQueue
+from structjob.spool.queue import MemoryQueue, Overflow, RecordQueue
 from structjob.spool.routing import hand_over, remove
 
 if TYPE_CHECKING:
     from structjob.spool.directory import SessionSpool
     from structjob.spool.session import Session
+    from structjob.spool.tally import Tally
 
 _ACCOUNT_EVERY = 0.25
 """Seconds between two accounts of dropped events in a process that does not deliver."""
-
-_JOBS = 200
-"""Maximum number of jobs in one row of ``structjob_gaps``."""
 
 
 class Recorder:
@@ -131,8 +130,13 @@ class Recorder:
         self.spool = spool
         self.numbers = Numbers()
         self.state_numbers = Numbers()
-        self._rejected = Numbers()
-        self._broken_off = Numbers()
+        self.rejected = Numbers()
+        """Counts the events that were refused and have no number."""
+        self.broken_off = Numbers()
+        """Counts the calls that an exception ended at an unknown point.
+
+        It is unknown whether the line was written or a number taken.
+        """
         self._threads: set[int] = set()
         self._thread = 0
         """The thread that logged last.
@@ -159,36 +163,27 @@ class Recorder:
         self._append = self._write = (
             self.events.append if self.delivers else self._append_undelivered
         )
-        if spool is not None and spool.tally is not None:
-            self.fallback.confirm = spool.tally.confirm
+        if (tally := self._tally) is not None:
+            self.fallback.confirm = tally.confirm
         self._listeners: tuple[Callable[[bytes], None], ...] = ()
+
+    @property
+    def _tally(self) -> Tally | None:
+        return None if self.spool is None else self.spool.tally
 
     @property
     def overflow(self) -> Overflow:
         """What happens to events for which there is no room."""
         return self.events.overflow
 
-    @property
-    def rejected(self) -> int:
-        """Number of events that were refused and have no number."""
-        return self._rejected.given
-
-    @property
-    def broken_off(self) -> int:
-        """Number of calls that an exception ended at an unknown point.
-
-        It is unknown whether the line was written or a number taken.
-        """
-        return self._broken_off.given
-
     def put(self, body: bytes, level: int) -> None:
         """Record the event whose line begins with *body*; never raise an `Exception`."""
         if level < self.level:
             if self.kept is not None:
-                self._keep(body)
+                self.kept.keep(body)
             return
         if self.closed:
-            self.reject()
+            self.rejected.next()
             if self.forked:
                 self._warn_forked()
             hand_over(body, level)
@@ -213,7 +208,7 @@ class Recorder:
                 self.lost.append(Dropped(number, number, "interrupted"))
                 self._risk(number)
             else:
-                self._broken_off.next()
+                self.broken_off.next()
             if not isinstance(exc, Exception):
                 raise
         if self.idle:
@@ -250,7 +245,7 @@ class Recorder:
                 self.lost.append(Dropped(numbers[0], numbers[-1], "interrupted"))
                 self._risk(numbers[-1])
             else:
-                self._broken_off.several(len(bodies))
+                self.broken_off.several(len(bodies))
             if not isinstance(exc, Exception):
                 raise
         finally:
@@ -281,13 +276,6 @@ class Recorder:
             return again
         return None
 
-    def _keep(self, body: bytes) -> None:
-        try:
-            assert self.kept is not None  # noqa: S101 -- see `put`
-            self.kept.keep(body)
-        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
-            faults.add("keeping an event", exc)
-
     def end_kept(self, job_id: str, *, failed: bool) -> None:
         """Record the kept events of a job that has *failed*. Discard those of any other job."""
         kept = [] if self.kept is None else self.kept.end(job_id)
@@ -307,18 +295,16 @@ class Recorder:
         self._thread = thread
 
     def _hold(self) -> None:
-        if self.spool is not None and self.spool.tally is not None:
-            together = sum(list(self._together.values()))
-            self.spool.tally.hold(len(self._threads) + together)
+        if (tally := self._tally) is not None:
+            tally.hold(len(self._threads) + sum(list(self._together.values())))
 
     def _risk(self, number: int) -> None:
-        if self.spool is not None and self.spool.tally is not None:
-            self.spool.tally.risk(number)
+        if (tally := self._tally) is not None:
+            tally.risk(number)
 
     def secure(self) -> None:
         """Clear the mark in the tally when no fact about events is in memory only."""
-        tally = self.spool.tally if self.spool is not None else None
-        if tally is None or not tally.at_risk or self._in_memory():
+        if (tally := self._tally) is None or not tally.at_risk or self._in_memory():
             return
         tally.mark(0)
         # another thread may have set its mark in between, and this cleared it too
@@ -341,7 +327,7 @@ class Recorder:
             Its ``state_seq``; 0 if it was refused.
         """
         if self.closed:
-            self.reject()
+            self.rejected.next()
             if self.forked:
                 self._warn_forked()
                 return 0
@@ -394,10 +380,6 @@ class Recorder:
             for take in self._listeners:
                 take(line)
 
-    def reject(self) -> None:
-        """Count an event that cannot be recorded."""
-        self._rejected.next()
-
     def account(self) -> list[Dropped]:
         """Record newly dropped events and their jobs in ``structjob_gaps``, through the spool.
 
@@ -406,21 +388,16 @@ class Recorder:
         """
         drops: list[Dropped] = []
         for source in self.dropped_sources():
-            dropped: dict[str, list[Dropped]] = {}
-            while source:
-                event = source.popleft()
-                dropped.setdefault(event.reason, []).append(event)
-            for reason, events in dropped.items():
-                for first, last, jobs in _gaps(events):
-                    drops.append(Dropped(first, last, reason))
-                    # Also when closed already: this is about earlier events.
-                    gap = {
-                        "first_seq": first,
-                        "last_seq": last,
-                        "reason": reason,
-                        "jobs": jobs or None,
-                    }
-                    self._put_state("gap", gap.copy)
+            for run, jobs in taken_runs(source):
+                drops.append(run)
+                gap = {
+                    "first_seq": run.first,
+                    "last_seq": run.last,
+                    "reason": run.reason,
+                    "jobs": jobs or None,
+                }
+                # Also when closed already: this is about earlier events.
+                self._put_state("gap", gap.copy)
         return drops
 
     def dropped_sources(self) -> list[deque[Dropped]]:
@@ -470,8 +447,8 @@ class Recorder:
         Returns:
             The number of dropped events.
         """
-        _move(self.fallback_states, self.states)
-        _move(self.fallback, self.events)
+        self.fallback_states.move_to(self.states)
+        self.fallback.move_to(self.events)
         return self.fallback.clear("disk_refused")
 
     def close(self) -> None:
@@ -522,17 +499,10 @@ class Recorder:
             # Most children never log, or call exec immediately: the directory is created with the
             # first line.
             self._opening = threading.Lock()
-            self._append = self._write = self._append_first
-            self.states = _FirstState(self)
+            self.events, self.states = _FirstQueue(self, "events"), _FirstQueue(self, "states")
         diagnostics.debug(
             "forked: session %s goes on as %s", parent.session_id, self.session.session_id
         )
-
-    def _append_first(self, line: bytes, number: int) -> None:
-        if self.open_child():
-            self._append_undelivered(line, number)
-        else:
-            self.take_late(self.fallback, line, number)
 
     def _append_undelivered(self, line: bytes, number: int) -> None:
         """Append, and also do the work of an engine, because no engine delivers here."""
@@ -545,13 +515,14 @@ class Recorder:
     def take_late(self, fallback: MemoryQueue, line: bytes, number: int) -> None:
         """Take a line that came while the directory was being created."""
         fallback.append(line, number)
-        if self.spool is not None:
-            self.catch_up()
+        self.catch_up()
 
     def catch_up(self) -> None:
         """Move what waits in memory to the spool, if the disk takes it now."""
-        if _move(self.fallback, self.events):
-            _move(self.fallback_states, self.states)
+        if self.spool is None:
+            return
+        if self.fallback.move_to(self.events):
+            self.fallback_states.move_to(self.states)
         self.secure()
 
     def open_child(self) -> bool:
@@ -574,8 +545,6 @@ class Recorder:
                     deliver=False,
                 )
                 self.events, self.states = spool.events, spool.states
-                self._write = self._append_undelivered
-                self._append = self._append_and_tell if self._listeners else self._write
                 self.spool = spool
                 FAULT_LOG.add(spool.directory)
                 self._hold()
@@ -587,45 +556,23 @@ class Recorder:
         return True
 
 
-def _move(fallback: MemoryQueue, queue: RecordQueue) -> bool:
-    """Move the lines in *fallback* to *queue*; return whether the disk took all of them."""
-    while (kept := fallback.take()) is not None:
-        try:
-            queue.append(kept[1], kept[0])
-        except OSError:
-            fallback.append(kept[1], kept[0])
-            return False
-    return True
+class _FirstQueue(MemoryQueue):
+    """A queue of a forked child until there is something to write."""
 
-
-def _gaps(events: list[Dropped]) -> Iterator[tuple[int, int, dict[str, int]]]:
-    """Yield runs of numbers without a gap: first, last, and the number of events of each job."""
-    first = last = 0
-    jobs: dict[str, int] = {}
-    for event in sorted(events):
-        if first and (event.first > last + 1 or len(jobs) >= _JOBS):
-            yield first, last, jobs
-            first, jobs = 0, {}
-        first, last = first or event.first, event.last
-        if event.job_id is not None:
-            jobs[event.job_id] = jobs.get(event.job_id, 0) + event.last - event.first + 1
-    if first:
-        yield first, last, jobs
-
-
-class _FirstState(MemoryQueue):
-    """The state queue of a forked child until there is something to write."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+    def __init__(self, recorder: Recorder, name: Literal["events", "states"]) -> None:
+        super().__init__(overflow=recorder.overflow)
         self._recorder = recorder
+        self._name = name
 
     def append(self, line: bytes, number: int) -> None:
         recorder = self._recorder
+        events = self._name == "events"
         if recorder.open_child():
-            recorder.states.append(line, number)
+            (recorder.events if events else recorder.states).append(line, number)
         else:
-            recorder.take_late(recorder.fallback_states, line, number)
+            recorder.take_late(
+                recorder.fallback if events else recorder.fallback_states, line, number
+            )
 
 
 def _nothing() -> None:
