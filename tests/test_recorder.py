@@ -242,7 +242,7 @@ def test_a_forked_child_of_a_tracker_in_memory_records_nothing(caplog):
     memory.put(BODY, 10)
     memory.put(BODY, 10)
     assert memory.put_state("job", lambda: {"id": "a"}) == 0
-    assert memory.rejected == 3
+    assert memory.rejected.given == 3
     (said,) = [text for text in caplog.messages if not text.startswith("forked:")]
     assert "this is a forked process" in said
     memory.close()
@@ -253,7 +253,7 @@ def test_a_tracker_in_memory_that_was_closed_says_nothing_of_forks(caplog):
     memory = make_recorder()
     memory.close()
     memory.put(BODY, 10)
-    assert memory.rejected == 1
+    assert memory.rejected.given == 1
     assert caplog.messages == []
 
 
