@@ -65,7 +65,7 @@ class Canceller:
 
 
 def _is_meant(job: JobCore, row: RowMapping) -> bool:
-    if job.provisional is None:
+    if job.claim.provisional is None:
         return bool(job.attempt == row["attempt"])
     # The job's attempt number differs from the number in the database.
-    return bool(row["started_at"] == moment(job.provisional))
+    return bool(row["started_at"] == moment(job.claim.provisional))

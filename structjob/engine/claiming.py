@@ -138,7 +138,7 @@ class Claiming:
         found = False
         for each in starts:
             final = each.missed is not None and each.due()
-            runs = each.job.provisional == each.row["started_at"]
+            runs = each.job.claim.provisional == each.row["started_at"]
             taken = not runs and await self._take_back(each)
             if each.missed is None:
                 each.missed = time.monotonic()

@@ -6,6 +6,7 @@ import inspect
 import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from structjob.capture.setup import SETUP
@@ -44,23 +45,6 @@ def check_text(what: str, value: Any, limit: int) -> str | None:
             f"{what} must have at most {limit} characters, this one has {len(text)}: {text[:40]!r}…"
         )
     return text
-
-
-def checked_text(what: str, limit: int) -> Callable[[Any], str | None]:
-    """Return a check of an optional text; see `check_text`."""
-    return lambda value: check_text(what, value, limit)
-
-
-def required_text(what: str, limit: int) -> Callable[[Any], str]:
-    """Return a check of a required text; see `check_text`."""
-
-    def check(value: Any) -> str:
-        text = check_text(what, value, limit)
-        if text is None:
-            raise InvalidArgument(f"{what} must be text, not None")
-        return text
-
-    return check
 
 
 def check_metadata(value: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -152,15 +136,18 @@ def check_label(what: str, value: Any, limit: int) -> str | None:
     return text if text is None else text[:limit]
 
 
-def checked_label(what: str, limit: int) -> Callable[[Any], str | None]:
-    """Return a check of an optional text; see `check_label`."""
-    return lambda value: check_label(what, value, limit)
+def required(
+    check: Callable[[str, Any, int], str | None], what: str, limit: int
+) -> Callable[[Any], str]:
+    """Return `check_text` or `check_label` as the check of a text that must not be None."""
 
+    def checked(value: Any) -> str:
+        text = check(what, value, limit)
+        if text is None:
+            raise InvalidArgument(f"{what} must be text, not None")
+        return text
 
-def required_label(what: str, limit: int) -> Callable[[Any], str]:
-    """Return a check of a required text; see `check_label`."""
-    check = required_text(what, limit)
-    return lambda value: str(redacted(check(value)))[:limit]
+    return checked
 
 
 def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
@@ -178,22 +165,16 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
     return checked
 
 
-def check_description(value: str | None, what: str = "description") -> str | None:
-    return check_label(what, value, 65_536)
-
-
-check_operation = required_label("operation", 255)
-check_job_id = identifier(required_text("job_id", 64))
-check_root_id = identifier(required_text("root_job_id", 64))
-check_correlation_id = identifier(required_text("correlation_id", 128))
+check_operation = required(check_label, "operation", 255)
+check_description = partial(check_label, "description", limit=65_536)
+check_current_step = partial(check_label, "current_step", limit=200)
+check_job_id = identifier(required(check_text, "job_id", 64))
+check_root_id = identifier(required(check_text, "root_job_id", 64))
+check_correlation_id = identifier(required(check_text, "correlation_id", 128))
 
 
 def check_category(value: str | None) -> str:
     return "system" if value is None else str(check_label("category", value, 64))
-
-
-def check_current_step(value: str | None) -> str | None:
-    return check_label("current_step", value, 200)
 
 
 def check_total_steps(value: int | None) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from structjob.context.scope import Scope, new_id
@@ -11,12 +12,12 @@ from structjob.lifecycle.arguments import (
     check_correlation_id,
     check_description,
     check_job_id,
+    check_label,
     check_metadata,
     check_operation,
     check_root_id,
+    check_text,
     check_total_steps,
-    checked_label,
-    checked_text,
     identifier,
 )
 from structjob.lifecycle.attributes import Checked
@@ -69,17 +70,23 @@ class DescribedJob(Core):
     shared: Shared
     id = Checked(check_job_id)
     operation = Checked(check_operation)
-    parent_job_id = Checked(identifier(checked_text("parent_job_id", 64)), optional=True)
+    parent_job_id = Checked(
+        identifier(partial(check_text, "parent_job_id", limit=64)), optional=True
+    )
     root_job_id = Checked(check_root_id)
     correlation_id = Checked(check_correlation_id)
-    job_type = Checked(checked_label("job_type", 128), optional=True)
+    job_type = Checked(partial(check_label, "job_type", limit=128), optional=True)
     description = Checked(check_description, optional=True)
-    owner = Checked(checked_label("owner", 128), optional=True)
-    project = Checked(checked_label("project", 128), optional=True)
+    owner = Checked(partial(check_label, "owner", limit=128), optional=True)
+    project = Checked(partial(check_label, "project", limit=128), optional=True)
     category = Checked(check_category)
-    external_job_id = Checked(identifier(checked_text("external_job_id", 255)), optional=True)
-    context_id = Checked(identifier(checked_text("context_id", 64)), optional=True)
-    idempotency_key = Checked(identifier(checked_text("idempotency_key", 255)), optional=True)
+    external_job_id = Checked(
+        identifier(partial(check_text, "external_job_id", limit=255)), optional=True
+    )
+    context_id = Checked(identifier(partial(check_text, "context_id", limit=64)), optional=True)
+    idempotency_key = Checked(
+        identifier(partial(check_text, "idempotency_key", limit=255)), optional=True
+    )
     metadata = Checked(check_metadata)
     total_steps = Checked(check_total_steps, optional=True)
 

@@ -68,7 +68,7 @@ class JobCore(DescribedJob):
     """
 
     __slots__ = (
-        "_outer_correlation_id", "_parent", "bound", "cancellation", "claim", "error", "percent", "result", "run", "status",
+        "_parent", "bound", "cancellation", "claim", "error", "percent", "result", "run", "status",
     )  # fmt: skip
     joined = False
     """Whether another process runs it, and this one only adds steps."""
@@ -78,7 +78,6 @@ class JobCore(DescribedJob):
         self, host: JobHost[JobCore], operation: str, *, parent: Scope | None, options: JobOptions
     ) -> None:
         super().__init__(host, operation, parent=parent, options=options)
-        self._outer_correlation_id = parent.correlation_id if parent is not None else None
         self.result: Any = None
         self.bound: dict[str, Any] = {}
         self.status: JobStatus = JobStatus.PENDING
@@ -97,11 +96,6 @@ class JobCore(DescribedJob):
     def attempt(self) -> int:
         """The number of the attempt; see `structjob.Job`."""
         return self.claim.attempt
-
-    @property
-    def provisional(self) -> str | None:
-        """The start time of a provisional attempt; ``None`` for any other attempt."""
-        return self.claim.provisional
 
     @property
     def existing(self) -> bool:
@@ -248,7 +242,7 @@ class JobCore(DescribedJob):
             self.scope = self.scope_of()
             return 0
         session_id = self.host.recorder.session.session_id
-        self.run.begin(session_id, self.provisional or time_text())
+        self.run.begin(session_id, self.claim.provisional or time_text())
         self.began = self.shared.reported_at = self.recorded_at = time.monotonic()
         self.span = begin_span(self.handle, self._parent)
         self.scope = self.scope_of()
@@ -257,7 +251,7 @@ class JobCore(DescribedJob):
             kept.begin(self.id)
         number = self.record()
         attrs = self.described()
-        if self.attempt > 1 and self.provisional is None:
+        if self.attempt > 1 and self.claim.provisional is None:
             attrs["attempt"] = self.attempt
         self.event("info", "operation_start", attrs)
         if OBSERVERS:
@@ -284,7 +278,8 @@ class JobCore(DescribedJob):
         if not self.host.tracked:  # no ids of its own, because no data is stored under them
             around = self._parent
             if around is None or around.job_id is None:
-                return Scope(job=self, step=step, correlation_id=self._outer_correlation_id)
+                outer = around.correlation_id if around is not None else None
+                return Scope(job=self, step=step, correlation_id=outer)
             # Events belong to the job around it: one of another process, or one that has ended.
             named = step is not None and around.step_id is None
             scope = around.within(step.name) if step is not None and named else around.copied()

@@ -530,10 +530,10 @@ class JobContext:
             InvalidArgument: if *function* is a generator function, or not a function.
         """
         coroutines = decorates_coroutines(function, "tracker.job()")
-        return decorated(function, self._maker(function), _kept, coroutines=coroutines)
+        return decorated(function, self._maker(function), kept, coroutines=coroutines)
 
 
-def _kept(job: Job, returned: T) -> T:
+def kept(job: Job, returned: T) -> T:
     """Return the value that a decorated function returned. It becomes the job's result unless one
     was set.
     """

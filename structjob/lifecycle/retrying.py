@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Unpack
 from structjob.capture.emit import emit
 from structjob.context.errors import Classifier, message_of
 from structjob.lifecycle.contexts import job_of_steps
+from structjob.lifecycle.described_job import check_arguments
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.host import JobHost
 from structjob.lifecycle.job_core import JobCore
-from structjob.lifecycle.jobs import Job, Step, parent_scope
+from structjob.lifecycle.jobs import Job, Step, kept, parent_scope
 from structjob.lifecycle.options import JobOptions
 from structjob.lifecycle.outcome import outcome
 from structjob.lifecycle.policy import DEFAULTS, RetryOptions, policy_maker
@@ -81,7 +82,7 @@ def retrying_job(
     retries = {name: value for name, value in given.items() if name in DEFAULTS}
     options = JobOptions.of({name: value for name, value in given.items() if name not in DEFAULTS})
     # raise errors in the arguments here, where the caller made the mistake
-    JobCore(host(), operation, parent=None, options=options)
+    check_arguments(operation, options)
     make_policy = policy_maker(policy, retries)
 
     def begin() -> _JobTries:
@@ -124,8 +125,7 @@ class _JobTries(Tries[Job]):
 
     def keep(self, handle: Job, returned: Any) -> None:
         super().keep(handle, returned)
-        if handle.result is None and not handle.existing:
-            handle.result = returned
+        kept(handle, returned)
 
     async def leave(self, exc: BaseException | None) -> bool:
         job = self._job

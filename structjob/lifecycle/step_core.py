@@ -18,9 +18,10 @@ from structjob.context.tracing import begin_span, end_span
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import (
     check_description,
+    check_label,
     check_metadata,
     check_total,
-    required_label,
+    required,
 )
 from structjob.lifecycle.attributes import Checked
 from structjob.lifecycle.core import Core
@@ -57,7 +58,7 @@ class StepCore(Core):
     )  # fmt: skip
     table = "step"
     job: JobCore
-    name = Checked(required_label("the name of a step", 200))
+    name = Checked(required(check_label, "the name of a step", 200))
     total = Checked(check_total, optional=True)
     description = Checked(check_description, optional=True)
     metadata = Checked(check_metadata)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.arguments import (
     check_description,
+    check_label,
     check_metadata,
     check_percent,
     check_total,
@@ -130,7 +131,7 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         """
         core = self._core
         if core.may_end("skipped"):
-            core.description = check_description(reason, "reason") or core.description
+            core.description = check_label("reason", reason, 65_536) or core.description
             core.finish("skipped", None)
 
     def advance(self, units: float = 1) -> None:
