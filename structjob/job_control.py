@@ -9,6 +9,7 @@ from structjob.capture.emit import emit
 from structjob.context.scope import Scope
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_label
+from structjob.lifecycle.core import warn_ignored
 from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import (
@@ -265,11 +266,7 @@ class JobControl:
             job_of(job).update(**progress)
         else:
             late = f"job {job.id} ({job.operation}) is {job.status.value}; update needs it running"
-            self._host.recorder.warn(
-                "progress",
-                "progress is ignored: %s (further cases are reported at most once a minute)",
-                late,
-            )
+            warn_ignored(self._host.recorder, late)
 
     async def end(
         self,

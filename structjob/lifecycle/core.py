@@ -29,6 +29,7 @@ from structjob.values.normalizer import normalize
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
+    from structjob.spool.recorder import Recorder
 
 T = TypeVar("T")
 
@@ -142,12 +143,8 @@ class Core:
             raise error
         if not self._misuse_reported:
             self._misuse_reported = True
-            warn = self.host.recorder.warn if self.host.tracked else _ignore
-            warn(
-                "progress",
-                "progress is ignored: %s (further cases are reported at most once a minute)",
-                error,
-            )
+            if self.host.tracked:
+                warn_ignored(self.host.recorder, error)
 
     def flush_progress(self) -> None:
         """Record the progress that was held back."""
@@ -255,8 +252,13 @@ class Core:
         emit(self.scope, level, kind, attrs, kind=kind)
 
 
-def _ignore(what: str, message: str, *details: Any) -> None:
-    pass
+def warn_ignored(recorder: Recorder, why: object) -> None:
+    """Warn that progress is ignored, at most once a minute."""
+    recorder.warn(
+        "progress",
+        "progress is ignored: %s (further cases are reported at most once a minute)",
+        why,
+    )
 
 
 def _plain(row: msgspec.Struct) -> dict[str, Any]:
