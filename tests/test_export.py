@@ -210,6 +210,24 @@ async def test_an_error_of_another_program_is_counted(plain, tmp_path):
     assert found.attrs["fingerprint"] == "theirs"
 
 
+async def test_the_error_of_an_event_is_shown_as_an_exception(plain, tmp_path):
+    """R21, R39: an event's error, written like that of a job, was an attribute full of JSON, and
+    all errors with the same message were one.
+    """
+    event = {"record": "event", "ts": 1_600_000_000, "level": "error", "message": "copy failed"}
+    trace = 'Traceback (most recent call last):\n  File "/srv/a.py", line 7, in run\nOSError: full'
+    full = event | {"error": {"type": "OSError", "message": "full", "traceback": trace}}
+    refused = event | {"error": {"type": "ConnectionError", "message": "refused"}}
+    await plain.import_(write(tmp_path / "old.jsonl", full, refused, event | {"error": "none"}))
+    first, second, third = await plain.logs.list()
+    assert str(first).splitlines()[1:] == [f"    {line}" for line in trace.splitlines()]
+    assert "error_type=ConnectionError error_message=refused" in str(second)
+    assert third.attrs == {"error": "none"}
+    errors = {group.error.type: group.error for group in await plain.errors.list()}
+    assert errors["OSError"].traceback == trace
+    assert errors["ConnectionError"].message == "refused"
+
+
 async def test_a_child_whose_family_is_not_in_the_file_keeps_its_root(plain, tmp_path):
     """R21: a job can be imported without its parents; it still says where it belongs."""
     child = JOB | {"parent_job_id": "above", "root_job_id": "top"}

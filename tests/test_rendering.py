@@ -12,6 +12,8 @@ import pytest
 import structlog
 
 import structjob
+from structjob.lifecycle import core, job_core
+from structjob.lifecycle.handle import core_of
 from structjob.text.appearance import cells, lasting, wrapped
 from structjob.text.rendering import Lines
 
@@ -76,6 +78,31 @@ async def test_the_console_shows_jobs_and_steps_in_words(tracker, monkeypatch):
         "info     ✓ import-orders completed in ms ·",
     ]
     assert "[job_id=" not in stream.getvalue()
+
+
+async def test_progress_is_shown_in_words(tracker, monkeypatch):
+    """R16: a line of progress said `progress step=copy completed=2 total=4 percent=50`, and one
+    came after the end of its step.
+    """
+    monkeypatch.setattr(core, "PROGRESS_EVENT_EVERY", 0.0)
+    monkeypatch.setattr(job_core, "PROGRESS_EVENT_EVERY", 0.0)
+    stream = console(monkeypatch)
+    async with tracker.job("import-orders") as job:
+        async with job.step("copy", total=8) as step:
+            step.advance(4)
+            core_of(step).flush_progress()
+            step.advance(4)
+        job.update(percent=40, current_step="verify")
+        core_of(job).flush_progress()
+    shown = anonymous(stream.getvalue())
+    assert shown[2:] == [
+        "info     ● copy 50%  completed=4 total=8 · import-orders",
+        "info     ✓ copy in ms  completed=8 · import-orders",
+        "info     ● import-orders 40%  current_step=verify ·",
+        "info     ✓ import-orders completed in ms ·",
+    ]
+    kept = await tracker.logs.list(kind="progress")
+    assert [event.message for event in kept] == ["copy 50%", "import-orders 40%"]
 
 
 async def test_a_newline_at_the_end_of_a_message_is_not_shown(tracker, monkeypatch):

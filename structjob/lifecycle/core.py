@@ -166,7 +166,7 @@ class Core:
             self._quarter = max(quarter, self._quarter)
             pause = max(PROGRESS_EVENT_EVERY, lasted / _PROGRESS_SHARE)
             if crossed or self.recorded_at - self.shared.reported_at >= pause:
-                self.shared.write_progress_event(job.scope)
+                self.shared.write_progress_event()
 
     def reported(self) -> dict[str, Any]:
         """Return the progress as attributes of an event; empty if no progress was reported."""

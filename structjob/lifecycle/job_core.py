@@ -347,7 +347,7 @@ class JobCore(DescribedJob):
         if self.scope is None or self.scope.operation != self.operation:
             self.scope = self.scope_of()
         if time.monotonic() - self.began >= PROGRESS_EVENT_EVERY:
-            self.shared.write_progress_event(self.scope)
+            self.shared.write_progress_event()
         ended = _STATUSES[status]
         seconds = time.monotonic() - self.began if self.began else 0.0
         # Directly before `try`, because a signal handler may raise between any two calls.
@@ -446,7 +446,8 @@ class JobCore(DescribedJob):
     def reported(self) -> dict[str, Any]:
         if self.percent is None:
             return {}
-        return {"percent": self.percent, "current_step": self.shared.current}
+        step = self.shared.current
+        return {"percent": self.percent, **({} if step is None else {"current_step": step})}
 
     def cancel(self, reason: str | None, *, force: bool) -> None:
         """Ask it to stop; see `structjob.Job.cancel`."""

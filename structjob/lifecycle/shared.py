@@ -81,14 +81,12 @@ class Shared:
     reported_at: float = 0.0
     cut_reported: bool = False
 
-    def write_progress_event(self, scope: Scope | None) -> None:
+    def write_progress_event(self) -> None:
         """Write an event with the latest progress report of the job or one of its steps.
 
-        Args:
-            scope: The scope of the job.
+        The last event of a step that has ended contains it already.
         """
         core, self.unreported = self.unreported, None
         self.reported_at = time.monotonic()
-        if core is not None and (attrs := core.reported()):
-            own = core.scope if not core.ended else scope
-            emit(own, "info", "progress", attrs, kind="progress")
+        if core is not None and not core.ended and (attrs := core.reported()):
+            emit(core.scope, "info", "progress", attrs, kind="progress")

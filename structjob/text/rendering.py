@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
-from structjob.text.amounts import fraction
+from structjob.text.amounts import fraction, whole_percent
 from structjob.text.appearance import (
     LEVELS,
     Piece,
@@ -32,9 +32,9 @@ _SHORT = 8
 
 _OWN = frozenset((
     "operation_created", "operation_start", "operation_end", "operation_crashed", "operation_crash_withdrawn", "step_start", "step_end",
-    "step_error",
+    "step_error", "progress",
 ))  # fmt: skip
-"""Kinds of events that report the state of a job or step."""
+"""Kinds of events that report the state or the progress of a job or step."""
 
 # Attributes that the line of such an event shows in another place or in other words.
 _SAID = frozenset(
@@ -193,13 +193,10 @@ class Lines:
             if words:
                 if event.message != event.kind:
                     words = event.message  # the stored message, or a text that was logged manually
-                style = (
-                    "bold"
-                    if status == "running"
-                    else ""
-                    if status == "pending"
-                    else colour_of(status)
-                )
+                if event.kind == "progress" or status == "pending":
+                    style = ""
+                else:
+                    style = "bold" if status == "running" else colour_of(status)
                 return style, f"{symbol(status, unicode=self._unicode)} {escape(words)}"
         style = "" if event.level in ("info", "debug") else LEVELS.get(event.level, "")
         return style, escape(event.message.rstrip())  # uvicorn's messages end with a newline
@@ -212,19 +209,18 @@ class Lines:
         if not self._places:
             yield []
             return
-        parts = (
-            [event.step] if event.step is not None and not event.kind.startswith("step_") else []
+        # what the message names is not repeated
+        of_step = event.kind.startswith("step_") or event.kind == "progress"
+        of_job = event.kind.startswith("operation_") or (
+            event.kind == "progress" and event.step is None
         )
+        parts = [event.step] if event.step is not None and not of_step else []
         job = None
         if event.job_id is not None and event.job_id != self._about:
             job = short(event.job_id)
         elif event.job_id is None and event.logger:
             parts.append(event.logger)
-        if (
-            job is not None
-            and event.operation is not None
-            and not event.kind.startswith("operation_")
-        ):
+        if job is not None and event.operation is not None and not of_job:
             yield self._place([*parts, f"{event.operation} {job}"])
             if not short_form:
                 return
@@ -280,6 +276,10 @@ def words_of(
             return "running", f"{operation} has not crashed"
         case "step_error":
             return "failed" if level == "error" else "retrying", f"{name}: {_error(attrs)}"
+        case "progress":
+            percent = attrs.get("percent")
+            far = f" {whole_percent(percent)}%" if isinstance(percent, int | float) else ""
+            return "running", f"{name if 'step' in attrs else operation}{far}"
     return "", ""
 
 
@@ -295,7 +295,8 @@ def _split(attrs: Mapping[str, Any], kind: str) -> tuple[dict[str, Any], str]:
     elif exception is not None:
         traceback = str(exception)
     if kind in _OWN:
-        shown = {key: value for key, value in shown.items() if key not in _SAID}
+        said = _SAID if kind != "progress" else _SAID | {"percent"}
+        shown = {key: value for key, value in shown.items() if key not in said}
     elif traceback:
         shown = {
             key: value

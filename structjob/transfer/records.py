@@ -127,6 +127,8 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         name = _ALIASES[kind].get(given, given)
         if name == "error" and kind != "event":
             row |= _error(value)
+        elif name == "error" and isinstance(value, Mapping):
+            rest |= _exception(value)
         elif name in _OURS or (name in ("id", "seq") and kind == "event"):
             continue
         # Another name of a stream becomes an attribute, as in logging.
@@ -218,6 +220,16 @@ def _error(value: Any) -> dict[str, Any]:
         "error_type": (texts["type"] or "Error")[:200],
         "error_message": texts["message"] or "",
         "error_traceback": texts["traceback"],
+    }
+
+
+def _exception(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an event's error as the attributes that a log call records for an exception."""
+    found = {name.removeprefix("error_"): text for name, text in _error(value).items()}
+    return {
+        "error_type": found["type"],
+        "error_message": found["message"],
+        "exception": found,
     }
 
 

@@ -5,8 +5,8 @@ import { HIDDEN, SAID, el, errorOf, folded, frames, shown, valueText } from "./l
 import { idOf } from "./logs-window.js";
 
 const LETTERS = { debug: "D", info: "I", success: "S", warning: "W", error: "E", critical: "C" };
-// Lines that report the state of a job or step.
-const OWN = /^(operation|step)_(created|start|end|error|crashed|crash_withdrawn)$/;
+// Lines that report the state or the progress of a job or step.
+const OWN = /^((operation|step)_(created|start|end|error|crashed|crash_withdrawn)|progress)$/;
 
 /** What a column of the list shows of a line. */
 export function cell(line, column) {
@@ -34,7 +34,7 @@ export function lineNode(line, view, whole = false) {
   const own = OWN.test(line.kind) && line.message !== line.kind; // imported lines may say no more than their kind
   let shownAttrs = 0, more = 0;
   for (const [key, value] of Object.entries(line.attrs || {})) {
-    if (HIDDEN.has(key) || used.has(key) || (own && SAID.has(key))) continue;
+    if (HIDDEN.has(key) || used.has(key) || (own && (SAID.has(key) || (line.kind === "progress" && key === "percent")))) continue;
     if (shownAttrs > 24) { more += 1; continue; }
     shownAttrs += 1;
     const attr = el("span", "attr", el("i", "", shown(key, view.find), "="), shown(brief(valueText(value), 400), view.find));
