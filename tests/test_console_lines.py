@@ -276,3 +276,28 @@ def test_a_stream_that_only_writes_is_enough():
     structjob.configure(console=ConsoleSink(tee, format="json"), strict=True)
     log.info("für")
     assert json.loads(tee.written)["event"] == "für"
+
+
+def test_a_stream_that_does_more_than_write_gets_the_lines():
+    """R27: a notebook's stream names the descriptor of the stream that it replaced, as does one
+    that copies its text to a file. The console wrote past them: cells of a notebook showed nothing.
+    """
+    reading, writing = os.pipe()
+    shown = io.StringIO()
+
+    class Copying:
+        def write(self, text):
+            return shown.write(text)
+
+        def flush(self):
+            pass
+
+        def fileno(self):
+            return writing
+
+    structjob.configure(console=structjob.ConsoleSink(Copying(), format="pretty"), strict=True)
+    log.info("copied")
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        assert pipe.read() == b""
+    assert shown.getvalue().endswith("info     copied · app\n")

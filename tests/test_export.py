@@ -210,6 +210,15 @@ async def test_an_error_of_another_program_is_counted(plain, tmp_path):
     assert found.attrs["fingerprint"] == "theirs"
 
 
+async def test_the_same_text_in_two_operations_is_two_errors(plain, tmp_path):
+    """R39: `no space left` of a backup and of a migration were one imported error."""
+    event = {"record": "event", "ts": 1_600_000_000, "level": "error", "message": "disk is full"}
+    other = JOB | {"id": "old-2", "operation": "another"}
+    lines = (event | {"job_id": "old-1"}, event | {"job_id": "old-2"})
+    await plain.import_(write(tmp_path / "old.jsonl", JOB, other, *lines))
+    assert len(await plain.errors.list()) == 2
+
+
 async def test_the_error_of_an_event_is_shown_as_an_exception(plain, tmp_path):
     """R21, R39: an event's error, written like that of a job, was an attribute full of JSON, and
     all errors with the same message were one.

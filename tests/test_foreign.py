@@ -15,6 +15,7 @@ import threading
 import pytest
 import structlog
 import uvicorn
+from sqlalchemy import create_engine
 
 import structjob
 
@@ -614,3 +615,48 @@ async def test_a_record_without_a_name_is_recorded(tracker_of, recording):
         logging.getLogger("lib").handle(record)
         (found,) = await tracker.logs.list(text="from afar")
     assert found.logger is None
+
+
+@pytest.mark.parametrize("configured", ["before", "after"])
+async def test_our_statements_are_not_in_the_log_of_the_program(
+    bare_database, tmp_path, configured
+):
+    """Guarantee: a program that logs the statements of its own engines did not get 400 lines of
+    ours when it adopted the library.
+    """
+    settings = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "loggers": {"sqlalchemy": {"level": "DEBUG"}, "alembic": {"level": "DEBUG"}},
+    }
+    lines: list[str] = []
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            lines.append(record.getMessage())
+
+    kept = Kept(level=logging.DEBUG)
+    named = [logging.getLogger(name) for name in ("sqlalchemy", "alembic")]
+    levels = [logger.level for logger in named]
+    for logger in named:
+        logger.addHandler(kept)
+    try:
+        if configured == "before":
+            logging.config.dictConfig(settings)
+        for number in (1, 2):
+            async with structjob.Tracker(bare_database.url, spool=tmp_path / "spool") as tracker:
+                if configured == "after":
+                    logging.config.dictConfig(settings)
+                for logger in named:
+                    logger.addHandler(kept)
+                async with tracker.job("copy"):
+                    pass
+                assert await tracker.jobs.count() == number
+        assert lines == []
+        with create_engine("sqlite://").connect() as connection:
+            connection.exec_driver_sql("SELECT 1")
+        assert "SELECT 1" in lines
+    finally:
+        for logger, level in zip(named, levels, strict=True):
+            logger.removeHandler(kept)
+            logger.setLevel(level)

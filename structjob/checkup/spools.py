@@ -131,7 +131,7 @@ def _neighbours(places: Places) -> Iterator[Finding]:
                 }
             )
             found = f"{in_bytes(sum(left.values()))} of {count_of(len(left), 'program')} that logged to {', '.join(others)} wait in {beside}"
-            advice = f"a tracker on that URL delivers them; if it was wrong, move the directories in it to {places.candidates[0]}"
+            advice = f"a tracker on that URL delivers them; if it was wrong, or its database has moved to this URL, move the directories in it to {places.candidates[0]}"
             details = {
                 "directory": str(beside),
                 "sessions": {directory.name: size for directory, size in left.items()},

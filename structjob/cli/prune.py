@@ -68,7 +68,8 @@ Examples:
 
 A job is deleted with its steps and lines if it ended longer ago than the age. A family of jobs is deleted as a whole, when all of its ended
 jobs are due. Pending and running jobs are never deleted. --level deletes lines earlier than their job. `structjob import` restores the
-files of an archive. The freed space is used for new rows; the database file does not shrink (see docs/retention.md)."""
+files of an archive. The freed space is used for new rows; the files of the database do not shrink. To shrink them, run VACUUM (SQLite), VACUUM FULL
+structjob_logs (PostgreSQL) or OPTIMIZE TABLE structjob_logs (MariaDB, MySQL), which needs as much space again and locks the table."""
 )
 @click.option(
     "--older-than",

@@ -15,6 +15,7 @@ appending has no such limit.
 from __future__ import annotations
 
 import errno
+import io
 import os
 import select
 import stat
@@ -189,6 +190,23 @@ def descriptor_of(stream: Any) -> int:
         return int(stream.fileno())
     except (AttributeError, OSError, ValueError, TypeError):
         return -1
+
+
+def written_descriptor(stream: Any) -> int:
+    """Return the descriptor to which *stream* only writes what it gets, or -1 if it may do more.
+
+    A class of another library, such as a notebook's, or one that copies its text to a file, may
+    name the descriptor of the stream that it has replaced.
+    """
+    return descriptor_of(stream) if getattr(type(stream), "write", None) in _WRITES else -1
+
+
+_WRITES = (
+    io.TextIOWrapper.write,
+    io.BufferedWriter.write,
+    io.BufferedRandom.write,
+    io.FileIO.write,
+)
 
 
 def takes_lines_whole(fd: int) -> bool:

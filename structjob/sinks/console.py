@@ -13,7 +13,12 @@ from typing import IO, Any, Literal
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import Level, level_name
-from structjob.machine.descriptor import Descriptor, descriptor_of, takes_lines_whole
+from structjob.machine.descriptor import (
+    Descriptor,
+    descriptor_of,
+    takes_lines_whole,
+    written_descriptor,
+)
 from structjob.sinks.marks import MARKS
 from structjob.sinks.sink import Guarded, SinkEvent, logs_nothing
 
@@ -128,7 +133,7 @@ class ConsoleSink:
 
     def _learn(self, stream: Any) -> None:
         """Determine how to write to *stream*, which is a new stream."""
-        self._fd = descriptor_of(stream)
+        self._fd = written_descriptor(stream)
         self._descriptor = (
             None if self._fd < 0 or takes_lines_whole(self._fd) else Descriptor.of(self._fd)
         )

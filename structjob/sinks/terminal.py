@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from structjob.diagnostics import diagnostics
-from structjob.machine.descriptor import Descriptor, descriptor_of
+from structjob.machine.descriptor import Descriptor, descriptor_of, written_descriptor
 from structjob.process import at_fork, on_reset
 from structjob.sinks.console import stand_ins
 from structjob.text.wording import count_of
@@ -271,7 +271,7 @@ class Terminal:
         return "".join(parts)
 
     def _write(self, text: str) -> None:
-        if self._fd < 0:
+        if written_descriptor(self._stream) < 0:
             self._stream.write(self.encodable(text))
             self._stream.flush()
         else:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 from structjob.store.database_file import ensure_private, is_unchanging, not_a_database
 from structjob.store.factory import make_store
+from structjob.store.quiet import NAMES, quiet
 from structjob.urls.url import sqlite_path
 
 T = TypeVar("T")
@@ -74,9 +75,8 @@ def _on_sqlite(
     query = {"mode": "ro" if read_only else "rw", "uri": "true"}
     if read_only and is_unchanging(path):
         query["immutable"] = "1"
-    engine = create_engine(
-        url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(query)
-    )
+    url = url.set(drivername="sqlite", database=path.as_uri()).update_query_dict(query)
+    engine = quiet(create_engine(url, **NAMES))
     try:
         with engine.connect() as connection:
             return work(connection)

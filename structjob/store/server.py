@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import logging
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -33,6 +32,7 @@ from structjob.store.batch_sizer import BatchSizer
 from structjob.store.contract import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written
 from structjob.store.faults import Fault, Faults
 from structjob.store.ingest import fold
+from structjob.store.quiet import NAMES, quiet
 from structjob.urls import driver_options, tls
 from structjob.urls.url import masked
 
@@ -181,7 +181,7 @@ class ServerStore:
         given = dict(self._options)
         own = self.options()
         options = {
-            "hide_parameters": True, "pool_size": 5, "max_overflow": 5, "pool_logging_name": "structjob", **own, **given,
+            "hide_parameters": True, "pool_size": 5, "max_overflow": 5, **NAMES, **own, **given,
         }  # fmt: skip
         options["connect_args"] = driver_options.merged(
             own.get("connect_args", {}), given.get("connect_args", {})
@@ -197,12 +197,8 @@ class ServerStore:
             raise InvalidURL(
                 f"the engine options for {self.masked_url} are refused: {exc}"
             ) from None
-        # If a connection fails when it is returned, SQLAlchemy logs a traceback. Our own message
-        # says more. The logger has its own name, so that the program's pools log as before.
-        pool = engine.sync_engine.pool
-        if "pool_logging_name" not in given:
-            name = f"{type(pool).__module__}.{type(pool).__name__}.{pool.logging_name}"
-            logging.getLogger(name).setLevel(logging.CRITICAL)
+        if given.keys().isdisjoint((*NAMES, "echo", "echo_pool")):
+            quiet(engine.sync_engine)
         if "pool_pre_ping" not in given:
             event.listen(engine.sync_engine, "checkin", _used)
             event.listen(engine.sync_engine, "checkout", partial(_ask, engine.dialect))

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Engine, create_engine
 from sqlalchemy.pool import NullPool
 
 from structjob.exceptions import StoreUnavailable
+from structjob.store.quiet import NAMES, quiet
 
 _STOP_EVERY = 0.05
 """Seconds between two interruptions of a query that must stop."""
@@ -72,13 +73,15 @@ def _engine(process: int) -> Engine:
     would take half of the CPU time in which a tracker opens and closes. A forked child makes its
     own, because a thread of its parent may hold the locks of this one.
     """
-    return create_engine(
+    engine = create_engine(
         "sqlite://",
         creator=lambda: _given.raw,
         poolclass=NullPool,
         pool_reset_on_return=None,
         isolation_level="AUTOCOMMIT",
+        **NAMES,
     )
+    return quiet(engine)
 
 
 def close_connection(connection: Connection) -> None:

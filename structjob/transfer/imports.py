@@ -488,6 +488,9 @@ class _Rows:
             attrs = {"value": attrs}
         if isinstance(parent := attrs.get("parent_job_id"), str):
             attrs = {**attrs, "parent_job_id": self._checked.job_ids.get(parent, parent)}
+        for name, known in names.items():
+            if row.get(name) is None and known is not None:
+                row[name] = known
         # the event comes from another program, so the fingerprint must be computed here
         if "kind" not in row:
             if (theirs := row.pop("fingerprint", None)) is not None:
@@ -497,9 +500,6 @@ class _Rows:
                 row["fingerprint"] = of_words(
                     str(attrs.get("error_type") or ""), said, row.get("operation") or ""
                 )
-        for name, known in names.items():
-            if row.get(name) is None and known is not None:
-                row[name] = known
         return {**row, "attrs": attrs}
 
     def _line(self, kind: str, row: dict[str, Any]) -> bytes:
