@@ -36,10 +36,9 @@ def emit(
     attrs: dict[str, Any],
     *,
     kind: str = "log",
-    stream: str | None = None,
     logger: str | None = None,
 ) -> None:
-    """Record and show one of our own events: start and end of jobs and steps, or captured output.
+    """Record and show one of our own events, such as the start or end of a job or step.
 
     Never raises. An event about a job or step is stored with a readable message, as it is shown on
     screens, so that a search finds it. Files contain *message*, the event's kind. The event is
@@ -48,8 +47,6 @@ def emit(
     """
     try:
         columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
-        if stream is not None:
-            columns["stream"] = stream
         words = _words(scope, level, attrs, kind) if message == kind else None
         pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words)
     except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program

@@ -55,7 +55,7 @@ class Host:
         self,
         classifier: Classifier | None,
         aclose: Callable[[float], Awaitable[bool]],
-        project: str | None = None,
+        project: str | None,
     ) -> None:
         self.aclose = aclose
         self.project = project

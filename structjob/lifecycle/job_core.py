@@ -465,7 +465,7 @@ class JobCore(DescribedJob):
         if self.cancellation.thread is not None and not self.cancellation.requested:
             self.cancellation.request(self.named(), reason)
 
-    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool = False) -> None:
+    def request_cancel(self, reason: str, requested_by: str | None, *, force: bool) -> None:
         """Cancel it as `cancel` does, and record the request in the job's log.
 
         See `Tracker.cancel`.

@@ -68,9 +68,9 @@ class StepCore(Core):
         job: JobCore,
         name: str,
         *,
-        total: float | None = None,
-        description: str | None = None,
-        metadata: Mapping[str, Any] | None = None,
+        total: float | None,
+        description: str | None,
+        metadata: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(job.host)
         self.job = job

@@ -54,13 +54,13 @@ Otherwise the beginning of a secret at the cut would stay, because the rest show
 """
 
 
-def redacted_text(value: object, redact: Callable[[str], object], limit: int = MAX_STRING) -> str:
-    """Return *value* as text of at most *limit* bytes in UTF-8, without secrets.
+def redacted_text(value: object, redact: Callable[[str], object]) -> str:
+    """Return *value* as text of at most `MAX_STRING` bytes in UTF-8, without secrets.
 
     Little of what is cut is looked through, and the mark contains the original size.
     """
-    text, size = _clean_text(value, limit + _beyond(limit), redact)
-    return _cut_redacted(text, size, redact, limit)
+    text, size = _clean_text(value, MAX_STRING + _beyond(MAX_STRING), redact)
+    return _cut_redacted(text, size, redact, MAX_STRING)
 
 
 def normalize(
