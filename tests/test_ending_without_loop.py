@@ -101,6 +101,33 @@ def test_sigterm_with_a_loop_in_the_main_thread(db_url):
     assert asyncio.run(look(db_url)) == (["cleaned"], {"task": ("cancelled", "SIGTERM")}, [], True)
 
 
+def test_sigterm_with_a_loop_in_another_thread(db_url, tmp_path):
+    """R34: of a tracker of its own. The process dies of the signal; it once ended with exit code
+    143 after 9 seconds.
+    """
+    text = """
+        async def main():
+            async with structjob.Tracker(sys.argv[2]) as tracker, tracker.job("thread"):
+                begun.set()
+                await asyncio.sleep(60)
+        begun = threading.Event()
+        with structjob.Tracker(url) as tracker, tracker.job("main"):
+            threading.Thread(target=lambda: asyncio.run(main()), daemon=True).start()
+            begun.wait()
+            ready()
+            while True:
+                time.sleep(1)
+        """
+    other = f"sqlite:///{tmp_path}/other.db"
+    with Program(text, db_url, other) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        program.end(-signal.SIGTERM, within=8)
+    ended = ("cancelled", "SIGTERM")
+    assert asyncio.run(look(db_url)) == ([], {"main": ended}, [], True)
+    assert asyncio.run(look(other)) == ([], {"thread": ended}, [], True)
+
+
 @pytest.mark.parametrize("opens", ["with", "init"])
 @pytest.mark.parametrize(
     ("ends", "code", "outcome"),

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
-from structjob.exceptions import StoreUnavailable
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -21,6 +20,12 @@ CONNECTIONS_SHARE = 0.1
 
 It is one second at most.
 """
+
+_CLAIMS_TIMEOUT = 1.0
+"""Maximum seconds that closing waits for the answers to starts that were interrupted."""
+
+_LOOK_INTERVAL = 0.005
+"""Seconds between two checks of these."""
 
 _CLEANUP_TIMEOUT = 0.1
 """Seconds that an engine may exceed its time for closing."""
@@ -38,8 +43,7 @@ async def close(host: Host, seconds: float, readers: Callable[[], None]) -> bool
     for_connections = min(seconds * CONNECTIONS_SHARE, 1.0)
     try:
         try:
-            if host.claims:
-                await asyncio.wait(set(host.claims), timeout=min(seconds / 4, 1.0))
+            await _answered(host, min(seconds / 4, _CLAIMS_TIMEOUT))
         except BaseException:  # a cancelled close still closes everything, immediately
             deadline = time.monotonic() + for_connections
             raise
@@ -52,8 +56,8 @@ async def close(host: Host, seconds: float, readers: Callable[[], None]) -> bool
         deadline = time.monotonic() + for_connections
         raise
     finally:
-        host.engine.end_recording()  # if the engine's loop does not run, the engine is still open
         try:
+            host.engine.end_recording()  # not done yet if the engine's loop does not run
             await _close_store(host, deadline)
         finally:
             shutdown.leave(host)
@@ -63,34 +67,39 @@ async def close(host: Host, seconds: float, readers: Callable[[], None]) -> bool
     return complete
 
 
+async def _answered(host: Host, seconds: float) -> None:
+    """Wait for the answers to starts that were interrupted, in whichever loop they come."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while host.claims:  # noqa: ASYNC110 -- they come from several loops
+                await asyncio.sleep(_LOOK_INTERVAL)
+
+
 async def _close_engine(host: Host, deadline: float) -> bool:
     engine = host.engine
     if engine.without_loop() is not None:
         return await asyncio.to_thread(engine.close_without_loop, deadline - time.monotonic())
     with suppress(TimeoutError):
         # The engine's own loop may no longer run.
-        async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _CLEANUP_TIMEOUT):
-            return await host.on_own_loop(engine.close(max(0.0, deadline - time.monotonic())))
+        async with asyncio.timeout(deadline - time.monotonic() + _CLEANUP_TIMEOUT):
+            return await host.on_own_loop(engine.close(deadline - time.monotonic()))
     return False
 
 
 async def _close_store(host: Host, deadline: float) -> None:
-    link = host.engine.link
-    if host.engine.without_loop() is not None:
-        with suppress(Exception):  # driver errors: its connections belonged to the closed loop
-            await asyncio.wait_for(link.close(), max(0.0, deadline - time.monotonic()))
-        return
-    closing = asyncio.ensure_future(host.on_own_loop(link.close()))
+    link, orphaned = host.engine.link, host.engine.without_loop() is not None
+    closing = asyncio.ensure_future(link.close() if orphaned else host.on_own_loop(link.close()))
     # Not `asyncio.timeout`, because a driver may also be slow to react to a cancellation.
-    await asyncio.wait({closing}, timeout=max(0.0, deadline - time.monotonic()))
+    await asyncio.wait({closing}, timeout=deadline - time.monotonic())
     if not closing.done():
         closing.cancel()
-    elif (
-        not closing.cancelled()
-        and (fault := closing.exception()) is not None
-        and not isinstance(fault, StoreUnavailable)
-    ):
-        raise fault
+        return
+    fault = None if closing.cancelled() else closing.exception()
+    if fault is not None and not orphaned:  # their loop is closed: drivers complain
+        diagnostics.warning(
+            "closing the connections to %s failed: %s: %s",
+            host.engine.store.masked_url, type(fault).__name__, fault,
+        )  # fmt: skip
 
 
 def _warn_of_rest(host: Host) -> None:

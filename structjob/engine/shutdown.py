@@ -43,8 +43,14 @@ CLOSING = 3.0
 the 10 seconds that containers are given.
 """
 
+_CLOSED = CLOSING + 1.0
+"""Seconds after which the exit does not wait for the loop of a tracker that closes."""
+
 _WATCH = GRACE + CLOSING + 1.0
 """Seconds after which the process ends even if its loop is blocked."""
+
+_DEATH = 1.0
+"""Seconds that the main thread has to die of the signal that another thread sends."""
 
 _LOOK = 0.01
 """Seconds between two checks of a condition that is waited for."""
@@ -174,7 +180,7 @@ async def _end() -> None:
         # too.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=max(0.0, deadline - time.monotonic()))
+            await asyncio.wait(others, timeout=deadline - time.monotonic())
     _cancel_rest()
     with suppress(asyncio.CancelledError):
         await _close()
@@ -205,9 +211,10 @@ async def _cancel_jobs(deadline: float) -> None:
         for task in found - {
             job.cancellation.task for job in running if job.cancellation.requested
         }:
-            task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
+            with suppress(RuntimeError):  # its loop is closed
+                task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
         asked |= found
-        if all(task.done() for task in asked):
+        if all(task.done() or task.get_loop().is_closed() for task in asked):
             return
         await asyncio.sleep(_LOOK)
 
@@ -243,8 +250,11 @@ def _watch() -> None:
 
 
 def _die() -> Never:
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with suppress(ValueError):  # not the main thread
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.kill(os.getpid(), signal.SIGTERM)
+    if signal.getsignal(signal.SIGTERM) is _terminate:
+        time.sleep(_DEATH)  # the main thread calls it again, and gets here
     # The first process of a container does not die of a signal that it does not handle.
     os._exit(128 + signal.SIGTERM)
 
@@ -329,8 +339,8 @@ def _at_exit_of_worker(call: Callable[[], None]) -> None:
     sys.modules["multiprocessing.util"].Finalize(None, call, exitpriority=_LAST)
 
 
-async def _closed(tracker: Host) -> bool:
-    return await tracker.aclose(CLOSING)
+async def _closed(tracker: Host) -> None:
+    await tracker.aclose(CLOSING)
 
 
 @atexit.register
@@ -340,13 +350,14 @@ def _at_exit() -> None:
     What is not delivered in time stays in the spool.
     """
     _end_inherited()
+    if _ending:  # its loop was stopped meanwhile, or the main thread has left its blocks
+        _cancel_rest()
     for tracker in list(_open):
         if tracker.threaded:
-            cancel(tracker, _REASON if _ending else _INTERPRETER_EXIT)
+            cancel(tracker, _INTERPRETER_EXIT)
             with suppress(Exception):
-                tracker.run(_closed(tracker), CLOSING + 1.0)
+                tracker.run(_closed(tracker), _CLOSED)
         _end_at_exit(tracker)
-        tracker.engine.drain(3.0)
-    if _ending:  # a loop that was stopped while it handled SIGTERM
-        _cancel_rest()
+        tracker.engine.drain(CLOSING)
+    if _ending:
         _die()

@@ -51,6 +51,16 @@ class Cancellation:
         above = self._parent.job if self._parent is not None else None
         return None if above is None else cast(_Stoppable, above).cancellation
 
+    @property
+    def possible(self) -> bool:
+        """Whether a task or a thread may still run the job.
+
+        A task whose loop is closed never runs again.
+        """
+        if self.task is None:
+            return self.thread is not None
+        return not self.task.get_loop().is_closed()
+
     def request(self, name: str, reason: str | None) -> None:
         """Ask the job to stop: cancel its task, or let `stop_if_asked` raise.
 

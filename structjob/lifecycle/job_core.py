@@ -452,7 +452,7 @@ class JobCore(DescribedJob):
     def cancel(self, reason: str | None, *, force: bool) -> None:
         """Ask it to stop; see `structjob.Job.cancel`."""
         asked = self.cancellation
-        if (asked.task is None and asked.thread is None) or not self.runs:
+        if not asked.possible or not self.runs:
             raise InvalidState(
                 f"{self.named()} has no running task to cancel; end it with job.end('cancelled')"
             )
