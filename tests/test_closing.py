@@ -239,7 +239,7 @@ async def test_a_fault_of_one_part_leaves_no_other_open(gone, fails):
 )  # fmt: skip
 @pytest.mark.parametrize("complete", [True, False])
 async def test_what_is_left_is_said_once(caplog, spilled, in_memory, root, said, complete):
-    """Guarantee 1: how many events wait, and where; nothing if there are none, or all is stored."""
+    """Guarantee 1: how many events wait, and where; nothing if no event waits."""
     host = Host(complete=complete)
     host.left = types.SimpleNamespace(spilled=spilled, in_memory=in_memory)
     host.root = root

@@ -640,7 +640,7 @@ async def test_a_child_without_a_tracker_registers_nothing(monkeypatch):
 
 @pytest.mark.parametrize("handled", [True, False])
 async def test_a_test_of_a_program_leaves_the_programs_trackers_alone(db_url, tmp_path, handled):
-    """R50: within an isolated test there are none, and they are handled as before afterwards."""
+    """R50: an isolated test sees no tracker, and they are handled as before afterwards."""
     async with structjob.Tracker(db_url, handle_signals=handled) as tracker:
         shutdown._inherited.add(tracker._host)
         handler = signal.getsignal(signal.SIGTERM)
