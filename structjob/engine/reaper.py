@@ -191,8 +191,6 @@ class Reaper:
         )
         del self._seen[lease.session.session_id]
         await self._show(lease.session.session_id)
-        if crashed is None:
-            return
         if crashed:
             diagnostics.warning(
                 "process %d on %s (session %d) is presumed dead (%s); it left %s running, now marked crashed",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
@@ -95,18 +95,18 @@ class Deleter:
                 await self._remove(
                     "steps", [row["id"] for row in page], partial(removal.remove_steps, plans=known)
                 )
-            at = 0
-            while at < len(group):
+            left = deque(group)
+            while left:
+                some: dict[str, Plan] = {}
+                size = 0
                 # The rows of a job are its own row and its attempts.
-                end, size = at + 1, 1 + group[at].attempt
-                while end < len(group) and size + 1 + group[end].attempt <= self._pace.rows:
-                    size += 1 + group[end].attempt
-                    end += 1
-                some = {plan.id: plan for plan in group[at:end]}
+                while left and (not some or size + 1 + left[0].attempt <= self._pace.rows):
+                    plan = left.popleft()
+                    some[plan.id] = plan
+                    size += 1 + plan.attempt
                 gone, tried = await self._chunk(partial(removal.remove_jobs, plans=some), size)
                 self.counts["jobs"] += gone
                 self.counts["attempts"] += tried
-                at = end
 
     async def _remove(self, what: str, ids: Sequence[Any], remove: Callable[..., int]) -> None:
         at = 0
