@@ -422,6 +422,35 @@ async def test_what_a_cancelled_writer_held_goes_to_the_spool(make):
     assert lines.count(b"state_seq") == 1
 
 
+@pytest.mark.parametrize("entered", [True, False])
+async def test_what_could_not_be_stored_without_the_loop_goes_to_the_spool(
+    make, monkeypatch, entered
+):
+    """Guarantee 1: the disk had refused events that are in memory, and the loop is closed; the
+    database refuses them, too, or does not know the session. These events were once lost, and the
+    ledger said that they waited.
+    """
+    site = make("spool")
+    site.own.entered = entered
+    recorder = site.recorder
+    append, recorder._append = recorder._append, _refuse
+    site.log(3)
+    recorder._append = append
+    asked = []
+
+    def refuse(self, write, seconds):
+        asked.append(write.events.count(b"\n"))
+        raise StoreUnavailable("locked")
+
+    monkeypatch.setattr(Link, "write_now", refuse)
+    assert site.engine.close_without_loop(60.0) is False
+    assert asked == ([3] if entered else [])
+    lines = b"".join(file.read_bytes() for file in recorder.spool.directory.glob("*.jsonl"))
+    assert lines.count(b'"message"') == 3
+    ledger = site.engine.ledger()
+    assert (ledger.spilled, ledger.in_memory, ledger.lost) == (3, 0, 0)
+
+
 def _refuse(line, number):
     raise OSError(28, "No space left on device")
 

@@ -26,7 +26,7 @@ from structjob.engine.delivery import Delivery
 from structjob.engine.maintenance import Maintenance
 from structjob.engine.pruner import Pruner
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Source, waiting
+from structjob.engine.source import Source, Work, waiting
 from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.exceptions import StoreUnavailable
@@ -488,17 +488,22 @@ class Engine:
         if write_now is None:
             return
         deadline = time.monotonic() + seconds
+        kept: list[Work] = []
         with contextlib.suppress(Exception):
             self.writers.flush_progress()
             while (left := deadline - time.monotonic()) > 0:
                 self._accounts.record_drops()
                 work = self.delivery.next_batch()
                 if work is None:
-                    return
+                    break
+                kept.append(work)
                 source, states, events = work
                 if source.entered:
                     write = source.as_write(states, events)
                     source.acknowledge(states, events, write_now(write, min(left, _LAST_WAIT)))
+                    kept.pop()
+        # what was in memory is left to the spool
+        self.delivery.returned.extend(kept)
 
 
 def _warn_of_running(jobs: list[tuple[str, str]]) -> None:
