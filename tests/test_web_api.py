@@ -503,6 +503,8 @@ async def test_every_path_and_answer_is_documented(web):
     assert {"listJobs", "getJobRunLogs", "listLogs", "cancelJob"} <= set(ids)
     references = re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', json.dumps(document))
     assert set(references) <= document["components"]["schemas"].keys()
+    # openapi-python-client refused the whole document for one schema that is `false`
+    assert '"items": false' not in json.dumps(document)
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
 
 

@@ -46,9 +46,25 @@ def document(app: FastAPI) -> dict[str, Any]:
     known = made.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
-    known |= components
+    known |= _without_false_items(components)
     app.openapi_schema = made
     return made
+
+
+def _without_false_items(schema: Any) -> Any:
+    """Return *schema* without the ``items: false`` of tuples, which generators of clients refuse.
+
+    ``maxItems`` says the same.
+    """
+    if isinstance(schema, list):
+        return [_without_false_items(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: _without_false_items(value)
+        for key, value in schema.items()
+        if (key, value) != ("items", False)
+    }
 
 
 def _contents(operation: dict[str, Any]) -> list[dict[str, Any]]:

@@ -624,13 +624,13 @@ def test_a_line_without_an_exception_is_legible_on_a_small_screen(empty_url, wat
         write(5)
         page = watched.page(width=400)
         page.goto(f"{address}jobs/small")
-        page.locator("structjob-logs .row .attrs").last.click()
+        page.locator("structjob-logs .row").first.wait_for()
+        assert not page.get_by_role("button", name="Next error").is_visible()
+        write(100)
+        page.get_by_role("button", name="Next error").click()
         value = page.locator("structjob-logs .open .kv div").first
         value.wait_for()
         assert value.bounding_box()["width"] > 200
-        assert not page.get_by_role("button", name="Next error").is_visible()
-        write(100)
-        page.get_by_role("button", name="Next error").wait_for()
         page.close()
 
 
