@@ -25,6 +25,8 @@ from structjob.lifecycle.jobs import (
 from structjob.lifecycle.options import JobOptions
 from structjob.models import AnyJob, JobRecord, id_of
 from structjob.statuses import EndStatus, JobStatus
+from structjob.values.normalizer import normalize
+from structjob.values.redaction import stored_forms
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -232,11 +234,12 @@ class JobControl:
             InvalidState: if no such job runs here. ``tracker.jobs.find`` returns where it runs.
         """
         wanted = id_of(any_id)
+        forms = stored_forms(str(normalize(wanted)))
         session = self._host.recorder.session
         found = [
             job
             for job in list(self._host.live)
-            if wanted in (job.id, job.external_job_id, job.context_id)
+            if not {job.id, job.external_job_id, job.context_id}.isdisjoint(forms)
         ]
         if not found:
             raise InvalidState(
@@ -245,7 +248,7 @@ class JobControl:
                 "where it runs, and whether it has ended"
             )
         # a match by job id comes before a match by other ids; among attempts the newest wins
-        return job_of(max(found, key=lambda job: (job.id == wanted, job.id, job.attempt)))
+        return job_of(max(found, key=lambda job: (job.id in forms, job.id, job.attempt)))
 
     async def update(self, any_id: AnyJob, **progress: Unpack[JobUpdate]) -> None:
         """Report progress of a job that runs in this process, by any of its ids; see `Job.update`.

@@ -211,6 +211,12 @@ class Tracker(JobControl, Upkeep):
 
         return f"<Tracker {masked(self._options.url) if self._options.url is not None else 'default'} {self._host.state}>"
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             "a Tracker belongs to its process and cannot be pickled: open one in the other process, in workers of a pool "

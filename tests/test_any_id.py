@@ -147,3 +147,20 @@ async def test_a_tree_deeper_than_the_limit_of_recursion_can_be_shown(tracker):
     assert repr(tree) == "<JobTree r-1 root completed steps=0 children=1>"
     with pytest.raises(JobNotFound, match="the id is empty"):
         await tracker.jobs.find("")
+
+
+@pytest.mark.parametrize("own", ["na\udcefve.csv", "a\x00b", "https://u:hunter2@host/x"])
+async def test_an_id_is_found_as_it_was_given(any_tracker, own):
+    """An id that is stored in another form, such as the name of a file that is not UTF-8, is found,
+    changed and cancelled by what the program gave.
+    """
+    async with any_tracker.job("copy", external_job_id=own) as job:
+        await any_tracker.update(own, percent=40)
+        assert (await any_tracker.jobs.find(own)).id == job.id
+        assert (await any_tracker.jobs.by_external_id(own)).id == job.id
+    await any_tracker.create_job("later", job_id=f"1 {own}")
+    await any_tracker.cancel(f"1 {own}")
+    assert (await any_tracker.jobs.get(f"1 {own}")).status == "cancelled"
+    with pytest.raises(JobNotFound) as missing:
+        await any_tracker.jobs.find(f"no {own}")
+    str(missing.value).encode()

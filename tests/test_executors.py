@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import copy
+import dataclasses
 import os
 import pickle
 import subprocess
@@ -235,6 +237,28 @@ async def test_what_belongs_to_a_process_says_what_to_send_instead(tracker):
             (job, "a Job .*inject"),
             (step, "a Step .*ContextExecutor"),
             (tracker, "worker_initializer"),
+            (job.log, "the logger of a job .*ContextExecutor"),
         ):
             with pytest.raises(TypeError, match=says):
                 pickle.dumps(handle)
+
+
+async def test_an_object_that_holds_handles_can_be_copied(tracker):
+    """Handles are unique, as locks and tasks are: `dataclasses.asdict` and a deep copy of what
+    holds them do not fail, and what the copy logs belongs to the same job.
+    """
+
+    @dataclasses.dataclass
+    class Context:
+        job: structjob.Job
+        step: structjob.Step
+        log: object
+        tracker: structjob.Tracker
+
+    async with tracker.job("a") as job, job.step("s") as step:
+        held = Context(job, step, job.log, tracker)
+        for copied in (dataclasses.asdict(held), vars(copy.deepcopy(held)), vars(copy.copy(held))):
+            assert (copied["job"], copied["step"], copied["tracker"]) == (job, step, tracker)
+            copied["log"].info("by the copy")
+        assert copy.copy(job) is job
+    assert len(await tracker.logs.list(job=job, text="by the copy")) == 3

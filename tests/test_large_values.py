@@ -71,12 +71,12 @@ CUTS = {
     ),
     "text": (
         lambda: "x" * 1_000_000,
-        "a text of 1,000,000 characters is more than 983,040",
+        "a text of 1,000,000 characters is more than 983,040 bytes",
         "…[cut: the first 982,960 of 1,000,000 kept]",
     ),
     "bytes": (
         lambda: b"x" * 1_000_000,
-        "1,000,000 bytes is more than 983,040",
+        "1,000,000 bytes is more than 983,040 bytes",
         "…[cut: the first 982,960 of 1,000,000 kept]",
     ),
     "depth": (
@@ -86,7 +86,7 @@ CUTS = {
     ),
     "key": (
         lambda: {"k" * 300: 1},
-        "a key of 300 characters is more than 256",
+        "a key of 300 characters is more than 256 bytes",
         "…[cut: the first 176 of 300 kept]",
     ),
     "digits": (

@@ -91,6 +91,13 @@ class Handle(Generic[C]):
         """
         return self._core.ended
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        # It is unique, as a lock or a task is: an object that holds it stays copyable.
+        return self
+
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"a {type(self).__name__} belongs to its process and cannot be pickled: pass structjob.inject({{}}) to the other "

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from math import inf
-from typing import Any
+from typing import Any, NoReturn, Self
 
 import structlog
 
@@ -101,6 +101,18 @@ class HandleLogger:
     def bind(self, **fields: Any) -> HandleLogger:
         """Return a logger that adds *fields* to each of its events; see also `Job.bind`."""
         return HandleLogger(self._scope, self._about, self._logger.bind(**fields))
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self  # like its job
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "the logger of a job or step belongs to its process and cannot be pickled: use structlog.get_logger() in the "
+            "other process, and call it by a structjob.ContextExecutor"
+        )
 
 
 class JobVocabulary(Handle[JobCore]):

@@ -7,12 +7,13 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from sqlalchemy import ColumnElement, Select, literal, select
 
-from structjob.exceptions import AmbiguousId, InvalidArgument, InvalidFilter, JobNotFound
+from structjob.exceptions import AmbiguousId, InvalidArgument, JobNotFound
 from structjob.models import AnyJob, JobRecord, id_of
 from structjob.queries import rows
 from structjob.store.contract import Fetch
-from structjob.store.expressions import begins, means, storable, together
+from structjob.store.expressions import begins, means, together
 from structjob.store.tables import jobs
+from structjob.values.normalizer import normalize
 from structjob.values.redaction import stored_forms
 
 IdResolver = Callable[[str], "Awaitable[JobRecord | str | None] | JobRecord | str | None"]
@@ -42,7 +43,7 @@ class JobFinder:
             JobNotFound: if there is no such job. The message names the job that `find` would
                 return.
         """
-        _check_id(job_id)
+        job_id = _clean(job_id)
         found = await self._fetch(select(jobs).where(means(jobs.c.id, job_id)))
         if found:
             return rows.job(found[0])
@@ -62,8 +63,7 @@ class JobFinder:
         Raises:
             JobNotFound: if there is no such job, and *resolve_id* does not know it.
         """
-        given = id_of(any_id)
-        _check_id(given)
+        given = _clean(id_of(any_id))
         return await self._exact(given) or await self._legacy(given)
 
     async def exact_id(self, any_id: AnyJob) -> str:
@@ -87,7 +87,7 @@ class JobFinder:
             AmbiguousId: if several ids begin with it. The message lists them.
             JobNotFound: if no id begins with it.
         """
-        _check_id(prefix)
+        prefix = _clean(prefix)
         exact = await self._exact(prefix)
         if exact is not None:
             return exact
@@ -106,8 +106,7 @@ class JobFinder:
         Raises:
             AmbiguousId: if several ids end with it. The message lists them.
         """
-        if not could_exist(suffix):
-            return None
+        suffix = _clean(suffix)
         found = await self._fetch(_some(jobs.c.id.endswith(suffix, autoescape=True)))
         # some databases ignore letter case
         matching = [row for row in found if row["id"].endswith(suffix)]
@@ -121,7 +120,7 @@ class JobFinder:
         Raises:
             JobNotFound: if there is no such job.
         """
-        _check_id(external_job_id)
+        external_job_id = _clean(external_job_id)
         found = await self._fetch(_newest(means(jobs.c.external_job_id, external_job_id)).limit(1))
         if not found:
             raise JobNotFound(external_job_id)
@@ -129,9 +128,9 @@ class JobFinder:
 
     async def by_context_id(self, context_id: str) -> list[JobRecord]:
         """Return the jobs with this context id, the newest first."""
-        if not could_exist(context_id):
+        if not context_id:
             return []
-        found = await self._fetch(_newest(means(jobs.c.context_id, context_id)))
+        found = await self._fetch(_newest(means(jobs.c.context_id, _clean(context_id))))
         return [rows.job(row) for row in found]
 
     async def _exact(self, any_id: str) -> JobRecord | None:
@@ -163,19 +162,16 @@ class JobFinder:
         raise JobNotFound(any_id)
 
 
-def could_exist(id_: str) -> bool:
-    """Return whether a job can have this id."""
-    try:
-        return bool(storable("the id", id_))
-    except InvalidFilter:
-        return False
+def _clean(id_: str) -> str:
+    """Return *id_* as it would be stored: like all logged text, without NUL and lone surrogates.
 
-
-def _check_id(id_: str) -> None:
+    A file's name, which may contain the latter, is often used as an id.
+    """
     if not isinstance(id_, str):
         raise InvalidArgument(f"a job's id is a string, not {type(id_).__name__}")
-    if not could_exist(id_):
+    if not id_:
         raise JobNotFound(id_)
+    return str(normalize(id_))
 
 
 def _newest(condition: ColumnElement[bool]) -> Select[tuple[object, ...]]:

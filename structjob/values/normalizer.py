@@ -189,9 +189,9 @@ class Normalizer:
         finally:
             self._above.discard(id(value))
 
-    def _note(self, what: str, limit: int) -> None:
+    def _note(self, what: str, limit: int, unit: str = "") -> None:
         """Record that something exceeds a *limit*."""
-        self.cut = self.cut or f"{what} is more than {limit:,}"
+        self.cut = self.cut or f"{what} is more than {limit:,}{unit}"
 
     def key(self, key: Any) -> str:
         """Return *key* as text."""
@@ -213,7 +213,7 @@ class Normalizer:
         if kept is text:
             return text
         self.cut_text = True
-        self._note(what, limit)
+        self._note(what, limit, " bytes")
         return kept if self._redact is None else _cut_redacted(text, size, self._redact, limit)
 
     def _too_deep(self, value: Any) -> str:
