@@ -317,11 +317,7 @@ def _in_status(
 
 async def count(fetch: Fetch, wanted: ErrorFilter) -> list[ErrorStatistics]:
     """Count occurrences by type, step and operation, the most frequent first."""
-    found = (
-        select(_type().label("type"), logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
-        .where(*occurrences(wanted))
-        .subquery("found")
-    )
+    found = _found(wanted, logs.c.operation, logs.c.step, logs.c.job_id, logs.c.ts)
     keys = (found.c.type, found.c.operation, found.c.step)
     statement = select(
         *keys,
@@ -342,11 +338,7 @@ async def count_over_time(
     fetch: Fetch, wanted: ErrorFilter, buckets: Buckets
 ) -> list[ErrorInterval]:
     """Count occurrences in each interval by type."""
-    found = (
-        select(_type().label("type"), buckets.start_of(logs.c.ts).label("start"))
-        .where(*occurrences(wanted))
-        .subquery("found")
-    )
+    found = _found(wanted, buckets.start_of(logs.c.ts).label("start"))
     statement = select(found.c.type, found.c.start, func.count().label("count")).group_by(
         found.c.type, found.c.start
     )
@@ -359,10 +351,11 @@ async def count_over_time(
     ]
 
 
-def _type() -> ColumnElement[str]:
-    return func.coalesce(
-        func.nullif(attribute(logs.c.attrs, literal("error_type")), ""), logs.c.level
-    )
+def _found(wanted: ErrorFilter, *columns: ColumnElement[Any]) -> Subquery:
+    """Return *columns* of the occurrences that *wanted* selects, and their ``type``."""
+    named = func.nullif(attribute(logs.c.attrs, literal("error_type")), "")
+    kind = func.coalesce(named, logs.c.level).label("type")
+    return select(kind, *columns).where(*occurrences(wanted)).subquery("found")
 
 
 def occurrences(wanted: ErrorFilter) -> tuple[ColumnElement[bool], ...]:

@@ -48,11 +48,7 @@ _WIDTHS = tuple(
 
 
 def check(buckets: int, max_seconds: float) -> None:
-    """Raise `InvalidFilter` if one of the numbers is invalid.
-
-    Raises:
-        InvalidFilter: if a number is out of range.
-    """
+    """Raise `InvalidFilter` if one of the numbers is out of range."""
     check_whole("buckets", buckets, 1, MOST)
     if (
         not isinstance(max_seconds, (int, float))

@@ -153,7 +153,7 @@ class JobWatch:
         found = await self._fetch(self._versions_query(self._job_id, narrow=narrow))
         if not narrow:
             self._thorough_at = now
-            self._forget_what_is_gone(found)
+            self._forget_what_is_gone(self._job_id, found)
         changed: dict[_Key, _Version] = {}
         for row in found:
             key = (row["kind"], row["id"], row["number"])
@@ -165,19 +165,20 @@ class JobWatch:
         more = len(changed) > MOST
         if more:
             changed.popitem()
-        changes = await self._whole(changed, more=more)
-        self._versions |= changed
+        seen = dict(self._seen)
         if not more:  # otherwise the next poll would not find the remaining rows
             for session_id, number, _, _ in changed.values():
                 if session_id is not None:
-                    self._seen[session_id] = max(number, self._seen.get(session_id, 0))
+                    seen[session_id] = max(number, seen.get(session_id, 0))
+        changes = await self._whole(self._job_id, changed, seen, more=more)
+        self._versions |= changed
+        self._seen = seen
         return changes
 
-    def _forget_what_is_gone(self, found: Sequence[rows.Row]) -> None:
+    def _forget_what_is_gone(self, job_id: str, found: Sequence[rows.Row]) -> None:
         there = {(row["kind"], row["id"], row["number"]) for row in found}
-        assert self._job_id is not None  # noqa: S101 -- it was found before
-        if ("job", self._job_id, 0) not in there:
-            raise JobNotFound(self._job_id)
+        if ("job", job_id, 0) not in there:
+            raise JobNotFound(job_id)
         self._versions = {key: one for key, one in self._versions.items() if key in there}
 
     def _versions_query(self, job_id: str, *, narrow: bool) -> CompoundSelect[Any]:
@@ -221,7 +222,10 @@ class JobWatch:
             table.c.status.in_(_BY_OTHERS),
         )
 
-    async def _whole(self, changed: Iterable[_Key], *, more: bool) -> JobChanges:
+    async def _whole(
+        self, job_id: str, changed: Iterable[_Key], seen: dict[int, int], *, more: bool
+    ) -> JobChanges:
+        """Return the changed rows in full."""
         ids: dict[str, list[str]] = {"job": [], "attempt": [], "step": []}
         numbers = set()
         for kind, id_, number in changed:
@@ -235,21 +239,12 @@ class JobWatch:
         ]
         found_jobs = [rows.job(row) for row in await read(select(jobs), jobs.c.id, ids["job"])]
         found_steps = [rows.step(row) for row in await read(select(steps), steps.c.id, ids["step"])]
-        assert self._job_id is not None  # noqa: S101 -- it was found before
-        seen = dict(self._seen)
-        # otherwise another watch that continues from this state would miss the rows left out
-        if not more:
-            every: list[JobRecord | AttemptRecord | StepRecord]
-            every = [*found_jobs, *found_attempts, *found_steps]
-            for row in every:
-                if row.session_id is not None:
-                    seen[row.session_id] = max(row.state_seq, seen.get(row.session_id, 0))
         return JobChanges(
             jobs=tuple(sorted(found_jobs, key=lambda job: (job.created_at, job.id))),
             attempts=tuple(sorted(found_attempts, key=lambda one: (one.job_id, one.attempt))),
             steps=tuple(sorted(found_steps, key=lambda step: (step.job_id, step.seq, step.id))),
             state=opaque.as_text(
-                msgspec.msgpack.encode(_State(_mark(self._job_id, children=self._children), seen))
+                msgspec.msgpack.encode(_State(_mark(job_id, children=self._children), seen))
             ),
             more=more,
         )

@@ -453,15 +453,8 @@ def _check_beginning(
     find.
     """
     check_whole("offset", offset, 0, MAX_OFFSET, ": go further with a page's next_cursor")
-    given = [
-        name
-        for name, is_given in (
-            ("cursor", cursor is not None),
-            ("start", start is not None),
-            ("offset", bool(offset)),
-        )
-        if is_given
-    ]
+    places = {"cursor": cursor, "start": start, "offset": offset or None}
+    given = [name for name, place in places.items() if place is not None]
     if len(given) > 1:
         raise InvalidFilter(f"a page begins at one place: give {' or '.join(given)}, not both")
     if offset and searches(wanted):

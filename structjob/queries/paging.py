@@ -58,6 +58,9 @@ The next look examines ten times as many. Most searches find enough in the first
 Key = int | str | tuple[str, int]
 """The primary key of a row."""
 
+Place = tuple[datetime, Key]
+"""The time and the key of a row."""
+
 _Side = Literal["after", "from", "before", "upto"]
 _BACKWARD = ("before", "upto")
 _INCLUSIVE = ("from", "upto")
@@ -175,15 +178,14 @@ async def read_page(
     if rows:
         # There are rows on the side where the cursor came from. On the other side, the one extra
         # row shows whether there are more.
-        next_ = _sealed(listing, "after", rows[-1]) if more or backward else None
-        previous = (
-            _sealed(listing, "before", rows[0]) if (more if backward else at is not None) else None
-        )
+        earlier = more if backward else at is not None
+        next_ = _cursor(listing, "after", _place(listing, rows[-1])) if more or backward else None
+        previous = _cursor(listing, "before", _place(listing, rows[0])) if earlier else None
     else:
         next_, previous = _beside_nothing(listing, at)
     partial = edge is not None and not more
     if edge is not None and partial:
-        further = _encoded(_Cursor(listing.fingerprint, "before" if backward else "after", *edge))
+        further = _cursor(listing, "before" if backward else "after", edge)
         next_, previous = (next_, further) if backward else (further, previous)
     return Page(
         tuple(map(build, rows)),
@@ -193,7 +195,7 @@ async def read_page(
     )
 
 
-async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetime, Key] | None:
+async def last_but(fetch: Fetch, listing: Listing, number: int) -> Place | None:
     """Return time and key of the row before the last *number* rows of an ascending listing.
 
     Return None if it has no more rows than *number*. A search examines `SCAN_LIMIT` rows at a time,
@@ -216,7 +218,7 @@ async def last_but(fetch: Fetch, listing: Listing, number: int) -> tuple[datetim
 
 def behind(listing: Listing, time: datetime, key: Key) -> str:
     """Return the cursor after the row with this time and key."""
-    return _encoded(_Cursor(listing.fingerprint, "after", time, key))
+    return _cursor(listing, "after", (time, key))
 
 
 def place_of(cursor: str) -> tuple[datetime, Any]:
@@ -230,7 +232,7 @@ async def _looked_at(
     listing: Listing,
     at: _Cursor | None,
     columns: tuple[ColumnElement[Any], ...] | None,
-) -> tuple[list[RowMapping], tuple[datetime, Key] | None]:
+) -> tuple[list[RowMapping], Place | None]:
     """Return the rows from *at* on, at most one more than a page holds, and where a search stopped.
 
     The second value is None if the search reached the end.
@@ -250,7 +252,7 @@ def beginning_at(listing: Listing, time: datetime, key: Key) -> str:
     """Return the cursor of the page that starts with the row of this time and key, or at its
     place.
     """
-    return _encoded(_Cursor(listing.fingerprint, "from", time, key))
+    return _cursor(listing, "from", (time, key))
 
 
 async def skipping(fetch: Fetch, listing: Listing, number: int) -> str | None:
@@ -338,9 +340,7 @@ async def stretches(fetch: Fetch, listing: Listing) -> AsyncIterator[Stretch]:
         at = _Cursor(listing.fingerprint, "after", *edge)
 
 
-async def _nth(
-    fetch: Fetch, listing: Listing, at: _Cursor | None, number: int
-) -> tuple[datetime, Key] | None:
+async def _nth(fetch: Fetch, listing: Listing, at: _Cursor | None, number: int) -> Place | None:
     """Return time and key of the *number*-th row of a listing from *at* on, without its searches.
 
     Return None if there are fewer rows.
@@ -352,7 +352,7 @@ async def _nth(
     return _place(listing, found[0]) if found else None
 
 
-def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
+def _place(listing: Listing, row: RowMapping) -> Place:
     values = tuple(row[column.key or ""] for column in listing.key)
     time = row[listing.time.key or ""]
     # the value may come as the driver returns it, depending on the requested columns
@@ -363,8 +363,8 @@ def _place(listing: Listing, row: RowMapping) -> tuple[datetime, Key]:
 def _statement(
     listing: Listing,
     at: _Cursor | None,
-    edge: tuple[datetime, Key] | None,
-    columns: tuple[ColumnElement[Any], ...] | None = None,
+    edge: Place | None,
+    columns: tuple[ColumnElement[Any], ...] | None,
 ) -> Select[Any]:
     conditions = listing.conditions + listing.searches
     if edge is not None:
@@ -448,15 +448,12 @@ def _beside_nothing(listing: Listing, at: _Cursor | None) -> tuple[str | None, s
     if at is None:
         return None, None
     side: _Side = "from" if at.side in _BACKWARD else "upto"
-    back = _encoded(_Cursor(listing.fingerprint, side, at.time, at.key))
+    back = _cursor(listing, side, (at.time, at.key))
     return (back, None) if side == "from" else (None, back)
 
 
-def _sealed(listing: Listing, side: _Side, row: RowMapping) -> str:
-    return _encoded(_Cursor(listing.fingerprint, side, *_place(listing, row)))
-
-
-def _encoded(cursor: _Cursor) -> str:
+def _cursor(listing: Listing, side: _Side, place: tuple[datetime | float, Key]) -> str:
+    cursor = _Cursor(listing.fingerprint, side, *place)
     return opaque.as_text(msgspec.json.encode(cursor))
 
 

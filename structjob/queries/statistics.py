@@ -290,10 +290,11 @@ class Statistics:
         then = within(logs.c.ts, wanted.since, wanted.until)
         names = ("operation", "step", "project")
         narrowed = _given(logs, {name: getattr(wanted, name) for name in names})
-        mine: tuple[ColumnElement[bool], ...] = ()
         if wanted.job is not None:
             equals("job", logs.c.job_id, wanted.job)
-            await self._flush()
+        await self._flush()
+        mine: tuple[ColumnElement[bool], ...] = ()
+        if wanted.job is not None:
             mine = (logs.c.job_id == await self._finder.exact_id(wanted.job),)
         count = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # Events of these levels are few, and have an index. The events of a job have another index.
@@ -321,7 +322,6 @@ class Statistics:
             .select_from(most.outerjoin(jobs, jobs.c.id == most.c.job_id))
             .order_by(most.c.errors.desc(), most.c.job_id)
         )
-        await self._flush()
         return [_job_errors(row) for row in await self._fetch(statement)]
 
     async def volume(

@@ -85,7 +85,7 @@ class Tail(Generic[T_co]):
         show_gaps: bool,
         build: Callable[[Any], Any],
         batch: int,
-        stamp: Callable[[], object] = lambda: None,
+        stamp: Callable[[], object],
     ) -> None:
         self._stamp = stamp
         self._interval = POLL

@@ -69,9 +69,7 @@ class SessionReader:
             together with their numbers. None: only numbers are read.
     """
 
-    def __init__(
-        self, fetch: Fetch, query: Query, build: Callable[[Any], Any] | None = None
-    ) -> None:
+    def __init__(self, fetch: Fetch, query: Query, build: Callable[[Any], Any] | None) -> None:
         self._fetch = fetch
         self._query = query
         self._build = build

@@ -147,16 +147,13 @@ class VerifyResult:
         )
 
 
-async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> VerifyResult:
+async def verify(fetch: Fetch) -> VerifyResult:
     """Compare the assigned numbers with the stored events.
 
     The work is done in the database with its indexes. The size of the result depends on the number
     of sessions and losses, not on the size of the log.
-
-    Args:
-        stale_after: See `STALE_AFTER`.
     """
-    found = {session.session_id: session for session in await _look(fetch, stale_after)}
+    found = {session.session_id: session for session in await _look(fetch)}
     # Events that were pruned between two queries seem to be lost. A second look finds them
     # explained.
     doubtful = [
@@ -167,7 +164,7 @@ async def verify(fetch: Fetch, *, stale_after: timedelta = STALE_AFTER) -> Verif
     for some in portions(doubtful, _SESSIONS_AT_ONCE):
         for session_id in some:
             del found[session_id]
-        found |= {session.session_id: session for session in await _look(fetch, stale_after, some)}
+        found |= {session.session_id: session for session in await _look(fetch, some)}
     running = (jobs.c.status == JobStatus.RUNNING.value) & jobs.c.session_id.in_(
         select(sessions.c.session_id).where(sessions.c.ended_at.is_not(None))
     )
@@ -212,9 +209,7 @@ class _Counts:
         )
 
 
-async def _look(
-    fetch: Fetch, stale_after: timedelta, only: Sequence[int] | None = None
-) -> list[SessionVerification]:
+async def _look(fetch: Fetch, only: Sequence[int] | None = None) -> list[SessionVerification]:
     """Return the results of all sessions, or *only* of some."""
 
     def of(column: ColumnElement[int]) -> ColumnElement[bool]:
@@ -243,7 +238,7 @@ async def _look(
         )
     return [
         await _verify_one(
-            fetch, session_id, known.get(session_id), counts.get(session_id, _Counts()), stale_after
+            fetch, session_id, known.get(session_id), counts.get(session_id, _Counts())
         )
         for session_id in sorted(known.keys() | counts.keys())
     ]
@@ -254,11 +249,10 @@ async def _verify_one(
     session_id: int,
     session: RowMapping | None,
     counts: _Counts,
-    stale_after: timedelta,
 ) -> SessionVerification:
     last = max(session["last_seq"] if session is not None else 0, counts.highest, counts.explained)
     found = Holes() if counts.whole(last) else await find(fetch, session_id, counts.highest, last)
-    tail = _tail(session, stale_after)
+    tail = _tail(session)
     live = tail is SessionState.LIVE
     stored = counts.rows - found.repeated
     confirmed = session["confirmed"] if session is not None else 0
@@ -281,7 +275,7 @@ async def _verify_one(
     )
 
 
-def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
+def _tail(session: RowMapping | None) -> SessionState:
     """Return what is known about numbers after the last known one."""
     if session is None or session["end_reason"] in PRESUMED:
         return SessionState.UNKNOWN_TAIL
@@ -289,7 +283,7 @@ def _tail(session: RowMapping | None, stale_after: timedelta) -> SessionState:
         return SessionState.COMPLETE
     exists = has_process(session)
     if exists is None:  # then only its heartbeat shows whether it lives
-        exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= stale_after
+        exists = session["now"] - (session["heartbeat_at"] or session["started_at"]) <= STALE_AFTER
     return SessionState.LIVE if exists else SessionState.UNKNOWN_TAIL
 
 
