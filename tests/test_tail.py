@@ -771,6 +771,16 @@ async def test_it_ends_with_the_tracker(db_url):
     assert await tails[1].poll() == []
 
 
+async def test_it_ends_at_once_where_the_tracker_is_closed(db_url, monkeypatch):
+    """A tail of a closed tracker has no event to wait for, and ends without a pause (R34, R37)."""
+    monkeypatch.setattr(tailing, "POLL", 600.0)
+    async with structjob.Tracker(db_url) as tracker:
+        pass
+    async with asyncio.timeout(30):
+        assert [event async for event in tracker.logs.tail()] == []
+        assert await tracker.logs.tail().poll() == []
+
+
 async def test_a_tail_in_another_loop(tracker):
     """A tail may be followed in a thread with a loop of its own (R37)."""
 

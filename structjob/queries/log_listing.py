@@ -47,8 +47,8 @@ def query_of(fetch: Fetch, wanted: LogFilter, mark: str) -> Query:
         mark: Identifies the filter in cursors.
     """
 
-    async def listing() -> Listing:
-        return await listing_of(fetch, wanted, mark=mark, limit=_BATCH)
+    async def listing(further: ColumnElement[bool]) -> Listing:
+        return await listing_of(fetch, wanted, further, mark=mark, limit=_BATCH)
 
     matching = and_(true(), *conditions(wanted), *searches(wanted))
     mine = values_of(wanted.job_id) if wanted.children else ()

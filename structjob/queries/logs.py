@@ -379,7 +379,8 @@ class Logs:
             gaps: Also return a `Gap` for numbers without a stored event. False by default.
             encoded: Return each event as an `EncodedEvent`, which holds its JSON as bytes. Use it
                 to send or write events without creating records. False by default.
-            batch: Maximum number of events that `Tail.poll` returns and memory holds, 1–1,000.
+            batch: Maximum number of events that `Tail.poll` returns, 1–1,000. Memory holds as many
+                new events. Stored events are read up to 1,000 at a time.
             **filters: Fields of `LogFilter`, instead of *filter* or in addition to it.
 
         Raises:

@@ -50,13 +50,11 @@ async def measure_whole(fetch: Fetch) -> Storage:
     table.
     """
     (file,) = await fetch(_FileSize())
-    if file["bytes"] is not None:
-        return Storage(bytes=int(file["bytes"]), tables=())
-    ours = {str(table.name) for table in metadata.sorted_tables}
-    return Storage(
-        bytes=sum(int(row["bytes"]) for row in await fetch(_Sizes()) if row["name"] in ours),
-        tables=(),
-    )
+    total = file["bytes"]
+    if total is None:
+        ours = {str(table.name) for table in metadata.sorted_tables}
+        total = sum(int(row["bytes"]) for row in await fetch(_Sizes()) if row["name"] in ours)
+    return Storage(bytes=int(total), tables=())
 
 
 async def measure(fetch: Fetch) -> Storage:

@@ -22,7 +22,6 @@ from collections.abc import (
     Iterable,
     Sequence,
 )
-from dataclasses import replace
 from itertools import islice
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet
@@ -62,7 +61,7 @@ MISSING_TIMEOUT = 15.0
 """Seconds to wait for a missing number before the numbers after it are returned."""
 
 CHUNK = 100
-"""Default maximum number of events held in memory."""
+"""Default maximum number of events that a poll returns."""
 
 _SPACING = 0.02
 """Minimum seconds between two reads, however often events are committed."""
@@ -218,7 +217,17 @@ class Tail(Generic[T_co]):
         self._loop = loop = asyncio.get_running_loop()
         while not self._ended:
             stamp = self._stamp()
-            if await self._try_to_fill():
+            try:
+                filled = await self._fill()
+                self._connected = True
+            except NotOpen:  # the tracker was closed
+                self._ended = True
+                return False
+            except StoreUnavailable:
+                if not self._connected:
+                    raise
+                filled = False
+            if filled:
                 self._interval = LOOK
                 return True
             left = POLL if deadline is None else min(POLL, deadline - loop.time())
@@ -246,19 +255,6 @@ class Tail(Generic[T_co]):
                 async with asyncio.timeout(left if stamp is None else min(left, LOOK)):
                     await self._woken.wait()
         return True
-
-    async def _try_to_fill(self) -> bool:
-        try:
-            filled = await self._fill()
-        except NotOpen:  # the tracker was closed
-            self._ended = True
-            return False
-        except StoreUnavailable:
-            if not self._connected:
-                raise
-            return False
-        self._connected = True
-        return filled
 
     async def _fill(self) -> bool:
         """Read until there are events to return, or nothing more to read."""
@@ -326,14 +322,8 @@ class Tail(Generic[T_co]):
 
     async def _of_history(self, position: Position) -> Listing:
         if self._listing is None:
-            listing = await self._query.listing()
-            self._listing = replace(
-                listing,
-                conditions=(
-                    *listing.conditions,
-                    logs.c.ts <= literal(position.ceiling, logs.c.ts.type),
-                ),
-            )
+            upto = literal(position.ceiling, logs.c.ts.type)
+            self._listing = await self._query.listing(logs.c.ts <= upto)
         return self._listing
 
     async def _read_history(self) -> bool:

@@ -50,13 +50,13 @@ class Query:
 
     Args:
         matching: The condition that an event matches.
-        listing: Creates the listing of the stored events.
+        listing: Creates the listing of the stored events for which a further condition holds.
         family_of: The jobs whose descendants also match, including descendants that are created
             later.
     """
 
     matching: ColumnElement[bool]
-    listing: Callable[[], Awaitable[Listing]]
+    listing: Callable[[ColumnElement[bool]], Awaitable[Listing]]
     family_of: tuple[str, ...]
 
 
