@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy import ColumnElement, case, func, select, true
+from sqlalchemy import ColumnElement, String, case, func, literal, select
 
 from structjob.models import JobRecord
 from structjob.queries import rows
@@ -50,44 +50,35 @@ async def families(fetch: Fetch, roots: Sequence[JobRecord]) -> dict[str, Family
     found: dict[str, Family] = defaultdict(Family)
     ids = [job.id for job in roots if job.parent_job_id is None]
     if ids:
-        await _look(
-            fetch, jobs.c.root_job_id.in_(ids) & jobs.c.parent_job_id.is_not(None), found, None
-        )
+        theirs = jobs.c.root_job_id.in_(ids) & jobs.c.parent_job_id.is_not(None)
+        await _look(fetch, theirs, jobs.c.root_job_id, found)
     for job in roots:
         # its topmost job is in another database, and may have several families here
         if job.parent_job_id is not None:
-            members = family(job.id)
-            await _look(
-                fetch, jobs.c.id.in_(select(members.c.id)) & (jobs.c.id != job.id), found, job.id
-            )
+            members = select(family(job.id).c.id)
+            theirs = jobs.c.id.in_(members) & (jobs.c.id != job.id)
+            await _look(fetch, theirs, literal(job.id, String()), found)
     return dict(found)
 
 
 async def _look(
-    fetch: Fetch, theirs: ColumnElement[bool], found: dict[str, Family], root: str | None
+    fetch: Fetch, theirs: ColumnElement[bool], root: ColumnElement[str], found: dict[str, Family]
 ) -> None:
-    """Add to *found* the jobs that match *theirs*.
-
-    They are added under their topmost job, or under *root* if it is given.
-    """
-    some = select(jobs.c.root_job_id, jobs.c.status).where(theirs).limit(LOOKED_AT).subquery()
-    counted = select(some.c.root_job_id, some.c.status, func.count().label("number")).group_by(
-        some.c.root_job_id, some.c.status
-    )
+    """Add to *found*, under the id *root*, the jobs that match *theirs*."""
+    some = select(root.label("root"), jobs.c.status).where(theirs).limit(LOOKED_AT).subquery()
+    counted = select(*some.c, func.count().label("number")).group_by(*some.c)
     touched: dict[str, Family] = {}
     for row in await fetch(counted):
-        one = touched[root or row["root_job_id"]] = found[root or row["root_job_id"]]
+        one = touched[row["root"]] = found[row["root"]]
         one.counts[row["status"]] += row["number"]
     partial = sum(one.counts.total() for one in touched.values()) >= LOOKED_AT
     for one in touched.values():
         one.partial = partial
     small = [id_ for id_, one in touched.items() if one.counts.total() <= EACH]
     if small:
-        of = jobs.c.root_job_id.in_(small) if root is None else true()
-        for row in await fetch(
-            select(jobs).where(theirs, of).order_by(jobs.c.created_at, jobs.c.id)
-        ):
-            found[root or row["root_job_id"]].picked.append(rows.job(row))
+        every = select(jobs, root.label("root")).where(theirs, root.in_(small))
+        for row in await fetch(every.order_by(jobs.c.created_at, jobs.c.id)):
+            found[row["root"]].picked.append(rows.job(row))
     large = [
         id_
         for id_, one in touched.items()
@@ -96,15 +87,10 @@ async def _look(
     if large:
         rank = case((jobs.c.status == "running", 1), else_=0)
         within = func.row_number().over(
-            partition_by=jobs.c.root_job_id, order_by=(rank, jobs.c.created_at.desc(), jobs.c.id)
+            partition_by=root, order_by=(rank, jobs.c.created_at.desc(), jobs.c.id)
         )
-        of = jobs.c.root_job_id.in_(large) if root is None else true()
-        sought = (
-            select(jobs, within.label("rank_"))
-            .where(theirs, of, jobs.c.status.in_(_SOUGHT))
-            .subquery()
-        )
-        for row in await fetch(
-            select(sought).where(sought.c.rank_ <= EACH).order_by(sought.c.rank_)
-        ):
-            found[root or row["root_job_id"]].picked.append(rows.job(row))
+        ranked = select(jobs, root.label("root"), within.label("rank_"))
+        sought = ranked.where(theirs, root.in_(large), jobs.c.status.in_(_SOUGHT)).subquery()
+        first = select(sought).where(sought.c.rank_ <= EACH).order_by(sought.c.rank_)
+        for row in await fetch(first):
+            found[row["root"]].picked.append(rows.job(row))

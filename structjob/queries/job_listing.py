@@ -94,14 +94,8 @@ async def by_duration(fetch: Fetch, listing: Listing, cursor: str | None) -> Pag
         searches=(),
     )
     page = await read_page(fetch, sorted_, cursor, lambda row: str(row["id"]))
-    found = (
-        {
-            row["id"]: rows.job(row)
-            for row in await fetch(select(jobs).where(jobs.c.id.in_(page.items)))
-        }
-        if page
-        else {}
-    )
+    those = await rows.read_many(fetch, select(jobs), jobs.c.id, page.items)
+    found = {row["id"]: rows.job(row) for row in those}
     return Page(
         tuple(found[id_] for id_ in page if id_ in found),
         next_cursor=page.next_cursor,

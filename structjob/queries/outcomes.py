@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, case, func, literal, null, or_, select
 
+from structjob.queries import rows
 from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.expressions import attribute, leads, ordering, together
@@ -89,11 +90,8 @@ async def of_errors(fetch: Fetch, fingerprints: Sequence[str]) -> dict[str, Mapp
         )
         counted = {row["fingerprint"]: row for row in await fetch(statement)}
         wanted = [row["last"] for row in counted.values() if row["last"] is not None]
-        samples = (
-            {row["id"]: row for row in await fetch(select(logs).where(logs.c.id.in_(wanted)))}
-            if wanted
-            else {}
-        )
+        final = await rows.read_many(fetch, select(logs), logs.c.id, wanted)
+        samples = {row["id"]: row for row in final}
         found |= {
             name: {**row, "sample": samples.get(row["last"])} for name, row in counted.items()
         }
