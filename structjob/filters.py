@@ -411,7 +411,8 @@ class ErrorFilter(Filter):
         until: Seen before this time.
         operation: Seen in this operation.
         step: Seen in a step with this name.
-        job: Seen in this job: any of its ids, a `Job` or a `JobRecord`.
+        job: Seen in this job: any of its ids, a `Job` or a `JobRecord`. Nothing is found if there
+            is no such job.
         project: Seen in this project.
         limit: Maximum number of results, 1–10,000; 100 by default.
 

@@ -98,6 +98,13 @@ async def test_a_job_that_is_not_there(tracker):
     assert list(await tracker.logs.list(job_id="gui-2")) == []
 
 
+async def test_no_errors_are_found_of_a_job_that_does_not_exist(tracker):
+    """R39: errors outlive the row of their job, so an id without a row is no mistake."""
+    for read in (tracker.errors.list, tracker.stats.errors, tracker.stats.errors_by_job):
+        assert await read(job="gui-2") == []
+    assert await tracker.errors.count(job="gui-2") == 0
+
+
 async def test_what_is_no_job_is_refused(tracker):
     """faults 33e: a step, a number or two jobs at once are refused, with what to give instead."""
     async with tracker.job("copy") as job, job.step("read") as step:

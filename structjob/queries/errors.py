@@ -92,7 +92,6 @@ class Errors:
 
         Raises:
             InvalidFilter: if a filter is unknown or its value is invalid.
-            JobNotFound: if the filter names a job, and there is no such job.
         """
         conditions, wanted = await self._selected(merged(ErrorFilter, filter, filters))
         return await groups(self._fetch, conditions, values_of(wanted.status), wanted.limit)
@@ -108,7 +107,6 @@ class Errors:
 
         Raises:
             InvalidFilter: if a filter is unknown or its value is invalid.
-            JobNotFound: if the filter names a job, and there is no such job.
         """
         conditions, wanted = await self._selected(merged(ErrorFilter, filter, filters))
         counted = _counted(conditions)

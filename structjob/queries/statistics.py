@@ -255,7 +255,6 @@ class Statistics:
             InvalidArgument: if there would be more than 10,000 intervals, or *bucket* is too short.
             InvalidFilter: if a filter is unknown, its value is invalid, or it has a *status* or an
                 *outcome*.
-            JobNotFound: if the filter names a job, and there is no such job.
         """
         buckets = None
         if bucket is None:
@@ -284,7 +283,6 @@ class Statistics:
         Raises:
             InvalidFilter: if a filter is unknown, its value is invalid, or it has a *status* or an
                 *outcome*.
-            JobNotFound: if the filter names a job, and there is no such job.
         """
         wanted = _of_occurrences("errors_by_job", merged(ErrorFilter, filter, filters))
         then = within(logs.c.ts, wanted.since, wanted.until)
