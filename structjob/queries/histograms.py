@@ -16,6 +16,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import check_whole
+from structjob.queries import rows
 from structjob.queries.buckets import EPOCH, FIRST, MICROSECOND, start_of
 from structjob.queries.paging import SCAN_LIMIT, Listing, Stretch, every_condition, first, stretches
 from structjob.queries.volume import MANY, unusual_values
@@ -156,9 +157,8 @@ async def _rare(
         logs.c.ts <= (stretch.begins or edges[-1]),
     )
     many = SCAN_LIMIT // _FEW
-    some = select(literal(1)).select_from(logs).where(*rare).limit(many).subquery()
-    (row,) = await fetch(select(func.count().label("n")).select_from(some))
-    return None if row["n"] == many else (*rare, *others)
+    number = await rows.count_upto(fetch, many, select(literal(1)).where(*rare))
+    return None if number == many else (*rare, *others)
 
 
 def _counted(

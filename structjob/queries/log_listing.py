@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from sqlalchemy import BinaryExpression, ColumnElement, and_, func, literal, or_, select, true
+from sqlalchemy import BinaryExpression, ColumnElement, and_, literal, or_, select, true
 
 from structjob.filter_checks import values_of
 from structjob.filters import LOG_EQUALS, LogFilter, matching_levels
 from structjob.levels import LEVELS
+from structjob.queries import rows
 from structjob.queries.paging import Listing, fingerprint
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
@@ -132,18 +133,13 @@ async def _levels_find_fewer(
         return False
     mine = [or_(*branches)] if branches else _equal(wanted, ["step_id"])
     levels = [unusual("level"), logs.c.level.in_(matching_levels(wanted))]
+    some = select(literal(1))
     for many in _MANY:  # most jobs have few events, so the levels are seldom counted
-        if not await _are_many(fetch, mine, many):
+        if await rows.count_upto(fetch, many, some.where(*mine)) < many:
             return False
-        if not await _are_many(fetch, levels, many):
+        if await rows.count_upto(fetch, many, some.where(*levels)) < many:
             return True
     return False
-
-
-async def _are_many(fetch: Fetch, conditions: Sequence[ColumnElement[bool]], many: int) -> bool:
-    some = select(literal(1)).where(*conditions).limit(many).subquery()
-    (row,) = await fetch(select(func.count().label("n")).select_from(some))
-    return bool(row["n"] == many)
 
 
 async def _alternatives(fetch: Fetch, wanted: LogFilter) -> tuple[ColumnElement[bool], ...]:

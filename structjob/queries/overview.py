@@ -117,9 +117,7 @@ async def _fits(fetch: Fetch, job: JobRecord, ids: CTE, room: int) -> bool:
         select(ids.c.id).where(ids.c.id != job.id),
         theirs.where(steps.c.job_id != job.id),
     ):
-        most = some.limit(left + 1).subquery()
-        (counted,) = await fetch(select(func.count().label("number")).select_from(most))
-        left -= counted["number"]
+        left -= await rows.count_upto(fetch, left + 1, some)
         if left < 0:
             return False
     return True

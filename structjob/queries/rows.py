@@ -7,7 +7,7 @@ from dataclasses import fields
 from operator import itemgetter
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Select
+from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.models import (
@@ -39,6 +39,13 @@ async def read_many(
     for some in portions(sorted(set(values)), _AT_ONCE):
         found += await fetch(statement.where(column.in_(some)))
     return found
+
+
+async def count_upto(fetch: Fetch, most: int, statement: Select[Any]) -> int:
+    """Return the number of rows of *statement*; *most*, if there are more."""
+    some = statement.limit(most).subquery()
+    (row,) = await fetch(select(func.count().label("n")).select_from(some))
+    return int(row["n"])
 
 
 def _plain(record: type[Any]) -> tuple[str, ...]:
