@@ -308,3 +308,16 @@ async def test_what_lists_of_jobs_ask_for(any_tracker):
                 assert await lookups.by_suffix("%") is None
                 with pytest.raises(InvalidArgument, match=r"job-1-abcd \(load\), job-2-abcd"):
                     await lookups.by_suffix("abcd")
+
+
+@pytest.mark.parametrize("limit", [-1, 0, 10_001, True, "2"])
+async def test_a_limit_of_sessions_or_gaps_is_checked(any_tracker, limit):
+    """A limit that is no number of rows is refused alike on all databases; of gaps, SQLite
+    took -1 as no limit, and PostgreSQL refused it as if it were unavailable.
+    """
+    for read in (
+        any_tracker.sessions.list(limit=limit),
+        any_tracker.sessions.gaps(any_tracker.session_id, limit=limit),
+    ):
+        with pytest.raises(structjob.InvalidFilter, match="limit must be a whole number from 1"):
+            await read

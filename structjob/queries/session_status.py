@@ -97,11 +97,14 @@ class Sessions:
 
         Args:
             session_id: The session.
-            limit: Maximum number of ranges, 1,000 by default. The first ones are returned.
+            limit: Maximum number of ranges, 1–10,000; 1,000 by default. The first ones are
+                returned.
 
         Raises:
+            InvalidFilter: if *limit* is out of range.
             SessionNotFound: if there is no session with this id.
         """
+        check_limit(limit, hint="")
         await self.get(session_id)
         columns = (gaps.c.session_id, gaps.c.first_seq, gaps.c.last_seq, gaps.c.reason)
         first = select(*columns).where(gaps.c.session_id == session_id).order_by(gaps.c.first_seq)
