@@ -3,7 +3,7 @@ order it is committed.
 """
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import msgspec
@@ -15,9 +15,11 @@ from log_support import T0, LogDatabase
 import structjob
 from structjob.cli import follow
 from structjob.exceptions import InvalidFilter, StoreUnavailable
+from structjob.filters import LogFilter
 from structjob.models import EventRecord, Gap
 from structjob.queries import paging
 from structjob.queries import tail as tailing
+from structjob.queries import tail_position as positions
 from structjob.queries import tail_reader as reading
 from structjob.queries import tail_sessions as finding
 from structjob.queries.jobs import Jobs
@@ -845,6 +847,30 @@ async def test_attributes_of_another_program(database, stored, shown):
     assert first.ts.utcoffset() == timedelta()
     (line, _) = await database.logs.tail(encoded=True).poll(0)
     assert msgspec.json.decode(line.json)["attrs"] == shown
+
+
+async def test_the_number_of_events_to_begin_with_is_checked(sqlite):
+    """A number that no database takes is refused; it was an OverflowError of the driver."""
+    for wrong in (-1, 1_000_000_001, 2**63, "7", True):
+        with pytest.raises(InvalidFilter, match="last must be a whole number from 0"):
+            sqlite.logs.tail(last=wrong)
+    assert await sqlite.logs.tail(text="a", last=1_000_000_000).poll(0) == []
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        {"last": 2**63 - 1},
+        {"begun": True},
+        {"begun": True, "looked_at": datetime.min.replace(tzinfo=UTC)},
+        {"begun": True, "looked_at": datetime(2026, 1, 1)},
+    ],
+)
+async def test_a_forged_cursor_is_refused(sqlite, forged):
+    """What no tail gave out gets the error of a wrong cursor, not one of a driver (R36)."""
+    position = positions.Position(paging.fingerprint("tail", LogFilter(text="a")), **forged)
+    with pytest.raises(InvalidFilter, match="does not come from a tail"):
+        sqlite.logs.tail(text="a", after=position.encoded())
 
 
 async def test_polls_of_a_thousand(database):

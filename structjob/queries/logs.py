@@ -32,7 +32,7 @@ from structjob.queries.paging import (
     skipping,
 )
 from structjob.queries.tail import CHUNK, Tail, Tails
-from structjob.queries.tail_position import Position, decoded
+from structjob.queries.tail_position import MAX_LAST, Position, decoded
 from structjob.queries.tail_reader import Query
 from structjob.statistics import LogHistogram
 from structjob.store.contract import Fetch, Flush
@@ -374,8 +374,8 @@ class Logs:
             filter: Which events to follow. Its ``limit`` has no effect.
             after: The `Tail.cursor` of another tail with the same filter. The new tail continues
                 exactly there.
-            last: Start with the last *last* matching events; 0: only new events. By default start
-                with all stored events.
+            last: Start with the last *last* matching events, 0–1,000,000,000; 0: only new events.
+                By default start with all stored events.
             gaps: Also return a `Gap` for numbers without a stored event. False by default.
             encoded: Return each event as an `EncodedEvent`, which holds its JSON as bytes. Use it
                 to send or write events without creating records. False by default.
@@ -394,8 +394,8 @@ class Logs:
             raise InvalidFilter(
                 "a tail has no end: leave out `order` and `until`, or list the events"
             )
-        if last is not None and (not isinstance(last, int) or isinstance(last, bool) or last < 0):
-            raise InvalidFilter(f"last must be a whole number of at least 0, not {last!r}")
+        if last is not None:
+            check_whole("last", last, 0, MAX_LAST)
         if after is not None and last is not None:
             raise InvalidFilter("a cursor continues at its own position: leave last out")
         check_whole("batch", batch, 1, _BATCH)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +32,17 @@ def from_text(text: object, unpack: Callable[[bytes], T], wrong: str) -> T:
         return unpack(base64.b64decode(padded, altchars=b"-_", validate=True))
     except (msgspec.MsgspecError, ValueError):
         raise InvalidFilter(wrong) from None
+
+
+def check_times(times: Iterable[datetime], wrong: str) -> None:
+    """Refuse the times of a forged text that have no time zone, or no equivalent in UTC."""
+    for time in times:
+        try:
+            if time.tzinfo is not None and time.astimezone(UTC):
+                continue
+        except OverflowError:
+            pass
+        raise InvalidFilter(wrong)
 
 
 def check_numbers(numbers: Iterable[int], wrong: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from typing import Any, Literal, TypeVar, cast
 
@@ -462,9 +462,10 @@ def _opened(text: str, listing: Listing) -> _Cursor:
     # A cursor can be forged, but that harms only the caller, because its values are bound like all
     # other values. The checks ensure that the drivers accept the values.
     values = _values(cursor)
-    timely = not isinstance(cursor.time, datetime) or _is_moment(cursor.time)
-    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)) or not timely:
+    if len(values) != len(listing.key) or not all(map(_holds, listing.key, values)):
         raise InvalidFilter(_NO_CURSOR)
+    if isinstance(cursor.time, datetime):
+        opaque.check_times((cursor.time,), _NO_CURSOR)
     if cursor.fingerprint != listing.fingerprint:
         raise InvalidFilter(
             "the cursor belongs to another query: repeat the filter it came from (limit, since and until may differ)"
@@ -480,17 +481,6 @@ def _holds(column: ColumnElement[Any], value: int | str) -> bool:
         bits = 63 if isinstance(column.type, BigInteger) else 31
         return isinstance(value, int) and -(1 << bits) <= value < 1 << bits
     return isinstance(value, str) and "\x00" not in value
-
-
-def _is_moment(time: datetime) -> bool:
-    """Return whether *time* has a time zone and can be converted to UTC."""
-    if time.tzinfo is None:
-        return False
-    try:
-        time.astimezone(UTC)
-    except OverflowError:
-        return False
-    return True
 
 
 def _decoded(text: str) -> _Cursor:

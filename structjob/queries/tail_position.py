@@ -16,6 +16,7 @@ from msgspec import structs
 from structjob.exceptions import InvalidFilter
 from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import opaque
+from structjob.queries.buckets import EPOCH
 from structjob.store.gaps import Range
 from structjob.store.types import moment
 
@@ -31,6 +32,10 @@ ABSENT_MOST = 100
 """Maximum number of ranges of missing numbers per session that are still expected. The oldest are
 dropped.
 """
+
+
+MAX_LAST = 1_000_000_000
+"""Maximum number of stored events to return first, if not all."""
 
 
 class Number(msgspec.Struct, frozen=True, gc=False):
@@ -204,6 +209,14 @@ def decoded(cursor: str, fingerprint: str) -> Position:
     ]
     numbers += [number for ranges in position.absent.values() for pair in ranges for number in pair]
     opaque.check_numbers(numbers, wrong)
+    opaque.check_times(filter(None, (position.ceiling, position.looked_at)), wrong)
+    looked_at = position.looked_at
+    if (
+        (position.last or 0) > MAX_LAST
+        or position.begun is (looked_at is None)
+        or (looked_at is not None and looked_at < EPOCH)
+    ):
+        raise InvalidFilter(wrong)
     if position.fingerprint != fingerprint:
         raise InvalidFilter(
             "the cursor belongs to a tail with another filter: repeat the filter it came from"
