@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -117,6 +118,7 @@ class Upkeep:
         *,
         dry_run: bool = False,
         patience: float = _PRUNE_TIMEOUT,
+        progress: Callable[[PruneResult], object] | None = None,
     ) -> PruneResult:
         """Permanently delete jobs and events that are past their retention.
 
@@ -131,6 +133,8 @@ class Upkeep:
                 `timedelta`. Default: the tracker's own retention.
             dry_run: Count what would be deleted, and delete nothing.
             patience: Seconds to wait while another process prunes, 30 by default.
+            progress: Called in the tracker's event loop before each transaction, with what was
+                deleted so far. An exception that it raises ends the prune.
 
         Returns:
             How much was deleted, and the archive files that contain it.
@@ -154,7 +158,10 @@ class Upkeep:
         await self._host.flush()
         if dry_run:
             return await preview(self._host.fetch, kept)
-        return await self._host.on_own_loop(self._engine.pruner.prune(kept, patience=patience))
+        pruner = self._engine.pruner
+        return await self._host.on_own_loop(
+            pruner.prune(kept, patience=patience, progress=progress)
+        )
 
     async def _delete(self, job_id: str) -> PruneResult:
         pruner = self._engine.pruner

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 
 import pytest
 from cli_support import Shell
+
+from structjob.cli import prune
+from structjob.models import PruneResult
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +112,33 @@ def test_it_asks_on_a_terminal(live: Shell, answer: bytes, code: int, left: int)
     assert b" failed jobs are kept. Go on?" in shown
     assert process.returncode == code
     assert len(live.json("jobs")) == left
+
+
+def test_a_terminal_sees_what_was_deleted_so_far(live: Shell) -> None:
+    """A prune of minutes showed nothing. In a pipe it still says only what it did."""
+    live.sample()
+    code, shown = live.in_a_terminal("prune", "--older-than", "0s", "--yes")
+    assert code == 0
+    assert re.search(r"deleted \d\d rows in [\d.]+m?s …", shown), shown
+    live.sample()
+    done = live.run("prune", "--older-than", "0s", "--yes")
+    assert "rows" not in done.stderr.decode()
+
+
+def test_the_time_left_follows_from_the_speed() -> None:
+    """It is shown only if it is known how much is due, and after enough of it."""
+    shown: list[str] = []
+    progress = prune.shown_progress(PruneResult(events=1_000), shown.append)
+    with pytest.MonkeyPatch.context() as patch:
+        began = time.monotonic()
+        patch.setattr(prune.time, "monotonic", lambda: began + 10)
+        for events in (10, 250, 1_000, 1_200):
+            progress(PruneResult(events=events))
+        prune.shown_progress(None, shown.append)(PruneResult(jobs=3, steps=4))
+    assert shown == [
+        "deleted 10 of 1,000 rows in 10.0s",
+        "deleted 250 of 1,000 rows in 10.0s, about 30.0s left",
+        "deleted 1,000 of 1,000 rows in 10.0s",
+        "deleted 1,200 rows in 10.0s",
+        "deleted 7 rows in <1ms",
+    ]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,9 +14,18 @@ import click
 
 from structjob.cli import options
 from structjob.cli.database import execute, reading, writing
-from structjob.cli.screen import Failure, command_line, put_json, require_confirmation, say, suggest
+from structjob.cli.screen import (
+    Failure,
+    command_line,
+    console,
+    put_json,
+    require_confirmation,
+    say,
+    suggest,
+)
 from structjob.cli.times import age as read_age
 from structjob.cli.times import full
+from structjob.text.appearance import lasting, speaks_unicode
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -29,6 +41,12 @@ FOREVER = "forever"
 
 _PRUNE_TIMEOUT = 30.0
 """Seconds to wait while another process prunes."""
+
+_COUNTED = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
+"""The fields of a `PruneResult` that are numbers of rows."""
+
+_MEASURED, _LEAST_SHARE = 3.0, 20
+"""The time left is shown after so many seconds, and after this part of the rows."""
 
 
 def _ages(
@@ -141,8 +159,11 @@ async def _prune(
     db: Database, retention: Retention, limits: str, *, dry_run: bool, yes: bool
 ) -> PruneResult:
     async with reading(db) as reader:
+        due = None
         if dry_run or not yes:
-            found = await reader.preview_prune(retention)
+            with _status() as show:
+                show("counting what is due")
+                due = found = await reader.preview_prune(retention)
             if dry_run or not found:
                 return found
             question = (
@@ -151,11 +172,51 @@ async def _prune(
             click.confirm(question, abort=True, err=True)
         async with writing(db) as tracker:
             try:
-                return await tracker.prune(retention, patience=_PRUNE_TIMEOUT)
+                with _status() as show:
+                    return await tracker.prune(
+                        retention, patience=_PRUNE_TIMEOUT, progress=shown_progress(due, show)
+                    )
             except OSError as exc:
                 raise Failure(
                     f"cannot write the archive {retention.archive}: {exc.strerror or exc}; nothing was deleted that is not in the archive"
                 ) from exc
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows a text on the terminal, until the block ends; without a terminal
+    it does nothing.
+    """
+    screen = console(sys.stderr)
+    if not screen.is_terminal or screen.is_dumb_terminal:
+        yield lambda _: None
+        return
+    with screen.status("", spinner="dots" if speaks_unicode() else "line") as status:
+        yield lambda text: status.update(f"{text} …")
+
+
+def shown_progress(
+    due: PruneResult | None, show: Callable[[str], None]
+) -> Callable[[PruneResult], None]:
+    """Return a function that shows how much was deleted.
+
+    If it was counted how much is *due*, the time left follows from the speed so far.
+    """
+    began, total = time.monotonic(), 0 if due is None else _rows(due)
+
+    def progress(found: PruneResult) -> None:
+        done, spent = _rows(found), time.monotonic() - began
+        of = f" of {total:,}" if done <= total else ""
+        left = ""
+        if spent >= _MEASURED and total / _LEAST_SHARE <= done < total:
+            left = f", about {lasting(spent * (total - done) / done)} left"
+        show(f"deleted {done:,}{of} rows in {lasting(spent)}{left}")
+
+    return progress
+
+
+def _rows(found: PruneResult) -> int:
+    return sum(getattr(found, name) for name in _COUNTED)
 
 
 def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
@@ -181,11 +242,10 @@ def cutoffs(retention: Retention, now: datetime, *, utc: bool) -> str:
 
 def deleted(found: PruneResult) -> str:
     """Return a text that says what was deleted: ``1 job, 1 attempt and 7 lines``."""
-    names = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
     shown = {"events": "line", "dead_letters": "dead letter"}
     parts = [
         count_of(number, shown.get(name, name.removesuffix("s")))
-        for name in names
+        for name in _COUNTED
         if (number := getattr(found, name))
     ]
     return " and ".join(", ".join(parts).rsplit(", ", 1))

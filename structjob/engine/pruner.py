@@ -12,6 +12,7 @@ from structjob.diagnostics import diagnostics
 from structjob.engine.database import DatabaseLink
 from structjob.exceptions import PruneInProgress, StoreUnavailable
 from structjob.models import PruneResult
+from structjob.retention.deleter import Progress
 from structjob.retention.policy import Retention
 from structjob.retention.prune import Access, delete_family, prune
 
@@ -46,10 +47,21 @@ class Pruner:
         return self._retention is not None
 
     async def prune(
-        self, retention: Retention, *, not_within: timedelta | None = None, patience: float = 0.0
+        self,
+        retention: Retention,
+        *,
+        not_within: timedelta | None = None,
+        patience: float = 0.0,
+        progress: Progress | None = None,
     ) -> PruneResult:
         """Prune; see `structjob.retention.prune.prune`."""
-        return await prune(self._access(), retention, not_within=not_within, patience=patience)
+        return await prune(
+            self._access(),
+            retention,
+            not_within=not_within,
+            patience=patience,
+            progress=progress,
+        )
 
     async def delete(self, job_id: str, *, patience: float) -> PruneResult:
         """Delete a job and its descendants; see `structjob.retention.prune.delete_family`."""

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy import ColumnElement, Connection, func, select
 
+from structjob.models import PruneResult
 from structjob.retention import removal
 from structjob.retention.due import Plan
 from structjob.retention.finding import PAGE, belonging
@@ -24,6 +25,9 @@ from structjob.store.portions import portions
 from structjob.store.tables import logs, steps
 
 T = TypeVar("T")
+
+Progress = Callable[[PruneResult], object]
+"""Takes how much was deleted so far."""
 
 _GROUP = 100
 """Jobs that are deleted together."""
@@ -36,6 +40,7 @@ class Deleter:
         fetch: Runs a query.
         transact: Runs a call in a transaction.
         lock: The lock that must be held in each transaction; otherwise deleting stops.
+        progress: Called before each transaction with how much was deleted so far.
 
     Attributes:
         counts: How much was deleted: ``events``, ``jobs``, …
@@ -44,12 +49,19 @@ class Deleter:
     whole = False
     """Whether the methods need whole rows; keys are enough here."""
 
-    def __init__(self, fetch: Fetch, transact: Transact, lock: Lock) -> None:
+    def __init__(
+        self, fetch: Fetch, transact: Transact, lock: Lock, progress: Progress | None = None
+    ) -> None:
         self.fetch = fetch
         self._transact = transact
         self._lock = lock
         self._pace = Pace()
+        self._progress = progress
         self.counts: Counter[str] = Counter()
+
+    def deleted(self, **more: Any) -> PruneResult:
+        """Return how much was deleted so far; *more* are further fields of the result."""
+        return PruneResult(**{**self.counts, **more})
 
     async def events(self, rows: Sequence[Any]) -> None:
         """Delete events that are deleted independently of their job."""
@@ -128,6 +140,8 @@ class Deleter:
             newest = connection.execute(select(func.max(logs.c.id))).scalar_one() or 0
             return result, began, newest, connection.dialect.name
 
+        if self._progress is not None:
+            self._progress(self.deleted())
         result, began, newest, dialect = await self._transact(work)
         await asyncio.sleep(self._pace.took(time.perf_counter() - began, size, newest, dialect))
         return result

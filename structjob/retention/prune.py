@@ -10,7 +10,6 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
@@ -18,7 +17,7 @@ from structjob.exceptions import InvalidState, JobNotFound, PruneInProgress, Sto
 from structjob.models import PruneResult
 from structjob.retention.archive import Archive
 from structjob.retention.archiver import Archiver
-from structjob.retention.deleter import Deleter
+from structjob.retention.deleter import Deleter, Progress
 from structjob.retention.due import Due
 from structjob.retention.finding import count, families, family_to_delete, pages, strays
 from structjob.retention.policy import Retention
@@ -85,7 +84,7 @@ async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
         counts["events"] += await count(fetch, logs, condition)
     if (condition := due.dead_letters()) is not None:
         counts["dead_letters"] = await count(fetch, dead_letters, condition)
-    return _pruned(counts, dry_run=True)
+    return PruneResult(**{**counts, "dry_run": True})
 
 
 async def prune(
@@ -94,6 +93,7 @@ async def prune(
     *,
     not_within: timedelta | None = None,
     patience: float = 0.0,
+    progress: Progress | None = None,
 ) -> PruneResult:
     """Delete what is due.
 
@@ -102,6 +102,7 @@ async def prune(
         retention: What is kept, and for how long.
         not_within: Do not prune if a prune finished less than this time ago.
         patience: Seconds to wait while another process prunes. Default: 0.
+        progress: Called before each transaction with how much was deleted so far.
 
     Raises:
         PruneInProgress: if another process is still pruning, or has pruned within *not_within*.
@@ -112,12 +113,14 @@ async def prune(
     """
     if retention.archive is None:
         async with _locked(access, patience, not_within) as lock:
-            return await _prune(access, retention, lock, None, None)
+            deleter = Deleter(access.fetch, access.transact, lock, progress)
+            return await _prune(deleter, retention, None, None)
     worker = Worker("structjob-archive")
     try:
         archive = await worker.run(Archive, Path(retention.archive), access.name)
         async with _locked(access, patience, not_within) as lock:
-            return await _prune(access, retention, lock, archive, worker)
+            deleter = Deleter(access.fetch, access.transact, lock, progress)
+            return await _prune(deleter, retention, archive, worker)
     finally:
         worker.close()
 
@@ -174,20 +177,15 @@ async def delete_family(access: Access, job_id: str, *, patience: float) -> Prun
             await deleter.jobs(plans)
             plans = await family_to_delete(access.fetch, job_id)
             if not plans:
-                return _pruned(deleter.counts)
+                return deleter.deleted()
     raise InvalidState(f"job {job_id} gets events while it is being deleted: delete it again later")
 
 
 async def _prune(
-    access: Access,
-    retention: Retention,
-    lock: Lock,
-    archive: Archive | None,
-    worker: Worker | None,
+    deleter: Deleter, retention: Retention, archive: Archive | None, worker: Worker | None
 ) -> PruneResult:
-    fetch = access.fetch
+    fetch = deleter.fetch
     due = await due_now(fetch, retention)
-    deleter = Deleter(fetch, access.transact, lock)
     archiver = None if archive is None or worker is None else Archiver(deleter, archive, worker)
     taker = archiver or deleter
     try:
@@ -221,10 +219,8 @@ async def _prune(
         if archiver is not None:
             archiver.discard()
     (kept,) = await fetch(select(func.min(logs.c.ts).label("ts")))
-    return _pruned(
-        deleter.counts,
-        archived=tuple(archiver.archived) if archiver is not None else (),
-        oldest=kept["ts"],
+    return deleter.deleted(
+        archived=tuple(archiver.archived) if archiver is not None else (), oldest=kept["ts"]
     )
 
 
@@ -237,7 +233,3 @@ async def _events(fetch: Fetch, due: Due) -> AsyncIterator[ColumnElement[bool]]:
     async for ids in strays(fetch, due):
         if (stray := due.of_strays(ids)) is not None:
             yield stray
-
-
-def _pruned(counts: Counter[str], **more: Any) -> PruneResult:
-    return PruneResult(**{**counts, **more})
