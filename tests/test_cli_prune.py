@@ -120,9 +120,14 @@ def test_a_terminal_sees_what_was_deleted_so_far(live: Shell) -> None:
     code, shown = live.in_a_terminal("prune", "--older-than", "0s", "--yes")
     assert code == 0
     assert re.search(r"deleted \d\d rows in [\d.]+m?s …", shown), shown
+
+
+def test_a_pipe_sees_only_what_was_deleted(live: Shell) -> None:
+    """No line of progress: scripts read the last one."""
     live.sample()
     done = live.run("prune", "--older-than", "0s", "--yes")
-    assert "rows" not in done.stderr.decode()
+    assert done.stderr.decode().count("\n") == 1
+    assert done.stderr.decode().startswith("deleted 5 jobs, ")
 
 
 def test_the_time_left_follows_from_the_speed() -> None:

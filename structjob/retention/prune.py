@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import ColumnElement, func, select
 
@@ -84,7 +85,8 @@ async def preview(fetch: Fetch, retention: Retention) -> PruneResult:
         counts["events"] += await count(fetch, logs, condition)
     if (condition := due.dead_letters()) is not None:
         counts["dead_letters"] = await count(fetch, dead_letters, condition)
-    return PruneResult(**{**counts, "dry_run": True})
+    more: dict[str, Any] = {**counts, "dry_run": True}
+    return PruneResult(**more)
 
 
 async def prune(
