@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 import structjob
+from structjob.context import errors
 from structjob.context.errors import describe, format_traceback
 
 
@@ -337,3 +338,92 @@ def test_a_frame_is_formatted_once_however_many_steps_its_exception_leaves(monke
     for _ in range(50):
         describe(exc)
     assert len(formatted) < 70
+
+
+def _texts_of(exc):
+    """Return the text that is stored, and what Python prints, cut in the same way."""
+    python = "".join(traceback.format_exception(exc))
+    at = errors.MAX_TRACEBACK // 4, len(python) - errors.MAX_TRACEBACK * 3 // 4
+    start, end = errors._between_words(python, *at)
+    cut = f"{python[:start]}\n…[cut: {end - start:,} characters]\n{python[end:]}"
+    return format_traceback(exc), python if len(python) <= errors.MAX_TRACEBACK else cut
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["some words " * 40_000, "a line\n" * 40_000, "x" * 200_000, "ü" * 200_000],
+    ids=["words", "lines", "one", "wide"],
+)
+def test_a_long_message_is_cut_before_work_is_done_on_it(message):
+    """A message of 100 MB took 46 s in the log call. The text is the same as if all of it had been
+    formatted; so are notes, and messages in the middle of a chain.
+    """
+    inner = ValueError(message)
+    for exc in (inner, ExceptionGroup("g", [OSError("no"), inner])):
+        for cause in (None, KeyError("k")):
+            exc.__cause__ = cause
+            stored, expected = _texts_of(exc)
+            if "\n" in message and exc is not inner:  # the margin of a group is not counted
+                stored, expected = (re.sub(r"cut: [\d,]+", "", text) for text in (stored, expected))
+            assert stored == expected
+    outer = ValueError("short")
+    outer.add_note(message)
+    outer.__context__ = inner
+    stored, expected = _texts_of(outer)
+    assert stored == expected
+
+
+class Counted(Exception):
+    asked = 0
+
+    def __str__(self):
+        Counted.asked += 1
+        return "counted"
+
+
+def test_only_some_of_many_exceptions_are_formatted(monkeypatch):
+    """A group of 100,000 exceptions, or a chain of 10,000, costs what is kept of it."""
+    monkeypatch.setattr(Counted, "asked", 0)
+    text = format_traceback(ExceptionGroup("many", [Counted(n) for n in range(100_000)]))
+    assert "and 99985 more exceptions\n" in text
+    assert Counted.asked < 100
+    chain = None
+    for n in range(10_000):
+        exc = Counted(n)
+        if n % 2:
+            exc.__cause__ = chain
+        else:
+            exc.__context__ = chain
+        chain = exc
+    text = format_traceback(chain)
+    assert "characters and 9,600 more exceptions]" in text
+    assert Counted.asked < 1_000
+
+
+def test_chains_are_printed_as_python_prints_them():
+    """Causes, contexts, suppressed contexts, circles, and all of these within groups."""
+
+    def chained(cause, context=None, *, suppressed=False):
+        exc = ValueError("outer")
+        exc.__cause__, exc.__context__ = cause, context
+        exc.__suppress_context__ = suppressed or cause is not None
+        return exc
+
+    one, two = OSError("one"), KeyError("two")
+    one.__context__, two.__context__ = two, one  # a circle
+    own = ValueError("own")
+    own.__cause__ = own
+    for exc in (
+        chained(OSError("cause"), KeyError("context")),
+        chained(None, KeyError("context")),
+        chained(None, KeyError("context"), suppressed=True),
+        chained(chained(None, chained(one))),
+        chained(own),
+        own,
+        one,
+        ExceptionGroup(
+            "g", [chained(OSError("x")), ExceptionGroup("h", [one, chained(None, two)])]
+        ),
+        chained(ExceptionGroup("g", [ValueError(n) for n in range(40)])),
+    ):
+        assert format_traceback(exc) == "".join(traceback.format_exception(exc))

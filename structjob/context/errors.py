@@ -9,6 +9,7 @@ import contextlib
 import re
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -32,13 +33,16 @@ what the error was.
 """
 
 _FIRST_FRAMES, _LAST_FRAMES = 100, 300
-"""Maximum numbers of frames of one traceback that are formatted: at its start and at its end. Their
-text is about as long as `MAX_TRACEBACK`.
+"""Maximum numbers of frames of one traceback that are formatted, and of exceptions of one chain: at
+its start and at its end. Their text is about as long as `MAX_TRACEBACK`.
 """
 _LONGEST_WORD = 1024
 """Maximum characters that are cut in addition, so that no part of a line or word stays."""
 _REMEMBERED_FRAMES = 1000
 """Maximum number of frames whose text is remembered."""
+
+_SHOWN_PARTS, _SHOWN_DEPTH = 15, 10
+"""Number of exceptions of a group, and of nested groups, that `traceback` prints."""
 
 MAX_PARTS = 32
 """Maximum number of exceptions of a group that are recorded at each level."""
@@ -141,9 +145,9 @@ def format_traceback(exc: BaseException) -> str:
 
     It includes causes, notes and every exception of a group.
     """
-    trace = traceback_of(exc)
+    trace, left = traceback_of(exc), Counter[str]()
     try:
-        text = _formatted(exc, trace)
+        text = _formatted(exc, trace, left)
     except fault_types():  # see message_of
         # The causes, the notes or the text raised an error. The place of the exception is still
         # known.
@@ -155,11 +159,12 @@ def format_traceback(exc: BaseException) -> str:
         text = f"{''.join(lines)}{type_name(exc)}: {message_of(exc)}\n"
     if len(text) > MAX_TRACEBACK:
         start, end = _between_words(text, MAX_TRACEBACK // 4, len(text) - MAX_TRACEBACK * 3 // 4)
-        left_out = count_of(end - start, "character")
+        left_out = count_of(end - start + left["character"], "character")
         # the lines that say how many frames are missing are cut, too
-        frames = [int(one[1].replace(",", "")) for one in _LEFT_OUT.finditer(text, start, end)]
-        if frames:
-            left_out += f" and {count_of(sum(frames), 'more frame')}"
+        frames = sum(int(one[1].replace(",", "")) for one in _LEFT_OUT.finditer(text, start, end))
+        for what, number in (("frame", frames), ("exception", left["exception"])):
+            if number:
+                left_out += f" and {count_of(number, f'more {what}')}"
         text = f"{text[:start]}\n…[cut: {left_out}]\n{text[end:]}"
     return text
 
@@ -174,20 +179,78 @@ def _between_words(text: str, start: int, end: int) -> tuple[int, int]:
     return next((at for at in before if at >= 0), start), next(filter(None, after), end)
 
 
-def _formatted(exc: BaseException, trace: TracebackType | None) -> str:
-    """Return the text of `traceback.format_exception`, except for the middle of long tracebacks."""
-    shown = traceback.TracebackException(type(exc), exc, trace, limit=0, compact=True)
-    pending = [(shown, exc)]
-    while pending:
-        part, of = pending.pop()
-        part.stack = _Frames.of(traceback_of(of))
-        if part.__cause__ is not None:
-            pending.append((part.__cause__, _cause.__get__(of)))
-        if part.__context__ is not None:
-            pending.append((part.__context__, _context.__get__(of)))
-        if parts := getattr(part, "exceptions", None):
-            pending.extend(zip(parts, _parts.__get__(of), strict=True))
+def _formatted(exc: BaseException, trace: TracebackType | None, left: Counter[str]) -> str:
+    """Return the text of `traceback.format_exception`, without parts of it that `format_traceback`
+    cuts anyway: the middle of long tracebacks, chains, messages and notes.
+
+    *left* counts the characters and exceptions that are left out.
+    """
+    shown = _chain(exc, set(), left)
+    shown.stack = _Frames.of(trace)
     return "".join(shown.format())
+
+
+def _chain(
+    exc: BaseException, seen: set[int], left: Counter[str], depth: int = 0
+) -> traceback.TracebackException:
+    """Return *exc* and its causes, to be formatted, as `traceback.TracebackException` does.
+
+    That one would prepare all causes and all exceptions of a group, whatever their number.
+    """
+    links: list[tuple[BaseException, bool]] = []  # with whether it is the cause of the one before
+    one, is_cause = exc, False
+    while one is not None:
+        seen.add(id(one))
+        links.append((one, is_cause))
+        cause, context = _cause.__get__(one), _context.__get__(one)
+        is_cause = cause is not None and id(cause) not in seen
+        if not is_cause and (_suppress_context.__get__(one) or id(context) in seen):
+            break
+        one = cause if is_cause else context
+    if len(links) > _FIRST_FRAMES + _LAST_FRAMES:
+        left["exception"] += len(links) - _FIRST_FRAMES - _LAST_FRAMES
+        del links[_LAST_FRAMES:-_FIRST_FRAMES]  # the last ones are printed first
+    after = first = _part(exc, seen, left, depth)
+    for link, is_cause in links[1:]:
+        part = _part(link, seen, left, depth)
+        if is_cause:
+            after.__cause__ = part
+        else:
+            after.__context__, after.__suppress_context__ = part, False
+        after = part
+    return first
+
+
+def _part(
+    exc: BaseException, seen: set[int], left: Counter[str], depth: int
+) -> traceback.TracebackException:
+    """Return *exc* without its causes, to be formatted."""
+    # A given `_seen` means: leave the causes to the caller.
+    part = traceback.TracebackException(type(exc), exc, None, limit=0, compact=True, _seen=set())
+    part.stack = _Frames.of(traceback_of(exc))
+    part.__cause__ = part.__context__ = part.exceptions = None
+    # The only way to shorten the message. A Python without this attribute formats all of it.
+    vars(part)["_str"] = _ends(vars(part).get("_str", ""), left)
+    notes = part.__notes__
+    if type(notes) is list and sum(map(len, notes)) > 2 * MAX_TRACEBACK:
+        part.__notes__ = _ends("\n".join(map(str, notes)), left).split("\n")
+    if issubclass(type(exc), BaseExceptionGroup):
+        members = _parts.__get__(exc)
+        shown = list(members[:_SHOWN_PARTS]) if depth <= _SHOWN_DEPTH else []
+        seen.update(map(id, shown))
+        # A cause that several have is printed with the last one, as `traceback` does.
+        chains = [_chain(one, seen, left, depth + 1) for one in reversed(shown)][::-1]
+        # Of the others, only the number is printed.
+        part.exceptions = chains + chains[-1:] * (len(members) - len(chains))
+    return part
+
+
+def _ends(text: str, left: Counter[str]) -> str:
+    """Return what `format_traceback` can show of *text*: its start and its end."""
+    if len(text) <= 2 * MAX_TRACEBACK:
+        return text
+    left["character"] += len(text) - MAX_TRACEBACK
+    return f"{text[: MAX_TRACEBACK // 4]}{text[-MAX_TRACEBACK * 3 // 4 :]}"
 
 
 _LEFT_OUT = re.compile(r"^[ |]*\[([\d,]+) frames? left out\]$", re.MULTILINE)
@@ -267,7 +330,9 @@ def exits_cleanly(exc: BaseException) -> bool:
     return code is None or (type(code) in (int, bool) and code == 0)
 
 
-def error_fields(exc: BaseException, classifier: Classifier | None = None) -> dict[str, Any]:
+def error_fields(
+    exc: BaseException, classifier: Classifier | None = None, message: str | None = None
+) -> dict[str, Any]:
     """Return the standard fields of a failure (S1).
 
     These are type, message, code, whether a retry may help, and the cause.
@@ -275,10 +340,11 @@ def error_fields(exc: BaseException, classifier: Classifier | None = None) -> di
     Args:
         exc: The exception.
         classifier: Its result takes precedence over the derived fields; it is ignored if it raises.
+        message: Its `message_of`, if the caller has it.
     """
     fields: dict[str, Any] = {
         "error_type": type_name(exc),
-        "error_message": message_of(exc),
+        "error_message": message_of(exc) if message is None else message,
         "retry_possible": issubclass(type(exc), _RETRY_POSSIBLE),
     }
     for name in ("errno", "code", "status_code"):
@@ -323,7 +389,11 @@ def exception_attrs(
             them began another, it is an occurrence in each.
         counts: Whether the event is recorded; if not, it is not an occurrence.
     """
-    attrs = {**error_fields(exc, classifier), "exception": _structure(exc, 0)}
+    message = message_of(exc)
+    attrs = {
+        **error_fields(exc, classifier, message),
+        "exception": _structure(exc, 0, message),
+    }
     if counts and not is_recorded(exc, scope):
         attrs["error_fingerprint"] = _mark_recorded(exc, scope)
     return attrs
@@ -435,18 +505,18 @@ def _root(scope: Scope | None) -> str | None:
     return None if scope is None else scope.root_job_id or scope.job_id
 
 
-def _structure(exc: BaseException, depth: int) -> dict[str, Any]:
+def _structure(exc: BaseException, depth: int, message: str) -> dict[str, Any]:
     info: dict[str, Any] = {
         "type": type_name(exc),
         "module": _module(exc),
-        "message": message_of(exc),
+        "message": message,
     }
     if depth == 0:
         info["traceback"] = format_traceback(exc)
     if issubclass(type(exc), BaseExceptionGroup):
         parts = _parts.__get__(exc)
         kept = parts[:MAX_PARTS] if depth < _MAX_DEPTH else ()
-        shown: list[Any] = [_structure(part, depth + 1) for part in kept]
+        shown: list[Any] = [_structure(part, depth + 1, message_of(part)) for part in kept]
         if (left := len(parts) - len(kept)) > 0:
             shown.append(f"…[cut: {left:,} more of {count_of(len(parts), 'exception')}]")
         info["exceptions"] = shown

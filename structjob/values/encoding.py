@@ -102,10 +102,10 @@ def encode_plain(attrs: dict[str, Any], known: Container[str], unknown: list[str
         for value in attrs.values():
             kind = type(value)
             if kind is str:
+                # before its hash is computed, and it is encoded: the text may have 100 MB
+                if len(value) > MAX_STRING:
+                    return None
                 if value not in known:
-                    # checked before encoding, because the text may have 100 MB
-                    if len(value) > MAX_STRING:
-                        return None
                     unknown.append(value)
             elif kind is float:
                 # `x - x` is 0.0 only if x is finite
