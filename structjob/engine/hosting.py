@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -250,7 +251,12 @@ class Host:
         except BaseException:
             work.close()
             raise
-        return waited(asyncio.run_coroutine_threadsafe(work, engine.loop), timeout)
+        future = asyncio.run_coroutine_threadsafe(work, engine.loop)
+        try:
+            return waited(future, timeout, engine.without_loop)
+        finally:
+            if engine.loop.is_closed():
+                work.close()  # it was not begun, or never goes on
 
     def _reachable(self) -> bool:
         """Whether the tracker's loop runs, in this process and in another thread."""
@@ -258,12 +264,38 @@ class Host:
         return not self.recorder.forked and running_loop() is not loop and loop.is_running()
 
 
-def waited(future: concurrent.futures.Future[T], timeout: float | None = None) -> T:
-    """Return the result of a concurrent future; cancel the future if the wait is interrupted."""
+_LOOK_EVERY = 1.0
+"""Seconds between two checks whether the loop that is waited for is still open."""
+
+
+def waited(
+    future: concurrent.futures.Future[T],
+    timeout: float | None = None,
+    fault: Callable[[], Exception | None] = lambda: None,
+) -> T:
+    """Return the result of a concurrent future; cancel the future if the wait is interrupted.
+
+    Args:
+        future: The future.
+        timeout: Maximum seconds to wait. Default: no limit.
+        fault: Returns the error to raise if the future will never be done.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    lost: Exception | None = None
     try:
-        return future.result(timeout)
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            step = _LOOK_EVERY if left is None else max(0.0, min(left, _LOOK_EVERY))
+            with suppress(TimeoutError):
+                return future.result(step)
+            if future.done():  # the error may be its own
+                return future.result()
+            if (lost := fault()) is not None:
+                raise lost
+            if left is not None and left <= _LOOK_EVERY:
+                raise TimeoutError
     except BaseException as exc:  # including Ctrl-C and signals
-        if not future.done():
+        if lost is None and not future.done():
             future.cancel()
             if timeout is not None and type(exc) is TimeoutError:
                 raise TimeoutError(

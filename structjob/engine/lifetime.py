@@ -18,7 +18,7 @@ from structjob.engine import closing, shutdown
 from structjob.engine.hosting import Host
 from structjob.engine.loop_thread import LoopThread
 from structjob.engine.opening import Connected, Options, connect, start
-from structjob.exceptions import NotOpen, StoreUnavailable
+from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.machine.loops import require_asyncio
 
@@ -149,6 +149,20 @@ class Lifetime:
         done, _ = await asyncio.wait({closing}, timeout=seconds)
         return bool(done) and closing.result()
 
+    def _close_after_loss(self) -> bool:
+        """Close after the tracker's loop has lost its files.
+
+        The descriptors of the database are probably lost, too, and may belong to other files: the
+        database is not touched any more. What is not stored waits in the spool.
+        """
+        self._end()
+        host = self._host
+        complete = host.engine.close_without_loop(0.0)
+        shutdown.leave(host)
+        faults.strict_trackers.discard(self)
+        self._closing.set_result(complete)
+        return complete
+
     def _close_in_child(self) -> bool:
         """Close in a forked child, where the engine, its loop and the connections belong to the
         parent.
@@ -204,10 +218,16 @@ class Lifetime:
         try:
             # closed by another caller, such as an exit handler that ran before this one
             with suppress(NotOpen):
-                return host.run(self.close(seconds), seconds + _CLOSING_MARGIN)
+                try:
+                    return host.run(self.close(seconds), seconds + _CLOSING_MARGIN)
+                except StoreUnavailable:
+                    if host.state != "open" or host.engine.without_loop() is None:
+                        raise
+                    return self._close_after_loss()
             done, _ = concurrent.futures.wait({self._closing}, seconds)
             return bool(done) and self._closing.result()
-        except (TimeoutError, StoreUnavailable):
+        # InvalidState: the loop has just failed, and is not run again yet
+        except (TimeoutError, StoreUnavailable, InvalidState):
             return False
         finally:
             if thread is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import threading
 import time
 from collections.abc import Coroutine
@@ -14,6 +15,17 @@ from structjob.engine.hosting import waited
 from structjob.machine.loops import require_early_patches
 
 T = TypeVar("T")
+
+_CLOSED_FILES = (errno.EBADF, errno.EINVAL)
+"""Errors of a loop whose descriptors were closed, or belong to other files now."""
+
+_KEPT: list[object] = []
+"""Such loops and their tasks: they would close these descriptors when they are deleted."""
+
+_CANNOT_RUN = (
+    "the tracker's event loop cannot run: %s (has the program closed files that are not its own?); "
+    "what is logged waits in the spool, and the next tracker delivers it"
+)
 
 _RETRY_INTERVAL = 1.0
 """Seconds until a loop that failed itself is run again."""
@@ -40,19 +52,28 @@ class LoopThread:
         while not self._stopped:
             try:
                 self.loop.run_forever()
-            except Exception as exc:  # noqa: BLE001 -- not of a callback: the loop itself fails
+            except OSError as exc:  # not of a callback: the loop itself fails
+                if exc.errno in _CLOSED_FILES:
+                    self._give_up(exc)
+                    return
                 if not warned:
                     warned = True
-                    diagnostics.error(
-                        "the tracker's event loop cannot run: %s (has the program closed files that are not its own?); "
-                        "what is logged waits in the spool, and the next tracker delivers it",
-                        exc,
-                    )
+                    diagnostics.error(_CANNOT_RUN, exc)
                 time.sleep(_RETRY_INTERVAL)
             except BaseException:  # noqa: BLE001 -- for example `sys.exit()` in a listener: delivery continues
                 diagnostics.exception("structjob: a callback ended the tracker's loop; it goes on")
         with suppress(Exception):
             self._runner.close()
+
+    def _give_up(self, exc: OSError) -> None:
+        """Leave the loop, whose files the program has closed: it can never run again.
+
+        They are not closed here, because their numbers may be files of the program by now.
+        """
+        _KEPT.extend((self.loop, asyncio.all_tasks(self.loop)))
+        assert isinstance(self.loop, asyncio.BaseEventLoop)  # noqa: S101 -- asyncio makes no others
+        asyncio.BaseEventLoop.close(self.loop)
+        diagnostics.error(_CANNOT_RUN, exc)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what *work* returns. It runs in the caller's context."""
