@@ -200,6 +200,25 @@ async def test_sources_take_turns(make, monkeypatch):
     assert few.read() == (1, None, 3)
 
 
+async def test_a_deliverer_has_no_session_to_enter(make):
+    """R29: it delivers for others, and a tracker enters its own session first."""
+    site = make()
+    entered = []
+
+    class Entering:
+        async def enter(self, source):
+            entered.append(source)
+
+    for own in (None, site.own):
+        delivery = Delivery(own, site.adopted, site.link, Entering(), 10)
+        await delivery.begin()
+        assert entered == ([] if own is None else [own])
+        assert delivery.next_batch() is None
+    other = site.adopt(1, 5)
+    found, *_ = Delivery(None, site.adopted, site.link, Entering(), 10).next_batch()
+    assert found is other
+
+
 async def test_only_the_first_writer_takes_changes_of_state(make):
     """faults H: two that took them could store an older one later."""
     site = make()

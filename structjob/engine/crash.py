@@ -24,6 +24,9 @@ from structjob.store.contract import LeftRunning, Notices
 from structjob.store.sessions import left_running
 from structjob.values.fingerprint import of_words
 
+_Kind = tuple[str, str]
+"""The kind and the level of an event."""
+
 _CRASHED = "operation_crashed", "error"
 _WITHDRAWN = "operation_crash_withdrawn", "warning"
 
@@ -38,7 +41,7 @@ class _Notice:
 
     @classmethod
     def about(
-        cls, job: Mapping[str, Any] | RowMapping, kind: tuple[str, str], attrs: dict[str, Any]
+        cls, job: Mapping[str, Any] | RowMapping, kind: _Kind, attrs: dict[str, Any]
     ) -> _Notice:
         scope = Scope(
             job_id=job["id"], attempt=job["attempt"], operation=job["operation"],
@@ -75,7 +78,7 @@ class CrashNotices:
         if redactor is not None and self._stack is not None:
             self._reason, self._stack = redactor.text(self._reason), redactor.text(self._stack)
         self._withdrawn = withdrawn
-        self._made: dict[tuple[str, str, int], _Notice] = {}
+        self._made: dict[tuple[str, _Kind, int], _Notice] = {}
 
     async def prepare(self, link: DatabaseLink) -> Notices:
         """Return the events about the jobs that the session has running now."""
@@ -124,5 +127,5 @@ class CrashNotices:
                 notice.show()
 
 
-def _key(job: Mapping[str, Any] | RowMapping, kind: tuple[str, str]) -> tuple[str, str, int]:
-    return job["id"], kind[0], job["attempt"]
+def _key(job: Mapping[str, Any] | RowMapping, kind: _Kind) -> tuple[str, _Kind, int]:
+    return job["id"], kind, job["attempt"]
