@@ -57,7 +57,6 @@ class Redacting(Protocol):
 # An integer: `92 in bytes` is one memchr, while `b"\\\\" in bytes` is much slower.
 _BACKSLASH = ord("\\")
 
-_TEXTS = frozenset({str})
 _SIMPLE = NUMBERS | {str, list, dict}
 _SHORT_KEY = MAX_KEY // 4
 """Maximum characters of a key that needs no further check."""
@@ -121,20 +120,14 @@ def encode_plain(attrs: dict[str, Any], known: Container[str], unknown: list[str
     return None if _BACKSLASH in out and out.find(b"\\u0000") > 0 else out
 
 
-def encode_attrs(attrs: dict[str, Any]) -> bytes:
-    """Return *attrs* as a JSON object of at most `ROOM` bytes."""
-    out = encode_plain(attrs, (), []) if _TEXTS.issuperset(map(type, attrs)) else None
-    return encode_value(attrs) if out is None else out
-
-
 def encode_fields(fields: Mapping[str, str | int]) -> bytes:
-    """Return *fields*, a few short values such as ids, as `encode_attrs` does, in less time."""
+    """Return *fields*, a few short values such as ids, as `encode_value` does, in less time."""
     try:
         out = _encode(fields)
     except Exception:  # noqa: BLE001 -- half a surrogate pair, in an id from the environment
         out = b""
     if not out or len(out) > MAX_STRING or _BACKSLASH in out:
-        return encode_attrs(dict(fields))
+        return encode_value(dict(fields))
     return out
 
 
