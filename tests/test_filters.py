@@ -98,6 +98,25 @@ async def test_one_filter_takes_several_levels_types_and_jobs(any_tracker):
         assert sorted(event.id for event in told) == sorted(event.id for event in found)
 
 
+async def test_several_values_find_what_one_finds_if_they_are_stored_without_a_password(
+    any_tracker,
+):
+    """R33: a label with credentials is stored without them, and found by the label as it was given,
+    also beside other values.
+    """
+    url = "https://ada:hunter2@host/x"
+    async with any_tracker.job(f"copy {url}", owner=url, category=url):
+        log.info("copied", category=url)
+    for fields in ({"owner": url}, {"category": url}, {"operation": f"copy {url}"}):
+        ((name, value),) = fields.items()
+        assert await any_tracker.jobs.count(**fields) == 1
+        assert await any_tracker.jobs.count(**{name: [value, "other"]}) == 1
+    assert await any_tracker.logs.count(text="copied", category=url) == 1
+    several = any_tracker.logs.tail(text="copied", category=[url, "other"])
+    assert await any_tracker.logs.count(text="copied", category=[url, "other"]) == 1
+    assert [event.message for event in await several.poll(0)] == ["copied"]
+
+
 async def test_a_live_tail_of_several_jobs_sees_what_comes(any_tracker):
     """faults 28: the later events of each of them, and of children that begin after it."""
     async with (

@@ -17,7 +17,7 @@ from structjob.models import JobRecord, Page
 from structjob.queries import estimates, rows
 from structjob.queries.paging import SCAN_LIMIT, Listing, behind, fingerprint, first, read_page
 from structjob.store.contract import Fetch
-from structjob.store.expressions import contains, equals, json_equals, within
+from structjob.store.expressions import contains, equals, json_equals, stored_values, within
 from structjob.store.tables import jobs
 
 _EQUAL = (
@@ -169,22 +169,18 @@ def _branches(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     if not several:
         return ()
     columns = [jobs.c[name] for name in several]
-    return tuple(
-        and_(*map(operator.eq, columns, values)) for values in itertools.product(*several.values())
-    )
+    combinations = itertools.product(*map(stored_values, several.values()))
+    return tuple(and_(*map(operator.eq, columns, values)) for values in combinations)
 
 
 def conditions(wanted: JobFilter) -> tuple[ColumnElement[bool], ...]:
     _branches(wanted)
-    given = {name: getattr(wanted, name) for name in _EQUAL}
-    for name, value in given.items():
-        for one in values_of(value):
-            equals(name, jobs.c[name], one)
-    found = [
-        equals(name, jobs.c[name], value)
-        for name, value in given.items()
-        if value is not None and not isinstance(value, tuple)
-    ]
+    found: list[ColumnElement[bool]] = []
+    for name in _EQUAL:
+        value = getattr(wanted, name)
+        equal = [equals(name, jobs.c[name], one) for one in values_of(value)]
+        if not isinstance(value, tuple):
+            found += equal
     for path, value in (wanted.metadata or {}).items():
         json_equals(jobs.c.metadata, path, value)
     if wanted.root_only:

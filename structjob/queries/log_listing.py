@@ -15,7 +15,15 @@ from structjob.queries.paging import Listing, fingerprint
 from structjob.queries.tail_reader import Query
 from structjob.queries.tree import family
 from structjob.store.contract import Fetch
-from structjob.store.expressions import apart, contains, equals_any, json_equals, leads, within
+from structjob.store.expressions import (
+    apart,
+    contains,
+    equals_any,
+    json_equals,
+    leads,
+    stored_values,
+    within,
+)
 from structjob.store.tables import USUAL, attempts, found_by_correlation, logs, unusual
 
 _EQUALS = tuple(name for name in LOG_EQUALS if name != "job_id")  # see `_alternatives`
@@ -205,7 +213,7 @@ def _several(wanted: LogFilter) -> tuple[str, ...]:
     if lead == "level":
         return matching_levels(wanted)
     value = getattr(wanted, lead) if lead in ("category", "type") else None
-    return value if isinstance(value, tuple) else ()
+    return stored_values(value) if isinstance(value, tuple) else ()
 
 
 def _unusual(wanted: LogFilter, column: str) -> bool:

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from operator import eq
 from typing import Any, ClassVar, TypeVar
 
@@ -239,9 +240,13 @@ def equals_any(name: str, column: ColumnElement[Any], value: Any) -> ColumnEleme
         return equals(name, column, value)
     for one in value:
         equals(name, column, one)
-    return column.in_(
-        [form for one in value for form in (stored_forms(one) if isinstance(one, str) else (one,))]
-    )
+    return column.in_(stored_values(value))
+
+
+def stored_values(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Return *values* in all forms in which they may be stored, each once; see `means`."""
+    forms = (stored_forms(one) if isinstance(one, str) else (one,) for one in values)
+    return tuple(dict.fromkeys(chain.from_iterable(forms)))
 
 
 def together(branches: Iterable[Select[Any]]) -> CompoundSelect[Any]:
