@@ -13,6 +13,7 @@ from structjob.diagnostics import diagnostics
 from structjob.engine.opening import OPEN_WAITS, import_store, structjob_version
 from structjob.exceptions import InvalidArgument, InvalidState, StoreUnavailable
 from structjob.spool.session import Session
+from structjob.store.worker import in_own_thread
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -103,7 +104,7 @@ class Deliverer:
         """
         if self._task is not None:
             raise InvalidState("the deliverer is open; close it before you open it again")
-        await asyncio.to_thread(import_store)
+        await in_own_thread(import_store)
         from structjob.engine.adopted import AdoptedSpools
         from structjob.engine.database import DatabaseLink
         from structjob.engine.delivery import Delivery

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import inspect
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -82,3 +83,27 @@ async def test_a_decorated_coroutine_function_is_awaited_in_its_job(tracker, fun
 def test_other_functions(function):
     """What runs a coroutine itself is an ordinary function."""
     assert not is_coroutine_function(function)
+
+
+@pytest.mark.parametrize("executor", ["busy", "shut down"])
+async def test_the_loops_own_threads_are_not_needed(database, tmp_path, executor):
+    """A tracker opens, stores, reads and closes while all threads of the default executor wait in
+    calls of the program, or after the program has shut that executor down.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    release = threading.Event()
+    waiting = loop.run_in_executor(None, release.wait)
+    if executor == "shut down":
+        release.set()
+        await loop.shutdown_default_executor()
+    try:
+        async with asyncio.timeout(60):
+            async with structjob.Tracker(database.url, spool=tmp_path / "spool") as tracker:
+                async with tracker.job("copy") as job:
+                    pass
+                assert (await tracker.jobs.get(job.id)).status == "completed"
+                await tracker.flush()
+    finally:
+        release.set()
+        await waiting

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
+from structjob.store.worker import in_own_thread
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ async def _answered(host: Host, seconds: float) -> None:
 async def _close_engine(host: Host, deadline: float) -> bool:
     engine = host.engine
     if engine.without_loop() is not None:
-        return await asyncio.to_thread(engine.close_without_loop, deadline - time.monotonic())
+        return await in_own_thread(engine.close_without_loop, deadline - time.monotonic())
     with suppress(TimeoutError):
         # The engine's own loop may no longer run.
         async with asyncio.timeout(deadline - time.monotonic() + _CLEANUP_TIMEOUT):

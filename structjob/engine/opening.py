@@ -22,6 +22,7 @@ from structjob.spool.kept import KeptEvents
 from structjob.spool.queue import OVERFLOW, Overflow
 from structjob.spool.recorder import Recorder
 from structjob.spool.session import Session
+from structjob.store.worker import in_own_thread
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -141,7 +142,7 @@ async def connect(options: Options, host: Host, level: int, *, required: bool) -
         StructjobError: see `structjob.Tracker.open`. In this case nothing is left open.
     """
     # SQLAlchemy takes a third of a second to import; the loop must not be blocked for that time.
-    await asyncio.to_thread(import_store)
+    await in_own_thread(import_store)
     from structjob.engine.database import DatabaseLink, permanent
     from structjob.engine.engine import Engine
     from structjob.store.factory import make_store

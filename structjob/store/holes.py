@@ -7,7 +7,6 @@ for long.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from sqlalchemy import Select, and_, exists, func, or_, select
 from structjob.store.contract import Fetch
 from structjob.store.gaps import Range, merged
 from structjob.store.tables import gaps, logs
+from structjob.store.worker import in_own_thread
 
 PORTION = 10_000
 """Stored numbers that one query compares."""
@@ -83,7 +83,7 @@ async def find(fetch: Fetch, session_id: int, stored: int, last: int) -> Holes:
         absent.append((stored + 1, last))
     explained = await _explanations(fetch, session_id, absent)
     if len(absent) + len(explained) > _MANY:
-        found.ranges = await asyncio.to_thread(lambda: list(without(absent, explained)))
+        found.ranges = await in_own_thread(lambda: list(without(absent, explained)))
     else:
         found.ranges = list(without(absent, explained))
     return found

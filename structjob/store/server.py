@@ -33,6 +33,7 @@ from structjob.store.contract import NO_NOTICES, Ended, Ending, Ingest, Notices,
 from structjob.store.faults import Fault, Faults
 from structjob.store.ingest import fold
 from structjob.store.quiet import NAMES, quiet
+from structjob.store.worker import in_own_thread
 from structjob.urls import driver_options, tls
 from structjob.urls.url import masked
 
@@ -399,7 +400,7 @@ class ServerStore:
             raise StoreUnavailable(f"{self.masked_url} is closed")
         if self._engine is None:
             # importing a driver is slow
-            self._engine = await asyncio.to_thread(self._create_engine)
+            self._engine = await in_own_thread(self._create_engine)
         call = _Call(self, self._engine, unasked=unasked)
         task = self._spawn(call.run(work))
         try:

@@ -1,4 +1,4 @@
-"""One thread for blocking calls.
+"""A thread for blocking calls.
 
 An event loop that is saturated must give the GIL to this thread from time to time.
 """
@@ -73,6 +73,19 @@ class Worker:
     def __del__(self) -> None:
         # A reader whose opening failed is often left without a close.
         self._calls.put(None)
+
+
+async def in_own_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of *call*, which runs in a new thread.
+
+    `asyncio.to_thread` would wait until the program's own calls leave one of the few threads of
+    the loop's default executor, and fail where the program has shut it down.
+    """
+    worker = Worker("structjob-call")
+    try:
+        return await worker.run(call, *args, **kwargs)
+    finally:
+        worker.close()
 
 
 def _serve(
