@@ -70,7 +70,7 @@ export function Throughput({ data, onHover, hover, onChoose }) {
   const w = (width - left) / data.length;
   const now = present();
   const marks = Math.max(0, ...data.map((one) => one.failed + one.crashed + one.cancelled));
-  return html`<svg ref=${box} class="chart" height="160" viewBox=${`0 0 ${width} 160`} role="img" aria-label="jobs by time; the table below has the same by operation" onPointerLeave=${() => onHover(null)}>
+  return html`<svg ref=${box} class="chart" height="168" viewBox=${`0 0 ${width} 168`} role="img" aria-label="jobs by time; the table below has the same by operation" onPointerLeave=${() => onHover(null)}>
     ${[unit, 2 * unit].filter((one) => y(one) >= 0).map((one) => html`<line class="grid" x1=${left} x2=${width} y1=${Math.round(y(one)) + 0.5} y2=${Math.round(y(one)) + 0.5} /><text x=${left - 8} y=${y(one) + 4} text-anchor="end">${count(one)}</text>`)}
     ${data.map((one, i) => {
       const x = left + i * w, h = base - y(one.completed);
