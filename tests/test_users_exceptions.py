@@ -427,3 +427,44 @@ def test_chains_are_printed_as_python_prints_them():
         chained(ExceptionGroup("g", [ValueError(n) for n in range(40)])),
     ):
         assert format_traceback(exc) == "".join(traceback.format_exception(exc))
+
+
+OWN = re.compile(r'File "[^"]*/structjob/(?!tests/)[a-z_/]+\.py"')
+
+
+async def test_a_decorator_leaves_no_frame_in_the_traceback(any_tracker):
+    """Between the caller and the function, the user and the database saw a frame of structjob for
+    each decorator, in which nothing of the program is.
+    """
+
+    @structjob.step("load")
+    def load():
+        raise ValueError("empty")
+
+    @structjob.step("fetch")
+    @structjob.retrying("fetch", max_attempts=1)
+    async def fetch():
+        structjob.in_context(
+            structjob.retrying("again", max_attempts=2, delay=0, on=ValueError)(load)
+        )()
+
+    @any_tracker.job("nightly")
+    async def nightly():
+        await fetch()
+
+    with pytest.raises(ValueError, match="empty") as caught:
+        await nightly()
+    assert not OWN.search("".join(traceback.format_exception(caught.value)))
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert names == [
+        "test_a_decorator_leaves_no_frame_in_the_traceback",
+        "nightly",
+        "fetch",
+        "load",
+    ]
+    (job,) = await any_tracker.jobs.list(operation="nightly")
+    assert "in fetch" in job.error.traceback
+    assert not OWN.search(job.error.traceback)
+    with pytest.raises(TypeError, match="argument") as caught:
+        await nightly("one too many")
+    assert not OWN.search("".join(traceback.format_exception(caught.value)))

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from structjob.context.scope import Scope, current_scope
 from structjob.diagnostics import fault_types
 from structjob.exceptions import InvalidArgument
+from structjob.machine.frames import frame_at
 from structjob.process import on_reset
 from structjob.text.wording import count_of
 from structjob.values.encoding import encode_text
@@ -320,6 +321,15 @@ def restore_traceback(exc: BaseException, trace: TracebackType | None) -> None:
     An assignment would raise if the exception is a frozen dataclass.
     """
     BaseException.with_traceback(exc, trace)
+
+
+def leave_out_caller(exc: BaseException) -> None:
+    """Remove the frame of the calling function from the traceback of *exc*, which it has caught and
+    raises again with a bare ``raise``. The frame is one of structjob's and shows nothing.
+    """
+    trace = traceback_of(exc)
+    if trace is not None and trace.tb_frame is frame_at(1):
+        restore_traceback(exc, trace.tb_next)
 
 
 def exits_cleanly(exc: BaseException) -> bool:

@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from structjob.context.errors import keep_scope
+from structjob.context.errors import keep_scope, leave_out_caller
 from structjob.context.propagation import RemoteContext, remote_of, remote_scope
 from structjob.context.scope import SCOPE, current_scope, enter_scope
 from structjob.exceptions import InvalidArgument
@@ -44,6 +44,7 @@ def in_context(function: Callable[P, T], /) -> Callable[P, T]:
             return context.copy().run(function, *args, **kwargs)
         except BaseException as exc:
             keep_scope(exc, context.get(SCOPE))
+            leave_out_caller(exc)
             raise
 
     return within

@@ -6,6 +6,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
+from structjob.context.errors import leave_out_caller
+
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -51,12 +53,22 @@ def decorated(
         @functools.wraps(function)
         async def run(*args: P.args, **kwargs: P.kwargs) -> Any:
             async with block(*args, **kwargs) as handle:
-                return keep(handle, await work(*args, **kwargs))
+                try:
+                    returned = await work(*args, **kwargs)
+                except BaseException as exc:
+                    leave_out_caller(exc)
+                    raise
+                return keep(handle, returned)
     else:
 
         @functools.wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> Any:
             with block(*args, **kwargs) as handle:
-                return keep(handle, work(*args, **kwargs))
+                try:
+                    returned = work(*args, **kwargs)
+                except BaseException as exc:
+                    leave_out_caller(exc)
+                    raise
+                return keep(handle, returned)
 
     return cast(Callable[P, T], run)

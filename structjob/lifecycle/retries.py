@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 
 import msgspec
 
-from structjob.context.errors import Classifier, restore_traceback, traceback_of
+from structjob.context.errors import (
+    Classifier,
+    leave_out_caller,
+    restore_traceback,
+    traceback_of,
+)
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, decorates_coroutines
 from structjob.lifecycle.handle import core_of
@@ -86,7 +91,12 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 async for attempt in tries:
                     async with attempt as handle:
-                        tries.keep(handle, await work(*args, **kwargs))
+                        try:
+                            returned = await work(*args, **kwargs)
+                        except BaseException as exc:
+                            leave_out_caller(exc)
+                            raise
+                        tries.keep(handle, returned)
                 return tries.returned
         else:
 
@@ -95,7 +105,12 @@ class Retrying(Generic[H]):
                 tries = self._begin()
                 for attempt in _in_thread(tries):
                     with attempt as handle:
-                        tries.keep(handle, function(*args, **kwargs))
+                        try:
+                            returned = function(*args, **kwargs)
+                        except BaseException as exc:
+                            leave_out_caller(exc)
+                            raise
+                        tries.keep(handle, returned)
                 return tries.returned
 
         return cast(Callable[P, T], run)
