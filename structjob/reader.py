@@ -9,11 +9,11 @@ import asyncio
 import functools
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 
 from sqlalchemy import URL, Connection, Executable, RowMapping
 
-from structjob.exceptions import InvalidArgument, NotOpen, StoreUnavailable
+from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.queries import health
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
@@ -168,6 +168,15 @@ class Reader:
         except BaseException:
             await self.aclose()
             raise
+
+    def __enter__(self) -> NoReturn:
+        raise InvalidState(
+            "a Reader reads within an event loop: write `async with` in a coroutine function, and call it with asyncio.run(); in code without "
+            "a loop, `with structjob.Tracker(url) as tracker` reads, too: tracker.run(tracker.jobs.list())"
+        )
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
+        """Do nothing: `__enter__` has raised the error that says what to write instead."""
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         await self.aclose()

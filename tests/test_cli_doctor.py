@@ -375,6 +375,33 @@ def test_a_damaged_file(shell: Shell) -> None:
     assert "sqlite3 " in found["advice"]
 
 
+async def test_a_program_whose_spool_no_process_delivers(tmp_path: Path) -> None:
+    """Its events wait, and its own log calls do not show it: doctor warns, and says what to open.
+    While a deliverer runs, there is nothing to say.
+    """
+    path = tmp_path / "jobs.db"
+    structjob.configure(console=False)
+
+    def found() -> Finding | None:
+        by_check = {one.check: one for one in checkup_of(path)}
+        assert "spools of dead programs" not in by_check
+        return by_check.get("spools without a deliverer")
+
+    async with structjob.Tracker(path):
+        assert await asyncio.to_thread(found) is None
+    async with structjob.Tracker(path, deliver=False) as tracker:
+        async with tracker.job("alone"):
+            lacking = await asyncio.to_thread(found)
+        assert lacking is not None
+        assert lacking.verdict == "warning"
+        assert lacking.found.startswith("1 running program records with deliver=False")
+        assert "structjob.Deliverer" in (lacking.advice or "")
+        async with structjob.Deliverer(path) as deliverer:
+            await deliverer.flush()
+            async with tracker.job("delivered"):
+                assert await asyncio.to_thread(found) is None
+
+
 WRONG = {
     "text": (b"notes\n" * 500, "is not an SQLite database, but a text file", "name another file"),
     "gzip": (

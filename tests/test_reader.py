@@ -321,3 +321,10 @@ async def test_a_limit_of_sessions_or_gaps_is_checked(any_tracker, limit):
     ):
         with pytest.raises(structjob.InvalidFilter, match="limit must be a whole number from 1"):
             await read
+
+
+def test_a_reader_in_code_without_a_loop_names_what_reads_there(tmp_path):
+    """A tracker has `with` and `async with`. The error of `with Reader` was that of any object."""
+    with pytest.raises(structjob.InvalidState, match=r"async with.*tracker.run\(tracker.jobs"):
+        with structjob.Reader(tmp_path / "jobs.db"):
+            pytest.fail("unreachable")

@@ -33,6 +33,7 @@ def checkup(url: URL, shown: str, *, run: Run = asyncio.run) -> Iterator[Finding
     waiting = list(spools.waiting_spools(its))
     yield from spools.place(its, path)
     yield from spools.set_aside(waiting)
+    yield from spools.undelivered(waiting)
     if unusable is None:
         yield from database.in_database(url, path, shown, waiting, run)
     else:

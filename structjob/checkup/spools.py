@@ -31,6 +31,7 @@ class Waiting:
         size: Its bytes, including delivered ones that are not deleted yet.
         last_seq: The number of its newest line.
         alive: Whether a process writes to it or delivers it.
+        delivered: Whether a process delivers it.
         directory: Its directory.
     """
 
@@ -38,6 +39,7 @@ class Waiting:
     size: int
     last_seq: int
     alive: bool
+    delivered: bool
     directory: Path
 
 
@@ -149,7 +151,22 @@ def waiting_spools(places: Places | None) -> Iterator[Waiting]:
             size,
             _last_seq(directory),
             spool_directory.is_alive(directory),
+            spool_directory.is_delivered(directory),
             directory,
+        )
+
+
+def undelivered(spools: list[Waiting]) -> Iterator[Finding]:
+    """Report living programs whose spools no process delivers."""
+    found = [one for one in spools if one.alive and not one.delivered]
+    if found:
+        writes = count_of(len(found), "running program", "records", "record")
+        yield warning(
+            "spools without a deliverer",
+            f"{writes} with deliver=False, and no process delivers: {in_bytes(sum(one.size for one in found))} wait in "
+            f"{found[0].directory.parent}",
+            "open a structjob.Deliverer, or any tracker, for this database on this host, with the spool= of the program",
+            {"sessions": [one.session_id for one in found]},
         )
 
 

@@ -552,13 +552,20 @@ def directories(root: Path) -> list[Path]:
 
 def is_alive(directory: Path) -> bool:
     """Return whether a process writes to a session's *directory* or delivers it."""
-    for name in ("alive", "deliver"):
-        fd = lock_file(directory / name, create=False)
-        if fd is None and (directory / name).exists():
-            return True
-        if fd is not None:
-            os.close(fd)
-    return False
+    return _is_locked(directory / "alive") or is_delivered(directory)
+
+
+def is_delivered(directory: Path) -> bool:
+    """Return whether a process delivers a session's *directory*."""
+    return _is_locked(directory / "deliver")
+
+
+def _is_locked(path: Path) -> bool:
+    fd = lock_file(path, create=False)
+    if fd is not None:
+        os.close(fd)
+        return False
+    return path.exists()
 
 
 def _is_full(fault: SpoolError | None) -> bool:
