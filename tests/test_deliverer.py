@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -208,8 +209,14 @@ async def test_a_living_program_of_another_database_is_left_alone(place, caplog)
         await flushed_but(place, tracker.session_id)
         await flushed(Place(place.directory, elsewhere))
     async with structjob.Reader(elsewhere) as reader:
-        assert len(await reader.logs.list()) == 1
+        messages = [event.message for event in await reader.logs.list(kind="log")]
+        assert messages.count("theirs") == 1
     assert "was left by a program" not in caplog.text
+    # The deliverer delivered nothing, and said nothing about it.
+    (said,) = [
+        one.getMessage() for one in caplog.records if "is not delivered to" in one.getMessage()
+    ]
+    assert re.search(r"its program runs and logs to sqlite:\S+/other.db; a deliverer", said)
 
 
 async def flushed_but(place: Place, session_id: int) -> None:

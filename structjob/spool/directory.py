@@ -33,7 +33,7 @@ from structjob.machine.files import (
     replace_descriptor,
 )
 from structjob.machine.host import is_network
-from structjob.process import at_fork
+from structjob.process import at_fork, on_reset
 from structjob.spool.disk import DiskQueue
 from structjob.spool.places import Places
 from structjob.spool.queue import Overflow
@@ -348,6 +348,11 @@ def _after_fork() -> None:
 at_fork("spools", in_child=_after_fork)
 
 
+_left_alone: set[Path] = set()
+"""Spools of living programs that log to another database, each reported once."""
+on_reset(_left_alone.clear)
+
+
 def adopt(
     root: Path, known: set[int], database: str | None = None, *, exactly: bool = False
 ) -> list[SessionSpool]:
@@ -449,6 +454,12 @@ def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
     if database is not None and session.database not in (None, database):
         if spool.alive:  # its database is not this one, and a deliverer for it may start soon
             spool.close()
+            if directory not in _left_alone:
+                _left_alone.add(directory)
+                diagnostics.warning(
+                    "the spool %s is not delivered to %s: its program runs and logs to %s; a deliverer, or a tracker, of that database delivers it",
+                    directory, database, session.database,
+                )  # fmt: skip
             return None
         diagnostics.warning(
             "the spool %s was left by a program that logged to %s; it is delivered to %s, which has the same spool=PATH",
