@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from structjob.engine import reaper as reapers
-from structjob.engine.reaper import Reaper, take_back_presumed
+from structjob.engine.reaper import Reaper, take_back, take_back_presumed
 from structjob.exceptions import StoreUnavailable
 from structjob.spool.session import Session
 
@@ -283,8 +283,11 @@ class Notices:
 
     shown: list[int] = []
 
-    def __init__(self, session, finder):
-        self.session = session
+    def __init__(self, session, finder, *, withdrawn=""):
+        self.session, self.withdrawn = session, withdrawn
+
+    def corrections(self):
+        return self.withdrawn
 
     async def prepare(self, link):
         return "prepared"
@@ -343,3 +346,24 @@ async def test_a_session_that_has_ended_meanwhile_is_shown(make, monkeypatch):
     await site.look(1.0)
     assert Notices.shown == [3]
     assert list(site.reaper._notices) == [4]
+
+
+@pytest.mark.parametrize(("jobs", "presumed"), [(None, False), ([], True), (["a"], True)])
+async def test_a_process_learns_whether_it_was_presumed_dead(make, monkeypatch, jobs, presumed):
+    """R11: whether it had jobs or not; what it withdraws is shown."""
+    site = make()
+    monkeypatch.setattr(reapers, "CrashNotices", Notices)
+    monkeypatch.setattr(Notices, "shown", [])
+
+    async def transact(call):
+        return call("connection")
+
+    def revive(connection, ingest, number, corrections):
+        assert (connection, number) == ("connection", 1)
+        assert corrections == "its process was presumed dead, and is alive"
+        return jobs
+
+    site.link.transact, site.link.ingest = transact, None
+    monkeypatch.setattr(reapers.leases, "revive", revive)
+    assert await take_back(site.own.session, site.own.session, site.link) is presumed
+    assert Notices.shown == [1]
