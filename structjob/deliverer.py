@@ -170,7 +170,7 @@ class Deliverer:
         flush = Flush.of([*self._adopted])
         self._waiters.add_flush(flush)
         self._woken.set()
-        await asyncio.wrap_future(flush.future)
+        await flush.promise.awaited()
 
     async def _run(self) -> None:
         await self._delivery.begin()

@@ -5,13 +5,18 @@ Neither enters the pipeline, because the pipeline would then produce its own inp
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
+import signal
 import sys
 import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from threading import get_ident, main_thread
+from traceback import walk_tb
+from types import CodeType
 from typing import Any
 
 from structjob.process import on_reset
@@ -41,15 +46,49 @@ DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembi
 
 
 def fault_types() -> tuple[type[BaseException], ...]:
-    """Return the exceptions that are errors of other code that was called without ``await``: a
-    ``__repr__``, a sink, a hook. For ``except fault_types()``, which calls it only after an error.
+    """Return the exceptions that are errors of our own, or of other code that was called without
+    ``await``: a ``__repr__``, a sink, a hook. For ``except fault_types()``, which calls it only
+    after an error.
 
     This includes asyncio's `CancelledError`, such as a canceled future raises when it is asked for
     its result. A task is canceled only where it awaits, so this must not seem to cancel it. What a
-    signal handler raises is no such error.
+    signal handler raises is no such error: it ends the work of the program, such as a time limit of
+    RQ or Celery, and may come while this work logs.
     """
+    if _of_signal_handler(sys.exc_info()[1]):
+        return ()
     asyncio = sys.modules.get("asyncio")  # not imported here: the command line does not need it
     return (Exception,) if asyncio is None else (Exception, asyncio.CancelledError)
+
+
+class suppress_faults:  # noqa: N801 -- named as `contextlib.suppress`
+    """A block that suppresses what `fault_types` returns."""
+
+    def __enter__(self) -> None:
+        """Nothing."""
+
+    def __exit__(self, kind: type[BaseException] | None, exc: object, trace: object) -> bool:
+        return kind is not None and issubclass(kind, fault_types())
+
+
+def _of_signal_handler(error: BaseException | None) -> bool:
+    """Return whether a signal handler of the program raised *error*."""
+    trace = error.__traceback__ if error is not None else None
+    # A handler has its own place in the trace, and Python calls it in the main thread only.
+    if trace is None or trace.tb_next is None or get_ident() != main_thread().ident:
+        return False
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in walk_tb(trace))
+
+
+def _code_of(handler: Any) -> CodeType | None:
+    """Return the code that runs first when *handler* is called; ``None`` if it is not Python's."""
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    for called in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 -- it is looked at
+        if isinstance(code := getattr(called, "__code__", None), CodeType):
+            return code
+    return None
 
 
 class Faults:

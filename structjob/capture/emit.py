@@ -17,7 +17,7 @@ from structjob.capture.event import (
 )
 from structjob.capture.setup import SETUP
 from structjob.context.scope import Scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.console import ConsoleSink
@@ -49,7 +49,7 @@ def emit(
         columns: dict[str, Any] = {"kind": kind} if kind != "log" else {}
         words = _words(scope, level, attrs, kind) if message == kind else None
         pass_on(BY_NAME[level], message, attrs, scope, logger, columns, words=words)
-    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+    except fault_types() as exc:  # an internal error must never reach the user's program
         faults.add("logging an event", exc)
 
 
@@ -91,7 +91,7 @@ def emit_lines(
                 consoles = [sink for sink in fan_out.sinks if isinstance(sink, ConsoleSink)]
                 fan_out = fan_out.without(consoles)
             fan_out.show_lines(ns, BY_NAME[level], messages, attrs, attrs_json, scope, columns)
-    except Exception as exc:  # noqa: BLE001 -- see `emit`
+    except fault_types() as exc:  # see `emit`
         faults.add("logging an event", exc)
 
 

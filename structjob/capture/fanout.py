@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from datetime import UTC, datetime
 from typing import Any
 
@@ -30,7 +30,7 @@ from structjob.capture.event import (
 from structjob.capture.thresholds import Thresholds
 from structjob.context.errors import Classifier
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import fault_types, faults
+from structjob.diagnostics import fault_types, faults, suppress_faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.sinks.marks import MARKS
@@ -272,7 +272,7 @@ class FanOut:
                     b"\n",
                 )
             )
-        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+        except fault_types() as exc:  # an internal error must never reach the user's program
             faults.add("logging an event", exc)
             return
         if MARKS is not None:
@@ -391,7 +391,7 @@ def _close(sink: Sink) -> None:
     try:
         if (close := getattr(sink, "close", None)) is not None:
             close()
-    except Exception as exc:  # noqa: BLE001 -- see FanOut.take
+    except fault_types() as exc:  # see FanOut.take
         faults.add(f"closing the sink {name_of_sink(sink)}", exc)
 
 
@@ -414,7 +414,7 @@ def _is_present(value: Any, second: int) -> bool:
 
     The common formats for event times are recognized.
     """
-    with suppress(Exception):  # for example a number that is out of range
+    with suppress_faults():  # for example a number that is out of range
         if type(value) in (int, float):
             return bool(abs(value - second) <= _STAMPED)
         if type(value) is str:
@@ -442,5 +442,5 @@ def name_of(logger: Any) -> str | None:
     try:
         name = getattr(logger, "name", None)
         return str(name) if name else None
-    except Exception:  # noqa: BLE001 -- an error in a logger must not lose the event
+    except fault_types():  # an error in a logger must not lose the event
         return None

@@ -6,7 +6,6 @@ import logging
 import sys
 import threading
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
@@ -18,7 +17,7 @@ from structjob.capture.fanout import FanOut, drop_rendered
 from structjob.capture.logger import BoundLogger, override
 from structjob.capture.setup import SETUP
 from structjob.context.scope import current_scope
-from structjob.diagnostics import diagnostics, faults
+from structjob.diagnostics import diagnostics, fault_types, faults, suppress_faults
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.levels import LEVELS, level_name
 from structjob.sinks.console import stand_ins
@@ -113,7 +112,7 @@ def record_event(logger: WrappedLogger, method_name: str, event_dict: EventDict)
             and (stand_in := stand_ins.get(id(getattr(logger, "_file", None)))) is not None
         ):
             stand_in.make_way()
-    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+    except fault_types() as exc:  # an internal error must never reach the user's program
         faults.add("recording an event", exc)
     return event_dict
 
@@ -134,7 +133,7 @@ def _message(given: dict[str, Any]) -> tuple[Any, Any]:
     template = message
     args = given.get("positional_args")
     if args:
-        with suppress(Exception):  # arguments that do not fit stay unchanged
+        with suppress_faults():  # arguments that do not fit stay unchanged
             message = message % (
                 args[0] if len(args) == 1 and isinstance(args[0], Mapping) and args[0] else args
             )

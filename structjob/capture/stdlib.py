@@ -28,7 +28,7 @@ from structjob.capture.setup import SETUP
 from structjob.capture.uncaught import is_shown
 from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import DRIVERS, faults
+from structjob.diagnostics import DRIVERS, fault_types, faults
 from structjob.levels import LEVELS, level_name
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
@@ -192,7 +192,7 @@ class Stdlib:
                 _pass(record, SETUP.fan_out.without(shown).take)
             else:
                 _pass(record, pass_on)
-        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+        except fault_types() as exc:  # an internal error must never reach the user's program
             faults.add("recording a record of logging", exc)
         finally:
             _here.within = within
@@ -225,7 +225,7 @@ def _pass(record: logging.LogRecord, take: Callable[..., None]) -> None:
         attrs.setdefault("level_name", name)
     try:
         message = record.getMessage()
-    except Exception:  # noqa: BLE001 -- the arguments do not fit or cannot be shown; the event is kept in another form
+    except fault_types():  # the arguments do not fit or cannot be shown: another form
         message = f"{normalize(record.msg)} {normalize(record.args)}"
     logger = None if record.name is None else str(record.name)  # see _wrap
     columns = error_columns(BY_NAME[level], record.msg, attrs, logger)

@@ -21,7 +21,7 @@ from structjob.capture.emit import emit, show
 from structjob.capture.event import exception_of
 from structjob.context.errors import scope_of
 from structjob.context.scope import SCOPE, Scope, current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.levels import LEVELS
 from structjob.machine import clock
 from structjob.machine.loops import running_loop
@@ -112,7 +112,7 @@ def _record(
             emit(scope, level, message, attrs, kind=KIND, logger=logger)
         else:  # the trackers are closed: the event would wait for a tracker in vain
             show(scope, level, {"what": message, **attrs}, kind=KIND, ns=clock.now())  # type: ignore[arg-type]
-    except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+    except fault_types() as exc:  # an internal error must never reach the user's program
         faults.add("recording an uncaught exception", exc)
         return False
     finally:

@@ -5,7 +5,6 @@ errors.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import sys
 import traceback
@@ -15,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import fault_types
+from structjob.diagnostics import fault_types, suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
@@ -359,7 +358,7 @@ def error_fields(
     }
     for name in ("errno", "code", "status_code"):
         # attributes of an exception may be properties or come from `__getattr__`, and may raise
-        with contextlib.suppress(*fault_types()):
+        with suppress_faults():
             code = getattr(exc, name, None)
             if issubclass(type(code), (int, str)) and code:
                 fields["error_code"] = code
@@ -374,7 +373,7 @@ def error_fields(
         fields.update(found)
     if classifier is not None:
         # an error in the classifier must not hide the failure
-        with contextlib.suppress(*fault_types()):
+        with suppress_faults():
             fields.update(classifier(exc))
     return fields
 
@@ -536,7 +535,7 @@ def _structure(exc: BaseException, depth: int, message: str) -> dict[str, Any]:
 def _module(exc: BaseException) -> str:
     try:
         return str(type(exc).__module__)
-    except Exception:  # noqa: BLE001 -- a metaclass may override it
+    except fault_types():  # a metaclass may override it
         return "?"
 
 
@@ -578,7 +577,7 @@ def annotate(exc: BaseException, /, **fields: Any) -> None:
         note = f"[{', '.join(f'{key}={_shown(value)}' for key, value in fields.items() if value is not None)}]"
         if note not in getattr(exc, "__notes__", ()):
             exc.add_note(note)
-    except Exception:  # noqa: BLE001, S110 -- an exception that cannot take notes is still an exception
+    except fault_types():  # an exception that cannot take notes is still an exception
         pass
 
 
@@ -586,7 +585,7 @@ def is_noted(exc: BaseException, *ids: str) -> bool:
     """Return whether a note of *exc* contains one of *ids*."""
     try:
         return any(one in note for note in exc.__notes__ for one in ids)
-    except Exception:  # noqa: BLE001 -- it has no notes, or another object in their place
+    except fault_types():  # it has no notes, or another object in their place
         return False
 
 
@@ -595,6 +594,6 @@ def _shown(value: Any) -> str:
         text = value if type(value) is str else str(value)
         if text.isprintable():
             return text
-    except Exception:  # noqa: BLE001 -- the encoder describes what is wrong with it
+    except fault_types():  # the encoder describes what is wrong with it
         text = value
     return encode_text(text).decode()

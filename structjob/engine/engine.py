@@ -7,7 +7,6 @@ wait for them.
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import contextlib
 import contextvars
 import os
@@ -31,6 +30,7 @@ from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.exceptions import StoreUnavailable
 from structjob.machine.loops import running_loop
+from structjob.machine.promise import Promise
 from structjob.models import Ledger
 from structjob.queries.tail_position import MISSING
 from structjob.retention.policy import Retention
@@ -307,10 +307,10 @@ class Engine:
         It may have become available since the last attempt.
         """
         try:
-            await asyncio.wrap_future(self.flush())
+            await self.flush().awaited()
         except StoreUnavailable:
             await self.link.try_again(_LAST_TRY)
-            await asyncio.wrap_future(self.flush())
+            await self.flush().awaited()
 
     async def _stop(self, seconds: float) -> None:
         self._maintenance.stop()
@@ -416,8 +416,8 @@ class Engine:
         """Deliver immediately, without waiting for more events. Can be called from any thread."""
         self.writers.flush_soon()
 
-    def flush(self) -> concurrent.futures.Future[None]:
-        """Return a future that is done when everything recorded so far is stored.
+    def flush(self) -> Promise[None]:
+        """Return a promise that is kept when everything recorded so far is stored.
 
         This includes adopted spools. Can be called from any thread.
         """
@@ -432,19 +432,19 @@ class Engine:
         if not flush.resolve():
             self._waiters.add_flush(flush)
             self._go_for_it()
-        return flush.future
+        return flush.promise
 
-    def committed(self, state_seq: int) -> concurrent.futures.Future[None]:
-        """Return a future that is done when the change of state *state_seq* is committed.
+    def committed(self, state_seq: int) -> Promise[None]:
+        """Return a promise that is kept when the change of state *state_seq* is committed.
 
-        The future fails while the database is unavailable.
+        It fails while the database is unavailable.
         """
-        future = self._waiters.add_commit(state_seq)
+        promise = self._waiters.add_commit(state_seq)
         if state_seq in self._own.states:
             self._waiters.resolve(self._own.states)
         else:
             self._go_for_it()
-        return future
+        return promise
 
     def _go_for_it(self) -> None:
         # Called after the waiter was added, so that it cannot be missed in between.

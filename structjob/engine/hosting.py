@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -13,6 +11,7 @@ from structjob.capture.setup import SETUP
 from structjob.context.errors import Classifier
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
 from structjob.machine.loops import running_loop
+from structjob.machine.promise import run_on
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Executable, RowMapping
@@ -158,7 +157,7 @@ class Host:
         self.require_open()
         if not self.engine.link.opened:
             await self.on_own_loop(self.engine.link.opening(OPENING_WAITS))
-        await asyncio.wrap_future(self.engine.flush())
+        await self.engine.flush().awaited()
 
     async def try_again(self, seconds: float) -> None:
         """Try now to reach an unavailable database; return after *seconds* at most."""
@@ -199,7 +198,7 @@ class Host:
         """
         with suppress(StoreUnavailable, TimeoutError):
             async with asyncio.timeout(seconds):
-                await asyncio.wrap_future(self.engine.committed(state_seq))
+                await self.engine.committed(state_seq).awaited()
 
     def flush_later(self, core: Reporting) -> None:
         """Have *core* record its progress at the next turn of the writers."""
@@ -215,7 +214,7 @@ class Host:
         """
         if self._reachable():
             with suppress(StoreUnavailable, TimeoutError):
-                self.engine.committed(state_seq).result(seconds)
+                self.engine.committed(state_seq).wait(seconds)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run *work* on the tracker's loop, in the caller's context, and wait for it.
@@ -251,9 +250,8 @@ class Host:
         except BaseException:
             work.close()
             raise
-        future = asyncio.run_coroutine_threadsafe(work, engine.loop)
         try:
-            return waited(future, timeout, engine.without_loop)
+            return run_on(engine.loop, work, timeout, engine.without_loop)
         finally:
             if engine.loop.is_closed():
                 work.close()  # it was not begun, or never goes on
@@ -262,43 +260,3 @@ class Host:
         """Whether the tracker's loop runs, in this process and in another thread."""
         loop = self.engine.loop
         return not self.recorder.forked and running_loop() is not loop and loop.is_running()
-
-
-_LOOK_EVERY = 1.0
-"""Seconds between two checks whether the loop that is waited for is still open."""
-
-
-def waited(
-    future: concurrent.futures.Future[T],
-    timeout: float | None = None,
-    fault: Callable[[], Exception | None] = lambda: None,
-) -> T:
-    """Return the result of a concurrent future; cancel the future if the wait is interrupted.
-
-    Args:
-        future: The future.
-        timeout: Maximum seconds to wait. Default: no limit.
-        fault: Returns the error to raise if the future will never be done.
-    """
-    deadline = None if timeout is None else time.monotonic() + timeout
-    lost: Exception | None = None
-    try:
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            step = _LOOK_EVERY if left is None else max(0.0, min(left, _LOOK_EVERY))
-            with suppress(TimeoutError):
-                return future.result(step)
-            if future.done():  # the error may be its own
-                return future.result()
-            if (lost := fault()) is not None:
-                raise lost
-            if left is not None and left <= _LOOK_EVERY:
-                raise TimeoutError
-    except BaseException as exc:  # including Ctrl-C and signals
-        if lost is None and not future.done():
-            future.cancel()
-            if timeout is not None and type(exc) is TimeoutError:
-                raise TimeoutError(
-                    f"it did not end within {timeout:g} s, and was cancelled"
-                ) from None
-        raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +20,7 @@ from structjob.engine.opening import Connected, Options, connect, start
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.machine.loops import require_asyncio
+from structjob.machine.promise import Promise
 
 CLOSING_WAITS = 10.0
 """Default maximum of seconds that closing takes."""
@@ -60,12 +60,12 @@ class Lifetime:
         self._joined: Scope | None = None
         """The job of the command below which this process runs, while it is the current one."""
         self._thread: LoopThread | None = None
-        self._closing: concurrent.futures.Future[bool] = concurrent.futures.Future()
+        self._closing: Promise[bool] = Promise()
 
     @property
     def over(self) -> bool:
         """Whether the tracker was opened and is closed completely."""
-        return self._host.state == "closed" and self._closing.done()
+        return self._host.state == "closed" and self._closing.done
 
     async def open(self, level: int, *, required: bool) -> None:
         """Open the tracker on the running loop; see `structjob.Tracker.open`.
@@ -133,7 +133,7 @@ class Lifetime:
             faults.strict_trackers.discard(self)
             complete = await closing.close(host, seconds, self._closed)
         finally:
-            self._closing.set_result(complete)
+            self._closing.keep(complete)
         return complete
 
     def _end(self) -> None:
@@ -145,9 +145,10 @@ class Lifetime:
 
         Return False if it takes longer than *seconds*.
         """
-        closing = asyncio.wrap_future(self._closing)
-        done, _ = await asyncio.wait({closing}, timeout=seconds)
-        return bool(done) and closing.result()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self._closing.awaited()
+        return False
 
     def _close_after_loss(self) -> bool:
         """Close after the tracker's loop has lost its files.
@@ -160,7 +161,7 @@ class Lifetime:
         complete = host.engine.close_without_loop(0.0)
         shutdown.leave(host)
         faults.strict_trackers.discard(self)
-        self._closing.set_result(complete)
+        self._closing.keep(complete)
         return complete
 
     def _close_in_child(self) -> bool:
@@ -169,7 +170,7 @@ class Lifetime:
         """
         self._host.engine.end_recording()
         shutdown.leave(self._host)
-        self._closing.set_result(True)
+        self._closing.keep(True)
         return True
 
     # -- without an event loop
@@ -224,8 +225,7 @@ class Lifetime:
                     if host.state != "open" or host.engine.without_loop() is None:
                         raise
                     return self._close_after_loss()
-            done, _ = concurrent.futures.wait({self._closing}, seconds)
-            return bool(done) and self._closing.result()
+            return self._closing.wait(seconds)
         # InvalidState: the loop has just failed, and is not run again yet
         except (TimeoutError, StoreUnavailable, InvalidState):
             return False

@@ -11,8 +11,8 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from structjob.diagnostics import diagnostics
-from structjob.engine.hosting import waited
 from structjob.machine.loops import require_early_patches
+from structjob.machine.promise import run_on
 
 T = TypeVar("T")
 
@@ -77,7 +77,7 @@ class LoopThread:
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Return what *work* returns. It runs in the caller's context."""
-        return waited(asyncio.run_coroutine_threadsafe(work, self.loop))
+        return run_on(self.loop, work)
 
     def stop(self, seconds: float) -> None:
         """Stop the loop and close it; wait *seconds* at most for that."""

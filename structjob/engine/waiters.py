@@ -4,7 +4,6 @@ committed.
 
 from __future__ import annotations
 
-import concurrent.futures
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,9 +11,8 @@ from typing import Any
 
 from structjob.engine.source import Reached, Source
 from structjob.exceptions import StoreUnavailable
+from structjob.machine.promise import Promise
 from structjob.spool.queue import RecordQueue
-
-Future = concurrent.futures.Future[None]
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +24,7 @@ class Flush:
 
     targets: Sequence[tuple[Source, RecordQueue, Any]]
     ending: Sequence[Source]
-    future: Future
+    promise: Promise[None]
 
     @classmethod
     def of(cls, sources: Sequence[Source]) -> Flush:
@@ -44,16 +42,16 @@ class Flush:
         ending = [
             source for source in sources if source.spool is not None and not source.spool.alive
         ]
-        return cls(targets, ending, concurrent.futures.Future())
+        return cls(targets, ending, Promise())
 
     def resolve(self) -> bool:
-        """Complete the future if everything is stored; return whether the flush is done."""
-        if self.future.done():
+        """Keep the promise if everything is stored; return whether the flush is done."""
+        if self.promise.done:
             return True
         if all(
             source.ended or queue.reached(position) for source, queue, position in self.targets
         ) and all(source.ended for source in self.ending):
-            _set(self.future, None)
+            self.promise.keep(None)
             return True
         return False
 
@@ -65,7 +63,7 @@ class Waiters:
         # Any thread adds to these lists. They are only changed in place, by operations that cannot
         # be interrupted.
         self._flushes: list[Flush] = []
-        self._commits: list[tuple[int, Future]] = []
+        self._commits: list[tuple[int, Promise[None]]] = []
 
     def __bool__(self) -> bool:
         return bool(self._flushes or self._commits)
@@ -81,11 +79,11 @@ class Waiters:
                 with contextlib.suppress(ValueError):
                     self._flushes.remove(flush)
 
-    def add_commit(self, state_seq: int) -> Future:
-        """Return a future that is done when the change of state *state_seq* is committed."""
-        future: Future = concurrent.futures.Future()
-        self._commits.append((state_seq, future))
-        return future
+    def add_commit(self, state_seq: int) -> Promise[None]:
+        """Return a promise that is kept when the change of state *state_seq* is committed."""
+        promise: Promise[None] = Promise()
+        self._commits.append((state_seq, promise))
+        return promise
 
     def resolve(self, states: Reached) -> None:
         """Complete the flushes and commits that are reached.
@@ -94,23 +92,14 @@ class Waiters:
         """
         self.resolve_flushes()
         for commit in list(self._commits):
-            if commit[0] in states or commit[1].done():
-                _set(commit[1], None)
+            if commit[0] in states or commit[1].done:
+                commit[1].keep(None)
                 with contextlib.suppress(ValueError):
                     self._commits.remove(commit)
 
     def fail(self, exc: StoreUnavailable) -> None:
         """Fail all waiting callers with *exc*."""
         while self._flushes:
-            _set(self._flushes.pop().future, exc)
+            self._flushes.pop().promise.fail(exc)
         while self._commits:
-            _set(self._commits.pop()[1], exc)
-
-
-def _set(future: Future, exc: Exception | None) -> None:
-    # The waiting caller may give up at the same moment, in another thread.
-    with contextlib.suppress(concurrent.futures.InvalidStateError):
-        if exc is None:
-            future.set_result(None)
-        else:
-            future.set_exception(exc)
+            self._commits.pop()[1].fail(exc)

@@ -22,7 +22,7 @@ from typing import Any, TypedDict, Unpack
 from structjob.context.errors import correlate_exception
 from structjob.context.logged import watch
 from structjob.context.propagation import RemoteContext
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen
 from structjob.integrations.requests import (
     CLIENT_GONE,
@@ -126,7 +126,7 @@ class JobMiddleware:
         try:
             remote = self._rules.believed(scope, scope["headers"])
             job, exchange.route = self._job(scope, remote)
-        except Exception as exc:  # noqa: BLE001 -- a fault of structjob must never cost a response
+        except fault_types() as exc:  # a fault of structjob must never cost a response
             faults.add("tracking a request", exc)
         if job is not None and await self._started(job):
             await self._run_job(job, scope, exchange)
@@ -172,7 +172,7 @@ class JobMiddleware:
             await job.__aenter__()
         except NotOpen as exc:
             self._rules.warn_once(exc)
-        except Exception as exc:  # noqa: BLE001 -- see above
+        except fault_types() as exc:  # see above
             faults.add("starting the job of a request", exc)
         else:
             return True
@@ -204,7 +204,7 @@ class JobMiddleware:
             if taken is not None and job.status is JobStatus.RUNNING:
                 job.operation = operation_of(_method(scope), taken)
             job.leave(*ending)
-        except Exception as fault:  # noqa: BLE001 -- see above
+        except fault_types() as fault:  # see above
             job.leave(outcome(exc), exc)  # if it has not been left
             faults.add("ending the job of a request", fault)
         if late is not None:

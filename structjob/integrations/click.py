@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from structjob.context.propagation import from_environment
 from structjob.context.scope import current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
@@ -109,7 +109,7 @@ def _started(context: Any, url: Any, params: bool, stack: ExitStack) -> Job | No
         )
         job = JobCore(host, context.command_path[:255], parent=scope, options=options)
         return stack.enter_context(Job(job))
-    except Exception as exc:  # noqa: BLE001 -- the command runs even if it cannot be tracked
+    except fault_types() as exc:  # the command runs even if it cannot be tracked
         faults.add("tracking a command", exc)
         return None
 
@@ -154,7 +154,7 @@ def _end(job: Job, exc: BaseException | None) -> None:
             job.result = {"exit_code": code}
         error = exc if code else None
         job.end("failed" if code else "completed", error=error, summary={"exit_code": code})
-    except Exception as fault:  # noqa: BLE001 -- see above
+    except fault_types() as fault:  # see above
         faults.add("ending the job of a command", fault)
 
 

@@ -25,7 +25,7 @@ from typing import Any, TypeVar
 from structjob.capture.emit import emit
 from structjob.context.propagation import headers
 from structjob.context.scope import current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.exceptions import InvalidArgument
 
 Client = TypeVar("Client")
@@ -277,5 +277,5 @@ def _put(found: MutableMapping[str, str], name: str, value: str | None) -> None:
 def _guarded(work: Callable[[], None], what: str = "adding the ids to a request") -> None:
     try:
         work()
-    except Exception as exc:  # noqa: BLE001 -- the request is sent, and its response returned, in any case
+    except fault_types() as exc:  # the request is sent, and its response returned, in any case
         faults.add(what, exc)

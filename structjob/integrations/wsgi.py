@@ -16,7 +16,7 @@ from typing import Any, Self
 from structjob.context.errors import correlate_exception
 from structjob.context.logged import watch
 from structjob.context.propagation import RemoteContext
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.exceptions import InvalidArgument, NotOpen
 from structjob.integrations.requests import (
     CLIENT_GONE,
@@ -99,7 +99,7 @@ class JobMiddleware:
             job = self._started(environ, remote)
         except NotOpen as exc:
             self._rules.warn_once(exc)
-        except Exception as exc:  # noqa: BLE001 -- a fault of structjob must never cost a response
+        except fault_types() as exc:  # a fault of structjob must never cost a response
             faults.add("tracking a request", exc)
         if job is None:
             remote = correlated(remote)
@@ -239,7 +239,7 @@ class Response:
         try:
             gone = exc is None and self._response_ms is None
             job.leave(*ending_of(job, exc, self._result(exc, gone=gone), gone=gone))
-        except Exception as fault:  # noqa: BLE001 -- a fault of structjob must never cost a response
+        except fault_types() as fault:  # a fault of structjob must never cost a response
             job.leave(outcome(exc), exc)  # if it has not been left
             faults.add("ending the job of a request", fault)
 

@@ -17,7 +17,7 @@ from structjob.capture.emit import emit
 from structjob.capture.setup import SETUP
 from structjob.context.scope import Entry, Scope
 from structjob.context.tracing import Span
-from structjob.diagnostics import diagnostics, faults
+from structjob.diagnostics import diagnostics, fault_types, faults
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.observers import OBSERVERS, Change
 from structjob.lifecycle.shared import Shared
@@ -181,11 +181,14 @@ class Core:
         put = self.host.recorder.put_state
         try:
             return put(self.table, self._row)
-        except Exception as exc:  # noqa: BLE001 -- an attribute that JSON cannot encode must not prevent the record of the others
+        except fault_types() as exc:  # an attribute that JSON cannot encode: record the others
             fault = exc
+        except BaseException:  # a signal handler raises, and nothing else may record this state
+            put(self.table, self._row)
+            raise
         try:
             return put(self.table, lambda: _plain(self._row()))
-        except Exception as exc:  # noqa: BLE001 -- leaving the block of a job or a step must not raise internal errors
+        except fault_types() as exc:  # no internal error leaves the block of a job or step
             fault = exc
         faults.add(f"recording {self.named()}", fault)
         return 0

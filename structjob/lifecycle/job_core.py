@@ -164,13 +164,13 @@ class JobCore(DescribedJob):
         """Start as `start` does, in code without an event loop."""
         if self._must_claim() and self.host.run(self._claimed()):
             return
-        number = self.begin()
-        if self.claim.options.wait and number:
-            try:
+        try:
+            number = self.begin()
+            if self.claim.options.wait and number:
                 self.host.wait_committed(number, START_WAITS)
-            except BaseException as exc:
-                self.finish(outcome(exc), exc)  # see `_committed`
-                raise
+        except BaseException as exc:  # see `_committed`; a signal handler may raise at any place
+            self.fail(exc)
+            raise
 
     def _must_claim(self) -> bool:
         """Return whether the database must assign the attempt.
@@ -314,10 +314,14 @@ class JobCore(DescribedJob):
         self, status: str, exc: BaseException | None, summary: Mapping[str, Any] | None = None
     ) -> None:
         """Leave its block, and end it as `finish` does unless it has ended."""
-        self.cancellation.task = self.cancellation.thread = None
-        self.leave_scope()
-        if not self.existing and self.status is JobStatus.RUNNING:
-            self.finish(status, exc, summary)
+        try:
+            self.cancellation.task = self.cancellation.thread = None
+            self.leave_scope()
+            if not self.existing and self.status is JobStatus.RUNNING:
+                self.finish(status, exc, summary)
+        except BaseException as interruption:  # of a signal handler
+            self.fail(interruption)
+            raise
 
     # -- end
     # --------------------------------------------------------------------------

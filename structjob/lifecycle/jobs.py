@@ -218,8 +218,12 @@ class Job(Cancellable):
         core = self._core
         core.entered = True
         core.start_here()
-        core.cancellation.thread = threading.get_ident()
-        core.enter_scope()
+        try:
+            core.cancellation.thread = threading.get_ident()
+            core.enter_scope()
+        except BaseException as exc:  # a signal handler may raise here, and `__exit__` does not run
+            core.leave(outcome(exc), exc)
+            raise
         return self
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:

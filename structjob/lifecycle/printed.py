@@ -21,7 +21,7 @@ from typing import Any, Self
 from structjob.capture.emit import emit_lines, showing, without_secrets
 from structjob.capture.uncaught import is_shown
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults, suppress_faults
 from structjob.exceptions import InvalidArgument, InvalidState
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.frames import frame_at
@@ -88,7 +88,7 @@ class CapturedOutput(WithOrAsyncWith["CapturedOutput"]):
             _capturing.set(self._outer)
         try:
             self._capture.end()
-        except Exception as fault:  # noqa: BLE001 -- an internal fault must never reach the user's program
+        except fault_types() as fault:  # an internal fault must never reach the user's program
             faults.add("capturing output", fault)
         finally:
             self._entered = False
@@ -207,7 +207,7 @@ class Proxy:
     def _captured(self, capture: _Capture, given: Any, text: bytes) -> int:
         try:
             capture.feed(self.name, text, _writer())
-        except Exception as exc:  # noqa: BLE001 -- see above
+        except fault_types() as exc:  # see above
             faults.add("capturing output", exc)
         if not capture.echo:
             return len(given)
@@ -386,7 +386,7 @@ class _Descriptor:
         self._thread.start()
 
     def _flush(self) -> None:
-        with contextlib.suppress(Exception):  # no stream, or a closed one
+        with suppress_faults():  # no stream, or a closed one
             getattr(sys, self._name).flush()
 
     def _fresh(self) -> int:
@@ -426,7 +426,7 @@ class _Descriptor:
         while not self._ended.wait(_LOOK):
             try:
                 self._drain()
-            except Exception as exc:  # noqa: BLE001 -- see above
+            except fault_types() as exc:  # see above
                 faults.add("capturing output", exc)
 
     def _drain(self) -> None:

@@ -25,6 +25,7 @@ from structjob.capture.emit import emit_lines, showing, without_secrets
 from structjob.capture.setup import SETUP
 from structjob.context.propagation import environment
 from structjob.context.scope import Binding, Scope, current_scope
+from structjob.diagnostics import suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.levels import level_name
 from structjob.lifecycle.arguments import redacted
@@ -211,7 +212,7 @@ class Output:
         if self._echo:
             level = self._levels[stream]
             # the stream may be closed or full
-            with contextlib.suppress(Exception), showing(self._scope, level):
+            with suppress_faults(), showing(self._scope, level):
                 text, target = "\n".join(lines) + "\n", getattr(sys, stream)
                 target.write(text if MARKS is None else MARKS.on_text(text, target))
                 target.flush()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping, Sized
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from structjob.diagnostics import suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.arguments import (
     check_description,
@@ -222,6 +222,6 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         core = self._core
         if core.total is None and isinstance(items, Sized):
             # if the length cannot be determined, the iteration raises the error, if there is one
-            with suppress(Exception):
+            with suppress_faults():
                 core.total = len(items)
         return Items(items, self.advance, core.job.cancellation.stop_if_asked)

@@ -10,7 +10,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass, field
 
-from structjob.diagnostics import faults
+from structjob.diagnostics import fault_types, faults
 from structjob.process import at_fork
 from structjob.spool.line import job_of
 
@@ -54,7 +54,7 @@ class KeptEvents:
         """
         try:
             self._keep(body)
-        except Exception as exc:  # noqa: BLE001 -- an internal error must never reach the user's program
+        except fault_types() as exc:  # an internal error must never reach the user's program
             faults.add("keeping an event", exc)
 
     def _keep(self, body: bytes) -> None:

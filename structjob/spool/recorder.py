@@ -21,7 +21,7 @@ from zlib import crc32
 
 import msgspec
 
-from structjob.diagnostics import diagnostics
+from structjob.diagnostics import diagnostics, fault_types
 from structjob.exceptions import SpoolError
 from structjob.machine.frames import frames_of_threads
 from structjob.process import at_fork
@@ -209,7 +209,7 @@ class Recorder:
                 self._risk(number)
             else:
                 self.broken_off.next()
-            if not isinstance(exc, Exception):
+            if not isinstance(exc, fault_types()):
                 raise
         if self.idle:
             self.wake()
@@ -246,7 +246,7 @@ class Recorder:
                 self._risk(numbers[-1])
             else:
                 self.broken_off.several(len(bodies))
-            if not isinstance(exc, Exception):
+            if not isinstance(exc, fault_types()):
                 raise
         finally:
             self._together.pop(call, None)

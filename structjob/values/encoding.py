@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from structjob.diagnostics import fault_types
 from structjob.values.bounds import (
     MAX_DEPTH,
     MAX_KEY,
@@ -113,7 +114,7 @@ def encode_plain(attrs: dict[str, Any], known: Container[str], unknown: list[str
             elif kind is not int and kind is not bool and value is not None:
                 return None
         out = _encode(attrs)
-    except Exception:  # noqa: BLE001 -- any error (half a surrogate pair, a long integer) is handled by the slow path
+    except fault_types():  # half a surrogate pair, a long integer: the slow path
         return None
     if len(out) > _SMALL_OBJECT and (len(out) > MAX_STRING or len(attrs) > MAX_KEYS):
         return None
@@ -124,7 +125,7 @@ def encode_fields(fields: Mapping[str, str | int]) -> bytes:
     """Return *fields*, a few short values such as ids, as `encode_value` does, in less time."""
     try:
         out = _encode(fields)
-    except Exception:  # noqa: BLE001 -- half a surrogate pair, in an id from the environment
+    except fault_types():  # half a surrogate pair, in an id from the environment
         out = b""
     if not out or len(out) > MAX_STRING or _BACKSLASH in out:
         return encode_value(dict(fields))
@@ -184,7 +185,7 @@ def encode_value(
             plain = {"…": plain}
         try:
             out = _encode(plain)
-        except Exception:  # noqa: BLE001 -- a custom redactor may have returned any object
+        except fault_types():  # a custom redactor may have returned any object
             plain = normalize(plain, limits)
             out = _encode(plain)
         if len(out) <= bounds.room:
@@ -208,7 +209,7 @@ def _simple(value: Any, limits: Limits) -> tuple[bytes, set[str]] | None:
     try:
         names = _survey(value, limits)
         out = b"" if names is None else _encode(value)
-    except Exception:  # noqa: BLE001 -- any error is handled by the slow path
+    except fault_types():  # any error is handled by the slow path
         return None
     if names is None or (_BACKSLASH in out and out.find(b"\\u0000") > 0):
         return None
@@ -237,7 +238,7 @@ def _flat(value: dict[Any, Any]) -> tuple[bytes, list[str]] | None:
             ):
                 return None
         out = _encode(value)
-    except Exception:  # noqa: BLE001 -- a class that cannot be hashed, half a surrogate pair
+    except fault_types():  # a class that cannot be hashed, half a surrogate pair
         return None
     return None if _BACKSLASH in out else (out, texts)
 
