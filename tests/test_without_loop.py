@@ -182,7 +182,7 @@ def test_run_keeps_the_context_and_gives_up_in_time(opened):
     with opened.job("a") as job:
         assert opened.run(logs()) is job
         with pytest.raises(TimeoutError):
-            opened.run(waits(), timeout=0.05)
+            opened.run(waits(), timeout=0.5)  # it begins within this time
         assert ended.wait(60)
     (line,) = opened.run(opened.logs.list(kind="log"))
     assert line.job_id == job.id
