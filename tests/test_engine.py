@@ -660,7 +660,7 @@ async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, trac
         with closing(sqlite3.connect(db_path)) as connection, connection:
             for n in range(30):
                 log.info("mine", thread=index, n=n)
-                tracker._engine.flush().result(20)
+                tracker._engine.flush().wait(20)
                 query = (
                     "SELECT count(*) FROM structjob_logs WHERE json_extract(attrs, '$.thread') = ?"
                 )
@@ -677,12 +677,12 @@ async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
     """
     recorder = tracker._recorder
     held = recorder.state_numbers.next()  # another thread has its number and has not written yet
-    future = tracker._engine.committed(held)
+    promise = tracker._engine.committed(held)
     async with tracker.job("found") as job:
         assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [
             ("found",)
         ]
-        assert not future.done()
+        assert not promise.done
     recorder.states.append(
         seal(
             b'{"kind":"gap","row":{"first_seq":900,"last_seq":900,"reason":"test"}',
@@ -690,7 +690,7 @@ async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
         ),
         held,
     )
-    await asyncio.wait_for(asyncio.wrap_future(future), 20)
+    await asyncio.wait_for(promise.awaited(), 20)
 
 
 @pytest.mark.parametrize("spool", [True, False])

@@ -94,9 +94,10 @@ async def make(tmp_path):
         yield new
 
 
-def why(future) -> str:
-    assert future.done()
-    return str(future.exception())
+def why(promise) -> str:
+    with pytest.raises(StoreUnavailable) as failed:
+        promise.wait(0)
+    return str(failed.value)
 
 
 # -- start
@@ -190,13 +191,13 @@ async def test_who_must_not_wait(make, monkeypatch):
     """
     site = make()
     waits = site.engine.committed(1)
-    assert not waits.done()
+    assert not waits.done
     assert site.engine.writers._urgent
     site.link.down = StoreUnavailable("away")
     assert why(site.engine.committed(1)) == "away"
     assert why(waits) == "away"
     site.own.states.add([1])
-    assert site.engine.committed(1).result() is None
+    assert site.engine.committed(1).wait(0) is None
     loop = asyncio.new_event_loop()
     loop.close()
     site.engine.loop = loop
@@ -217,7 +218,7 @@ async def test_a_flush_waits_for_what_is_recorded(make):
     looks, revived = [], []
     site.engine._adopted.look = lambda: looks.append(threading.get_ident())
     site.engine._revive = lambda: revived.append(1)
-    assert site.engine.flush().result(0) is None
+    assert site.engine.flush().wait(0) is None
     assert not site.engine.writers._urgent
     assert (len(looks), len(revived)) == (1, 1)
     site.log(1)

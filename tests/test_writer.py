@@ -296,7 +296,7 @@ async def test_a_turn_stores_what_waits_and_goes_on_while_more_does(make):
     flush = Flush.of([site.own])
     site.waiters.add_flush(flush)
     assert await site.writers._turn(0) is False
-    assert flush.future.done()
+    assert flush.promise.done
     assert (site.own.stored, site.own.in_flight, stored) == (5, 0, [5])
     assert await site.writers._turn(0) is False  # nothing waits
     adopted = site.adopt(1, 2)
