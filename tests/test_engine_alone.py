@@ -223,7 +223,7 @@ async def test_a_flush_waits_for_what_is_recorded(make):
     assert (len(looks), len(revived)) == (1, 1)
     site.log(1)
     flush = site.engine.flush()
-    assert not flush.done()
+    assert not flush.done
     assert site.engine.writers._urgent
     await asyncio.to_thread(site.engine.flush)
     assert len(looks) == 2
