@@ -168,9 +168,9 @@ async def test_what_waits_is_told_apart(db_path, impatient):
         assert tracker.ledger().stored == 200
 
 
-async def test_dead_letters_are_counted_apart(db_path, tracker):
+async def test_dead_letters_are_counted_apart(db_path, tracker, caplog):
     """An event that the database refuses is neither stored nor dropped: it is dead-lettered
-    (guarantees 2 and 7).
+    (guarantees 2 and 7), and a warning says so.
     """
     structlog.get_logger().info("good")
     number = tracker._recorder.numbers.next()
@@ -183,6 +183,8 @@ async def test_dead_letters_are_counted_apart(db_path, tracker):
     await tracker.flush()
     ledger = tracker.ledger()
     assert (ledger.accepted, ledger.stored, ledger.dead_lettered, ledger.dropped) == (3, 2, 1, {})
+    (said,) = [one.getMessage() for one in caplog.records if "dead_letters" in one.getMessage()]
+    assert said.startswith("the database refuses 1 record of session")
 
 
 async def test_drops_are_told_once_in_a_while(db_path, caplog):

@@ -260,3 +260,51 @@ async def test_defaults_of_the_whole_server(mariadb, tmp_path):
         "SET GLOBAL sql_mode = 'ANSI,ORACLE'; SET GLOBAL innodb_default_row_format = 'compact'"
     )
     await log_and_read(mariadb.url(), tmp_path / "spool")
+
+
+@pytest.mark.parametrize("kind", ["mariadb", "postgresql"])
+async def test_a_column_that_was_added_to_our_table(kind, tmp_path):
+    """Events wait until the column has a default; they are no dead letters, because the fault is
+    not in them.
+    """
+    async with bare(kind, tmp_path) as own:
+        structjob.configure(console=False)
+        async with structjob.Tracker(own.url, spool=tmp_path / "spool") as tracker:
+            log.info("before")
+            await tracker.flush()
+            await own.execute(
+                "ALTER TABLE structjob_logs ADD COLUMN mine integer NOT NULL DEFAULT 1"
+            )
+            await own.execute("ALTER TABLE structjob_logs ALTER COLUMN mine DROP DEFAULT")
+            log.info("after")
+            with pytest.raises(StoreUnavailable, match=r"mine.*the column is not structjob's"):
+                await tracker.flush()
+            await own.execute("ALTER TABLE structjob_logs ALTER COLUMN mine SET DEFAULT 1")
+            async with asyncio.timeout(60):
+                while tracker.unavailable is not None:
+                    await asyncio.sleep(0.05)
+                await tracker.flush()
+            assert (tracker.ledger().stored, tracker.ledger().dead_lettered) == (2, 0)
+
+
+async def test_a_right_to_a_sequence_is_named(tmp_path):
+    """PostgreSQL's sequences need a right of their own: the message says which."""
+    async with bare("postgresql", tmp_path) as own:
+        url = parse(own.url)
+        role = f"r_{url.database}"
+        store = make_store(own.url, {})
+        await store.open()
+        await store.close()
+        await own.execute(
+            f"CREATE ROLE {role} LOGIN PASSWORD 'p'",
+            f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}",
+        )
+        structjob.configure(console=False)
+        limited = url.set(username=role, password="p").render_as_string(hide_password=False)
+        try:
+            async with structjob.Tracker(limited, spool=tmp_path / "spool") as tracker:
+                log.info("one")
+                with pytest.raises(StoreUnavailable, match="and USAGE on their sequences"):
+                    await tracker.flush()
+        finally:
+            await own.execute(f"DROP OWNED BY {role}", f"DROP ROLE {role}")

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from structjob.diagnostics import diagnostics
 from structjob.spool.directory import SessionSpool
 from structjob.spool.queue import Batch, MemoryQueue, RecordQueue
 from structjob.spool.session import Session
 from structjob.store.contract import Write, Written
+from structjob.text.wording import count_of
 
 LINE_BYTES = 512
 """Approximate bytes of a spool line; limits a batch in bytes before its lines are counted."""
@@ -51,6 +53,7 @@ class Source:
     stored: int = 0
     in_flight: int = 0
     dead: int = 0
+    refused: int = 0
     states: Reached = field(default_factory=Reached)
     dropped: Counter[str] = field(default_factory=Counter)
     given: Callable[[], int] = int
@@ -116,6 +119,15 @@ class Source:
 
     def acknowledge(self, states: Batch | None, events: Batch | None, written: Written) -> None:
         """Record that a batch is stored."""
+        if written.refused and not self.refused:
+            diagnostics.warning(
+                "the database refuses %s of session %s: %s in structjob_dead_letters, with the reason; `structjob doctor` "
+                "counts them, and further ones are not reported here",
+                count_of(written.refused, "record"),
+                self.session.session_id,
+                "it is" if written.refused == 1 else "they are",
+            )
+        self.refused += written.refused
         if events is not None:
             records = events.count - written.torn
             self.stored += records - written.dead

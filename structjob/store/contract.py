@@ -55,15 +55,18 @@ class Written:
         torn: Lines that were not valid records, minus the records that were found in them. Such
             lines are fragments that the disk did not take whole; their records were kept elsewhere.
         states: Numbers of the changes of state that are stored or in the dead letters.
+        refused: Records that went to the dead letters, events and changes of state.
     """
 
     dead: int = 0
     torn: int = 0
     states: list[int] = field(default_factory=list)
+    refused: int = 0
 
     def add(self, other: Written) -> None:
         """Add the counts of *other*, a part of the same batch."""
         self.dead += other.dead
+        self.refused += other.refused
         self.torn += other.torn
         self.states += other.states
 

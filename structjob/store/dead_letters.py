@@ -214,8 +214,8 @@ def store_dead_letter(
             "reason": DEAD_LETTERED,
         }
         ingest.upsert(connection, "structjob_gaps", msgspec.json.encode([gap]))
-        return Written(dead=1)
-    return Written(states=[number])
+        return Written(dead=1, refused=1)
+    return Written(states=[number], refused=1)
 
 
 def _forget_former(connection: Connection, session_id: int, payload: str) -> None:

@@ -145,10 +145,12 @@ class Faults:
 
     def not_allowed(self, text: str) -> Fault:
         """Return the fault that the user lacks a right."""
+        rights = "SELECT, INSERT, UPDATE and DELETE on structjob's tables"
+        if "sequence" in text:
+            rights += " and USAGE on their sequences"
         return Fault(
             "away",
-            f"the user of {self.masked_url} lacks a right: {text}; grant SELECT, INSERT, UPDATE and DELETE on structjob's tables, "
-            "and have `structjob migrate` create them",
+            f"the user of {self.masked_url} lacks a right: {text}; grant {rights}, and have `structjob migrate` create them",
             permanent=True,
         )
 
@@ -180,6 +182,12 @@ class Faults:
     def not_working(self, text: str) -> Fault:
         """Return the fault for any other error, with the server's text."""
         return Fault("away", f"the database {self.masked_url} does not work: {text}")
+
+    def foreign_column(self, text: str) -> Fault:
+        """Return the fault that a column that was added to a table of ours must be given."""
+        return self.not_working(
+            f"{text}; the column is not structjob's: give it a default, or let it be NULL"
+        )
 
     def conflict(self, text: str) -> Fault:
         """Return the fault that another transaction is in the way."""

@@ -165,8 +165,10 @@ _DUPLICATES = frozenset({1062, 1586})
 # Data errors that the SQLSTATE does not show: values that do not fit, checks, JSON (MySQL
 # 3140–3158, MariaDB 4035–4044), and data that is too large.
 _DATA = frozenset(
-    {1153, 1265, 1301, 1364, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)}
+    {1153, 1265, 1301, 1366, 1411, 3819, 4025, *range(3140, 3159), *range(4035, 4045)}
 )
+_NO_DEFAULT = 1364
+"""A column has no default. All columns of ours are given, so that it is one that was added."""
 _LOGINS = frozenset({1045, 1698, 1251, 2059, 1524, 1862})
 _INSECURE = 3159
 _RIGHTS = frozenset({1044, 1142, 1143, 1227, 1370})
@@ -372,6 +374,8 @@ class MySQLStore(ServerStore):
         state = getattr(error, "sqlstate", None) or ""
         if code in _CONFLICTS:
             return self.faults.conflict(said)
+        if code == _NO_DEFAULT:
+            return self.faults.foreign_column(said)
         if code in _DUPLICATES:
             return self.faults.refused("duplicate", code, f"{code}: {said}")
         if code in _DATA or state[:2] in ("22", "23"):

@@ -159,6 +159,14 @@ def _at_once(connection: Connection, statement: str, parameters: tuple[Any, ...]
         driver.autocommit = False
 
 
+def _is_foreign_column(error: BaseException) -> bool:
+    """Return whether an *error* is about a column that was added to one of structjob's tables."""
+    table = tables.metadata.tables.get(getattr(error.__cause__, "table_name", None) or "")
+    return table is not None and getattr(error.__cause__, "column_name", "") not in set(
+        table.c.keys()
+    )
+
+
 class PostgresStore(ServerStore):
     """A store on a PostgreSQL server, with asyncpg."""
 
@@ -275,6 +283,8 @@ class PostgresStore(ServerStore):
         said = str(error.args[0]) if error.args else type(error).__name__
         if code in _CONFLICTS:
             return self.faults.conflict(said)
+        if code == "23502" and _is_foreign_column(error):
+            return self.faults.foreign_column(said)
         if code == "23505":
             return self.faults.refused("duplicate", code, f"{code}: {said}")
         if code[:2] in ("22", "23", "54"):
