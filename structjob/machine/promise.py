@@ -88,7 +88,7 @@ class Promise(Generic[T]):
                 arrived.set_result(None)
 
         def announce() -> None:
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop was closed, and its tasks wait no more
                 loop.call_soon_threadsafe(arrive)
 
         if not self.done:
