@@ -387,6 +387,8 @@ async def test_a_file_that_is_overwritten_in_place(db_path, tmp_path, caplog):
         assert [record for record in caplog.records if record.exc_info] == []
         (warning,) = [text for text in warnings_of(caplog) if "is damaged" in text]
         assert f"delete {db_path}-wal" in warning
+        with pytest.raises(structjob.StoreUnavailable, match=f"{db_path} is damaged"):
+            await tracker._store.open()  # as when it is tried again
         await tracker.aclose(timeout=0.1)
 
 

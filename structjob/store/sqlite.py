@@ -496,8 +496,9 @@ class SQLiteStore:
         text = str(exc)
         if self._connection is not None and (replaced := self._gone()) is not None:
             return replaced  # a damaged file may have been replaced by a good one
+        # A file that was open before was a database: it has been overwritten since.
         if getattr(exc, "sqlite_errorcode", 0) & 0xFF in _DAMAGED and (
-            self._connection is not None or "not a database" not in text
+            self._file is not None or "not a database" not in text
         ):
             found = str(self.path)
             return StoreUnavailable(
