@@ -322,7 +322,7 @@ async def test_every_tracker_is_closed_and_waited_for(ends, db_url, tmp_path, ca
 
     async def waits(seconds):
         asked.append(seconds)
-        asyncio.get_running_loop().call_later(0.05, shutdown.leave, elsewhere)
+        asyncio.get_running_loop().call_later(0.5, shutdown.leave, elsewhere)
         return False
 
     bad._host.aclose, elsewhere.aclose = fail, waits
@@ -368,7 +368,7 @@ async def test_a_second_signal_ends_it_at_once(ends, db_url):
         with pytest.raises(Death):
             sigterm()
         assert ends.done == DIED
-        assert ends.watches == []
+        assert ends.watches == ends.slept == []
         assert job.status == "cancelled"
 
 
@@ -436,11 +436,38 @@ def test_blocks_are_left_and_the_last_one_ends_the_process(ends, db_url, tmp_pat
     assert asyncio.run(read(f"sqlite:///{tmp_path}/inner.db"))[1] == {"inner": CANCELLED}
 
 
-def test_a_block_that_ends_in_the_normal_way_ends_no_process(ends, db_url):
-    """R34: nor does one that ends after another's SIGTERM is handled by a loop."""
+def test_a_block_that_ends_in_the_normal_way_ends_no_process(ends, db_url, tmp_path):
+    """R34: nor does one that is not the last; the handler stays until that has ended."""
     with structjob.Tracker(db_url):
-        pass
+        with structjob.Tracker(f"sqlite:///{tmp_path}/inner.db"):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is shutdown._terminate
+        shutdown._ending = True
+        shutdown.finish()
+        assert ends.done == []
+        shutdown._ending = False
     assert ends.done == []
+
+
+async def test_a_signal_that_is_handled_keeps_its_handler(ends, db_url):
+    """R34: a second one must end the process at once, also when every tracker is closed."""
+    async with structjob.Tracker(db_url):
+        shutdown._ending = True
+    assert signal.getsignal(signal.SIGTERM) is shutdown._terminate
+
+
+async def test_the_programs_handler_is_left_alone(db_url, tmp_path):
+    """R34: one that is installed before the tracker opens, or after that."""
+    before = signal.signal(signal.SIGTERM, own := lambda *_: None)
+    try:
+        async with structjob.Tracker(db_url):
+            assert signal.getsignal(signal.SIGTERM) is own
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            async with structjob.Tracker(f"sqlite:///{tmp_path}/inner.db"):
+                signal.signal(signal.SIGTERM, own)
+        assert signal.getsignal(signal.SIGTERM) is own
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_loop_in_another_thread_ends_the_process(ends, db_url, tmp_path):
