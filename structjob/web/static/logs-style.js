@@ -87,7 +87,7 @@ mark { background: var(--mark); color: var(--ink); border-radius: 2px; }
   .line > .time { order: 3; text-align: right; font-size: 11px; } .line > .col { display: none; } .line > .text { display: contents; }
   .msg { order: 2; overflow: hidden; text-overflow: ellipsis; padding-right: 6px; } .fold > .text { display: block; order: 2; }
   .attrs { order: 4; grid-column: 2 / -1; overflow: hidden; text-overflow: ellipsis; line-height: 16px; }
-  .acts, .row:hover .acts { display: none; } .open { margin-left: 16px; } .kv { grid-template-columns: minmax(80px, 30%) minmax(0, 1fr); } .kv .do { display: none; } .pill { right: 12px; } .gap::before { width: 20px; }
+  .acts, .row:hover .acts { display: none; } .open { margin-left: 16px; } .kv { grid-template-columns: 30% 1fr; } .kv .do { display: none; } .pill { right: 12px; } .gap::before { width: 20px; }
 }
 @media (forced-colors: active) { .error .level, .critical { forced-color-adjust: none; } .cursor > .line { outline: 2px solid Highlight; } .frame { border-color: CanvasText; } .v, .w, .e { fill: CanvasText; } }
 @media (pointer: coarse) { .pill { height: 36px; border-radius: 18px; } }

@@ -189,7 +189,7 @@ export function Waterfall({ job, nodes, unfolded, onUnfold, current, onSelect, m
           <${Glyph} of=${node.status} /><span class="nm" title=${node.name}>${node.name}</span>
           ${node.kind === "group" && html`<span class="note">×${count(node.all.length)}<span class="wide"> <span class="ok">✓</span> ${count(node.ok)}</span>${node.bad > 0 && html` <span class="err">✗</span> ${count(node.bad)}`}<span class="wide"> · p95 ${duration(node.p95)}</span></span>`}
           ${node.kind === "job" && html`<a class="tag" href=${href("jobs", record.id)} tabindex="-1" onClick=${(event) => event.stopPropagation()} title=${`open ${record.operation}`}>job</a>`}
-          ${note && html`<span class="note wide">${note}</span>`}${depth < 2 && node.kind !== "job" && node.kind !== "group" && html`<span class="note only-small">${spent(elapsed, node.status)}</span>`}</span>
+          ${note && html`<span class="note wide">${note}</span>`}${depth < 2 && node.kind === "step" && html`<span class="note only-small">${spent(elapsed, node.status)}</span>`}</span>
         <span class="took" role="gridcell">${node.kind === "more" ? "" : node.kind === "group" ? duration((node.end ?? present) - node.start) : spent(elapsed, node.status)}</span>
         <span class="plot" role="gridcell"><span class="visually-hidden">${node.start && Number.isFinite(node.start) ? `starts after ${duration(node.start - start)}, ${node.status}` : node.status}</span><svg class="lane" aria-hidden="true">${lines}${running && html`<line class="nowline" x1=${`${(100 * (present - start)) / axis.length}%`} x2=${`${(100 * (present - start)) / axis.length}%`} y1="0" y2="24" />`}<${Bar} node=${node} axis=${axis} marks=${marks.get(node.id)} present=${present} /></svg></span></div>`;
     })}
