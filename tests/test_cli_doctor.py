@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import secrets
 import shutil
 import socket
@@ -12,6 +13,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -375,7 +377,11 @@ def test_a_damaged_file(shell: Shell) -> None:
     assert "sqlite3 " in found["advice"]
 
 
-async def test_a_program_whose_spool_no_process_delivers(tmp_path: Path) -> None:
+def checks_of(path: Path) -> list[Finding]:
+    return list(checkup_of(path))
+
+
+async def test_a_program_whose_spool_no_process_delivers(tmp_path: Path, monkeypatch) -> None:
     """Its events wait, and its own log calls do not show it: doctor warns, and says what to open.
     While a deliverer runs, there is nothing to say.
     """
@@ -392,6 +398,14 @@ async def test_a_program_whose_spool_no_process_delivers(tmp_path: Path) -> None
     async with structjob.Tracker(path, deliver=False) as tracker:
         async with tracker.job("alone"):
             lacking = await asyncio.to_thread(found)
+        (lag,) = [one for one in await asyncio.to_thread(checks_of, path) if one.check == "lag"]
+        assert (lag.verdict, lag.details["events"]) == ("ok", 2)
+        monkeypatch.setattr("structjob.checkup.database.LATE", timedelta(0))
+        (lag,) = [one for one in await asyncio.to_thread(checks_of, path) if one.check == "lag"]
+        assert lag.verdict == "warning"
+        assert re.search(r"2 events wait in 1 spool, .*; the oldest for \d", lag.found)
+        assert 0 < lag.details["oldest_seconds"] < 600
+        assert "structjob.Deliverer" in (lag.advice or "")
         assert lacking is not None
         assert lacking.verdict == "warning"
         assert lacking.found.startswith("1 running program records with deliver=False")

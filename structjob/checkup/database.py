@@ -14,7 +14,7 @@ from sqlalchemy.schema import CreateColumn
 
 from structjob.checkup import trial
 from structjob.checkup.finding import Finding, Verdict, ok, problem, warning
-from structjob.checkup.spools import Waiting
+from structjob.checkup.spools import Waiting, waiting_since
 from structjob.exceptions import StructjobError
 from structjob.queries.verify import STALE_AFTER
 from structjob.store import charset, migrations, tables
@@ -22,9 +22,13 @@ from structjob.store.connection import Run, connected
 from structjob.store.database_file import OTHER_USER
 from structjob.store.expressions import utc_now
 from structjob.text.amounts import in_bytes
+from structjob.text.appearance import lasting
 from structjob.text.wording import count_of
 
 _RESTORE = "restore the database from a backup"
+
+LATE = timedelta(minutes=1)
+"""How long an event may wait in a spool before this is a warning."""
 
 SKEW = timedelta(seconds=2)
 """Maximum difference between this machine's clock and the database's. Beyond it, times of jobs on
@@ -314,7 +318,7 @@ def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
     behind = {
         spool.session_id: max(0, spool.last_seq - stored[spool.session_id]) for spool in spools
     }
-    details = {"sessions": behind, "events": sum(behind.values())}
+    details: dict[str, Any] = {"sessions": behind, "events": sum(behind.values())}
     if not any(behind.values()):
         return ok(
             "lag",
@@ -324,4 +328,18 @@ def _lag(spools: list[Waiting], stored: dict[int, int]) -> Finding:
     worst = max(behind, key=lambda session: behind[session])
     many = count_of(sum(map(bool, behind.values())), "spool")
     found = f"{count_of(sum(behind.values()), 'event', 'waits', 'wait')} in {many}, {behind[worst]:,} of session {worst}"
-    return ok("lag", found, details=details)
+    since = [
+        waiting_since(spool.directory, stored[spool.session_id])
+        for spool in spools
+        if behind[spool.session_id]
+    ]
+    age = max((datetime.now(UTC) - one for one in since if one is not None), default=timedelta())
+    details["oldest_seconds"] = round(age.total_seconds(), 3)
+    if age < LATE:
+        return ok("lag", found, details=details)
+    return warning(
+        "lag",
+        f"{found}; the oldest for {lasting(age.total_seconds())}",
+        "read what the program that delivers logs about the database; if no process delivers, open a tracker or a structjob.Deliverer for it",
+        details,
+    )

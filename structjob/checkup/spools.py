@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from structjob.checkup import trial
@@ -20,6 +23,7 @@ from structjob.text.amounts import in_bytes
 from structjob.text.wording import count_of
 
 _TAIL = 1 << 20
+_LOGGED_AT = re.compile(rb'\{"ts":"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +172,24 @@ def undelivered(spools: list[Waiting]) -> Iterator[Finding]:
             "open a structjob.Deliverer, or any tracker, for this database on this host, with the spool= of the program",
             {"sessions": [one.session_id for one in found]},
         )
+
+
+def waiting_since(directory: Path, stored: int) -> datetime | None:
+    """Return when the first line of *directory* after the number *stored* was logged.
+
+    ``None`` if there is no such line.
+    """
+    for path in sorted(directory.glob("events-*.jsonl")):
+        with suppress(OSError), path.open("rb") as file:  # it may have been delivered meanwhile
+            for line in file:
+                if verify_line(line) and number_of(line[:-1]) > stored:
+                    found = _LOGGED_AT.match(line)
+                    return (
+                        None
+                        if found is None
+                        else datetime.fromisoformat(f"{found[1].decode()}+00:00")
+                    )
+    return None
 
 
 def _last_seq(directory: Path) -> int:
