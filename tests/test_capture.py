@@ -277,7 +277,7 @@ def test_a_closed_recorder_hands_over_to_the_next():
     routing.add(first)
     first.close()
     first.put(b'{"message":"late"', 20)
-    assert (first.rejected, first.numbers.given) == (1, 0)
+    assert (first.rejected.given, first.numbers.given) == (1, 0)
     second = make_recorder()
     routing.add(second)
     assert [number_of(line) for line in lines_of(second)] == [1]

@@ -15,7 +15,7 @@ import structlog
 from retention_support import age
 
 import structjob
-from structjob.capture.emit import emit
+from structjob.capture.emit import emit_lines
 from structjob.context.scope import current_scope
 from structjob.exceptions import ImportRefused, InvalidArgument, JobNotFound
 from structjob.queries.jobs import lookups_of
@@ -393,7 +393,7 @@ async def test_blank_lines_come_back(tracker, plain, database, tmp_path):
     """
     async with tracker.job("print", job_id="mine") as job:
         for line in ("one", "", "two"):
-            emit(current_scope(), "info", line, {}, kind="output", stream="stdout")
+            emit_lines(current_scope(), "info", [line], {}, stream="stdout")
     there = await everything(tracker, "mine")
     assert [event["message"] for event in there[3] if event["kind"] == "output"] == [
         "one",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import stat
 from collections.abc import Iterator
@@ -16,14 +15,13 @@ from structjob.checkup import trial
 from structjob.checkup.files import forbidden, network, space
 from structjob.checkup.finding import Finding, ok, problem, warning
 from structjob.spool import directory as spool_directory
-from structjob.spool.line import number_of, verify_line
+from structjob.spool.line import number_of, time_of, verify_line
 from structjob.spool.places import Places
 from structjob.store.database_file import OTHER_USER
 from structjob.text.amounts import in_bytes
 from structjob.text.wording import count_of
 
 _TAIL = 1 << 20
-_LOGGED_AT = re.compile(rb'\{"ts":"([^"]+)"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +181,7 @@ def waiting_since(directory: Path, stored: int) -> datetime | None:
         with suppress(OSError), path.open("rb") as file:  # it may have been delivered meanwhile
             for line in file:
                 if verify_line(line) and number_of(line[:-1]) > stored:
-                    found = _LOGGED_AT.match(line)
-                    return (
-                        None
-                        if found is None
-                        else datetime.fromisoformat(f"{found[1].decode()}+00:00")
-                    )
+                    return time_of(line)
     return None
 
 

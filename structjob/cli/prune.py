@@ -206,11 +206,11 @@ def shown_progress(
 
     def progress(found: PruneResult) -> None:
         done, spent = _rows(found), time.monotonic() - began
-        of = f" of {total:,}" if done <= total else ""
+        rows = f"{done:,} of {count_of(total, 'row')}" if done <= total else count_of(done, "row")
         left = ""
         if spent >= _MEASURED and total / _LEAST_SHARE <= done < total:
             left = f", about {lasting(spent * (total - done) / done)} left"
-        show(f"deleted {done:,}{of} rows in {lasting(spent)}{left}")
+        show(f"deleted {rows} in {lasting(spent)}{left}")
 
     return progress
 

@@ -172,7 +172,7 @@ class JobMiddleware:
             await job.__aenter__()
         except NotOpen as exc:
             self._rules.warn_once(exc)
-        except fault_types() as exc:  # see above
+        except Exception as exc:  # noqa: BLE001 -- see above
             faults.add("starting the job of a request", exc)
         else:
             return True

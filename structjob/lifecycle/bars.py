@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from rich.cells import cell_len, set_cell_size
 
-from structjob.diagnostics import diagnostics, fault_types
+from structjob.diagnostics import diagnostics
 from structjob.sinks.terminal import Terminal, is_terminal, share
 from structjob.text.amounts import percent_of, units, whole_percent
 from structjob.text.escaping import escape
@@ -208,7 +208,7 @@ class Bars:
         """Show no more bars after an error."""
         try:
             yield
-        except fault_types() as exc:  # the display must not end the work
+        except Exception as exc:  # noqa: BLE001 -- the display must not end the work
             diagnostics.warning("progress bars are switched off after an error: %r", exc)
             if self._view is not None:
                 self._view.close()

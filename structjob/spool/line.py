@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from datetime import datetime
 from typing import Any, Literal
 from zlib import crc32
 
@@ -184,6 +185,14 @@ def number_of(line: bytes) -> int:
     """Return the number of a *line*, or 0 if it has no number."""
     match = _NUMBER.search(line, max(0, len(line) - 64))
     return int(match[1]) if match else 0
+
+
+def time_of(line: bytes) -> datetime | None:
+    """Return when the event of a *line* was logged; ``None`` if it is not an event's line."""
+    if not line.startswith(OPENING):
+        return None
+    text, _, _ = line[len(OPENING) :].partition(b'"')
+    return datetime.fromisoformat(f"{text.decode()}+00:00")
 
 
 def subject_of(line: str) -> str:
