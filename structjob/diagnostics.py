@@ -5,10 +5,10 @@ Neither enters the pipeline, because the pipeline would then produce its own inp
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` makes enums of the answers: 50 times as long
 import functools
 import logging
 import os
-import signal
 import sys
 import time
 import weakref
@@ -50,8 +50,8 @@ def fault_types() -> tuple[type[BaseException], ...]:
     ``await``: a ``__repr__``, a sink, a hook. For ``except fault_types()``, which calls it only
     after an error.
 
-    This includes asyncio's `CancelledError`, such as a canceled future raises when it is asked for
-    its result. A task is canceled only where it awaits, so this must not seem to cancel it. What a
+    This includes asyncio's `CancelledError`, such as a cancelled future raises when it is asked for
+    its result. A task is cancelled only where it awaits, so this must not seem to cancel it. What a
     signal handler raises is no such error: it ends the work of the program, such as a time limit of
     RQ or Celery, and may come while this work logs.
     """
@@ -77,15 +77,21 @@ def _of_signal_handler(error: BaseException | None) -> bool:
     # A handler has its own place in the trace, and Python calls it in the main thread only.
     if trace is None or trace.tb_next is None or get_ident() != main_thread().ident:
         return False
-    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    handlers = {
+        _code_of(handler) for handler in map(_signal.getsignal, _SIGNALS) if callable(handler)
+    }
     return any(frame.f_code in handlers for frame, _ in walk_tb(trace))
+
+
+_SIGNALS = sorted(_signal.valid_signals())
 
 
 def _code_of(handler: Any) -> CodeType | None:
     """Return the code that runs first when *handler* is called; ``None`` if it is not Python's."""
     while isinstance(handler, functools.partial):
         handler = handler.func
-    for called in (handler, getattr(type(handler), "__call__", None)):  # noqa: B004 -- it is looked at
+    calls = [vars(kind)["__call__"] for kind in type(handler).__mro__ if "__call__" in vars(kind)]
+    for called in (handler, *calls):
         if isinstance(code := getattr(called, "__code__", None), CodeType):
             return code
     return None

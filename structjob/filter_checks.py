@@ -91,7 +91,7 @@ def check_plain(given: object) -> None:
                 text.encode()
             except UnicodeEncodeError:
                 raise InvalidFilter(
-                    f"{field.name} holds half of a surrogate pair, which no database can store: {value!r}"
+                    f"{field.name} contains a lone surrogate, which no database can store: {value!r}"
                 ) from None
 
 

@@ -115,7 +115,8 @@ class Tracker(JobControl, Upkeep):
             `prune`.
         classifier: A function that takes an exception and returns ``error_type``,
             ``retry_possible``, …. Default: the classifier of `structjob.configure`.
-        resolve_id: A function that takes an id that no job has. It returns the id of the job that
+        resolve_id: A function that takes an id that no job has, in which NUL and lone surrogates
+            are replaced. It returns the id of the job that
             is meant, or ``None``. It may be a coroutine function.
         handle_signals: Whether SIGTERM cancels the running jobs and closes the tracker before the
             process ends. A signal handler of the program takes precedence. See

@@ -421,7 +421,7 @@ WRONG = {
     "gzip": (
         b"\x1f\x8b\x08\0" + bytes(600),
         "but a compressed file (gzip)",
-        "unpack it (gunzip -k ",
+        "unpack it (gunzip -c < ",
     ),
     "other": (bytes(range(256)) * 8, "or an encrypted database", "reads no encrypted databases"),
     "cut": (b"SQLite format 3\0", "only the beginning is there", "restore it from a backup"),

@@ -136,11 +136,14 @@ def test_the_time_left_follows_from_the_speed() -> None:
     progress = prune.shown_progress(PruneResult(events=1_000), shown.append)
     with pytest.MonkeyPatch.context() as patch:
         began = time.monotonic()
+        patch.setattr(prune.time, "monotonic", lambda: began)
+        progress(PruneResult())
         patch.setattr(prune.time, "monotonic", lambda: began + 10)
         for events in (10, 250, 1_000, 1_200):
             progress(PruneResult(events=events))
         prune.shown_progress(None, shown.append)(PruneResult(jobs=3, steps=4))
     assert shown == [
+        "deleted 0 of 1,000 rows in <1ms",
         "deleted 10 of 1,000 rows in 10.0s",
         "deleted 250 of 1,000 rows in 10.0s, about 30.0s left",
         "deleted 1,000 of 1,000 rows in 10.0s",

@@ -310,7 +310,11 @@ print(time.monotonic() - began < 15, changed(names), flush=True)
     assert jobs == [("first", "completed"), ("second", "completed")][: 1 + (work == "job()")]
 
 
-def test_a_loop_that_fails_itself_is_reported_once(caplog, monkeypatch):
+@pytest.mark.parametrize(
+    "fault",
+    [OSError(errno.ENOMEM, "Cannot allocate memory"), RuntimeError("Cannot allocate memory")],
+)
+def test_a_loop_that_fails_itself_is_reported_once(fault, caplog, monkeypatch):
     """faults 2: a loop that fails for a while does not run in circles, and says so once."""
     tries = []
 
@@ -318,7 +322,7 @@ def test_a_loop_that_fails_itself_is_reported_once(caplog, monkeypatch):
         def run_forever(self):
             tries.append(1)
             if len(tries) < 4:
-                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+                raise fault
             super().run_forever()
 
     paused = []

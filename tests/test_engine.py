@@ -660,7 +660,7 @@ async def test_a_flush_from_any_thread_sees_what_was_logged_before(db_path, trac
         with closing(sqlite3.connect(db_path)) as connection, connection:
             for n in range(30):
                 log.info("mine", thread=index, n=n)
-                tracker._engine.flush().wait(20)
+                assert tracker._engine.flush().comes(20)
                 query = (
                     "SELECT count(*) FROM structjob_logs WHERE json_extract(attrs, '$.thread') = ?"
                 )

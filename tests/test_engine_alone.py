@@ -95,8 +95,9 @@ async def make(tmp_path):
 
 
 def why(promise) -> str:
+    assert promise.done
     with pytest.raises(StoreUnavailable) as failed:
-        promise.wait(0)
+        promise.result()
     return str(failed.value)
 
 
@@ -197,7 +198,7 @@ async def test_who_must_not_wait(make, monkeypatch):
     assert why(site.engine.committed(1)) == "away"
     assert why(waits) == "away"
     site.own.states.add([1])
-    assert site.engine.committed(1).wait(0) is None
+    assert site.engine.committed(1).done
     loop = asyncio.new_event_loop()
     loop.close()
     site.engine.loop = loop
@@ -218,7 +219,7 @@ async def test_a_flush_waits_for_what_is_recorded(make):
     looks, revived = [], []
     site.engine._adopted.look = lambda: looks.append(threading.get_ident())
     site.engine._revive = lambda: revived.append(1)
-    assert site.engine.flush().wait(0) is None
+    assert site.engine.flush().done
     assert not site.engine.writers._urgent
     assert (len(looks), len(revived)) == (1, 1)
     site.log(1)

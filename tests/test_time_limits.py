@@ -6,13 +6,14 @@ whose handler raises. The exception can come at any place of a log call or of th
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
+import enum
 import functools
 import random
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from types import FrameType
 
 import pytest
@@ -131,13 +132,12 @@ def test_a_wait_that_a_signal_interrupts_stops_nobody() -> None:
         for number in range(LIMITS):
             promise: Promise[int] = Promise()
             # not for ever: Python may call the handler only after the wait
-            with suppress(TimeoutError):
-                alarm.limits(lambda: promise.wait(0.01))  # noqa: B023 -- called at once
+            alarm.limits(lambda: promise.comes(0.01))  # noqa: B023 -- called at once
             keeper = threading.Thread(target=promise.keep, args=(number,))
             keeper.start()
             keeper.join(10)
             assert not keeper.is_alive()
-            assert promise.wait(0) == number
+            assert promise.result() == number
     finally:
         signal.signal(signal.SIGALRM, former)
 
@@ -146,11 +146,53 @@ def test_a_promise_is_kept_once_and_calls_back_once() -> None:
     promise: Promise[int] = Promise()
     called: list[str] = []
     promise.when_done(lambda: called.append("before"))
-    with pytest.raises(TimeoutError):
-        promise.wait(0)
+    assert not promise.comes(0)
     promise.keep(1)
     promise.keep(2)
     promise.fail(ValueError())
     promise.when_done(lambda: called.append("after"))
-    assert promise.wait() == 1
+    assert promise.comes()
+    assert promise.result() == 1
     assert called == ["before", "after"]
+
+
+class Colour(enum.Enum):
+    RED = 1
+
+
+def test_an_unknown_member_of_an_enum_is_no_time_limit(tmp_path: object) -> None:
+    """Python's constants of signals are enums, too: they are no handlers."""
+
+    class Painted:
+        def __repr__(self) -> str:
+            return Colour(5).name
+
+    structjob.configure()
+    with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker, tracker.job("copy") as job:
+        structlog.get_logger().info("copied", thing=Painted())
+        tracker.run(tracker.flush())
+        (event,) = tracker.run(tracker.logs.list(job=job, kind="log"))
+    assert event.message == "copied"
+
+
+def test_a_limit_that_is_a_timeout_ends_a_wait_for_the_trackers_loop(tmp_path: object) -> None:
+    def over(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("the limit")
+
+    async def works() -> None:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    ended = threading.Event()
+    with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
+        former = signal.signal(signal.SIGALRM, over)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(TimeoutError, match="the limit"):
+                tracker.run(works())
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, former)
+        assert ended.wait(60)

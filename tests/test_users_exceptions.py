@@ -400,6 +400,26 @@ def test_only_some_of_many_exceptions_are_formatted(monkeypatch):
     assert Counted.asked < 1_000
 
 
+def test_a_chain_whose_middle_is_missing_says_so():
+    """Also where its text is so short that nothing else is cut."""
+    chain = None
+    for _ in range(1_000):
+        exc = ValueError()
+        exc.__cause__, chain = chain, exc
+    text = format_traceback(chain)
+    assert text.count("ValueError\n") == 400
+    assert text.count("\n[600 exceptions left out]\n") == 1
+
+
+def test_notes_that_are_no_texts_hide_no_cause():
+    """Python prints them, too."""
+    exc = ValueError("left")
+    exc.__cause__ = KeyError("first")
+    exc.__notes__ = [1, "second"]
+    assert format_traceback(exc).endswith("ValueError: left\n1\nsecond\n")
+    assert "KeyError: 'first'" in format_traceback(exc)
+
+
 def test_chains_are_printed_as_python_prints_them():
     """Causes, contexts, suppressed contexts, circles, and all of these within groups."""
 

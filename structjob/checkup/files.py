@@ -45,7 +45,7 @@ def file(path: Path, shown: str) -> Iterator[Finding]:
             yield problem(
                 "file",
                 f"{shown} cannot be created: its directory does not exist",
-                f"mkdir -p {path.parent}",
+                f"mkdir -p {shlex.quote(str(path.parent))}",
             )
         elif not os.access(path.parent, os.W_OK):
             yield problem(

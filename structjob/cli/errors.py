@@ -151,7 +151,8 @@ async def list_(
         suggest(command_line("errors", "show", found[0].fingerprint[:LEAST], db=db.option))
     else:
         say(options.none_found("errors" if every or status else "unresolved errors", db))
-        suggest(command_line("errors", "--all", db=db.option))
+        if not every or options.selection():
+            suggest(command_line("errors", "--all", db=db.option))
 
 
 def _row(group: ErrorGroup, screen: Console, *, utc: bool) -> list[Text]:

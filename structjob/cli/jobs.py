@@ -186,7 +186,7 @@ async def _list_attempts(
 
 
 def _advise(page: Page[JobRecord], filters: Mapping[str, Any], db: Database) -> None:
-    narrowed = [name for name in filters if name != "limit"]
+    narrowed = options.selection()
     if not page:
         say(options.none_found("jobs", db))
         suggest(

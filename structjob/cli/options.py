@@ -66,8 +66,8 @@ def keep_typed(ctx: click.Context) -> None:
 
 
 def selection() -> str:
-    """Return the options of the running command that select something, as they were typed:
-    ``--owner ada --since 3h``.
+    """Return the options of the running command that select something, with their long names and
+    the values as typed: ``--owner ada --since 3h``.
     """
     ctx = click.get_current_context()
     values, _, order = ctx.command.make_parser(ctx).parse_args(list(ctx.meta[_TYPED]))

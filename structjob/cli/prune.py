@@ -46,7 +46,7 @@ _COUNTED = ("jobs", "attempts", "steps", "events", "dead_letters", "sessions")
 """The fields of a `PruneResult` that are numbers of rows."""
 
 _MEASURED, _LEAST_SHARE = 3.0, 20
-"""The time left is shown after so many seconds, and after this part of the rows."""
+"""The time left is shown after `_MEASURED` seconds, once 1/`_LEAST_SHARE` of the rows is gone."""
 
 
 def _ages(
@@ -86,8 +86,9 @@ Examples:
 
 A job is deleted with its steps and lines if it ended longer ago than the age. A family of jobs is deleted as a whole, when all of its ended
 jobs are due. Pending and running jobs are never deleted. --level deletes lines earlier than their job. `structjob import` restores the
-files of an archive. The freed space is used for new rows; the files of the database do not shrink. To shrink them, run VACUUM (SQLite), VACUUM FULL
-structjob_logs (PostgreSQL) or OPTIMIZE TABLE structjob_logs (MariaDB, MySQL), which needs as much space again and locks the table."""
+files of an archive. The freed space is used for new rows; the files of the database do not shrink. To shrink them, run
+VACUUM (SQLite; locks the database), VACUUM FULL structjob_logs (PostgreSQL; locks the table) or OPTIMIZE TABLE structjob_logs (MariaDB,
+MySQL). Each needs as much space again."""
 )
 @click.option(
     "--older-than",
@@ -173,6 +174,7 @@ async def _prune(
         async with writing(db) as tracker:
             try:
                 with _status() as show:
+                    show("waiting to delete")
                     return await tracker.prune(
                         retention, patience=_PRUNE_TIMEOUT, progress=shown_progress(due, show)
                     )
@@ -202,11 +204,17 @@ def shown_progress(
 
     If it was counted how much is *due*, the time left follows from the speed so far.
     """
-    began, total = time.monotonic(), 0 if due is None else _rows(due)
+    began, total = 0.0, 0 if due is None else _rows(due)
 
     def progress(found: PruneResult) -> None:
+        nonlocal began
+        began = began or time.monotonic()  # before that, it waited for another prune
         done, spent = _rows(found), time.monotonic() - began
-        rows = f"{done:,} of {count_of(total, 'row')}" if done <= total else count_of(done, "row")
+        rows = (
+            f"{done:,} of {count_of(total, 'row')}"
+            if total and done <= total
+            else count_of(done, "row")
+        )
         left = ""
         if spent >= _MEASURED and total / _LEAST_SHARE <= done < total:
             left = f", about {lasting(spent * (total - done) / done)} left"

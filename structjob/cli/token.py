@@ -106,9 +106,7 @@ def list_(token_file: str | None) -> None:
         click.echo(f"{one.id}  {one.scope:5}  made {brief(one.created_at, utc=False)}  ends {ends}")
     if not found:
         if not tokens.path.exists() and str(tokens.path) != _USUAL:
-            raise Failure(
-                f"there is no file {tokens.path}", code=2, hint=_next("create", token_file)
-            )
+            raise Failure(f"there is no file {tokens.path}", hint=_next("create", token_file))
         say(f"no tokens in {tokens.path}")
         suggest(_next("create", token_file))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from structjob.cli import options
 from structjob.cli.database import deliver_from, reading, running
@@ -31,6 +32,17 @@ _LOOKS = {
 _HOLES = 10
 
 
+def _existing(
+    ctx: click.Context, param: click.Parameter, paths: tuple[Path, ...]
+) -> tuple[Path, ...]:
+    """Refuse a directory that was typed and does not exist. A variable may name one to come."""
+    if ctx.get_parameter_source(param.name or "") is ParameterSource.COMMANDLINE:
+        for path in paths:
+            if not path.is_dir():
+                raise click.BadParameter(f"Directory '{path}' does not exist.", ctx, param)
+    return paths
+
+
 @click.command(
     epilog="""\b
 Examples:
@@ -50,7 +62,7 @@ Exit code 0: every line is accounted for; all sessions are complete or live. Exi
 )
 @click.option(
     "--spool", "spools", metavar="DIR", multiple=True, envvar="STRUCTJOB_SPOOL", show_envvar=True,
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=click.Path(file_okay=False, path_type=Path), callback=_existing,
     help="Also search this spool directory; may be repeated. Needed for programs that set Tracker(spool=DIR).",
 )  # fmt: skip
 @options.utc
@@ -68,7 +80,7 @@ async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: 
     async with reading(db) as reader:
         named = [path.absolute() for path in spools]
         for root in named:
-            if (places := places_in(db.url, root)) is not None:
+            if root.is_dir() and (places := places_in(db.url, root)) is not None:
                 await deliver_from(db, places, spool=root)
         found = await reader.verify()
         reasons = await _reasons(reader, found)

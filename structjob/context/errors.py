@@ -160,11 +160,12 @@ def format_traceback(exc: BaseException) -> str:
     if len(text) > MAX_TRACEBACK:
         start, end = _between_words(text, MAX_TRACEBACK // 4, len(text) - MAX_TRACEBACK * 3 // 4)
         left_out = count_of(end - start + left["character"], "character")
-        # the lines that say how many frames are missing are cut, too
-        frames = sum(int(one[1].replace(",", "")) for one in _LEFT_OUT.finditer(text, start, end))
-        for what, number in (("frame", frames), ("exception", left["exception"])):
-            if number:
-                left_out += f" and {count_of(number, f'more {what}')}"
+        # the lines that say how many frames and exceptions are missing are cut, too
+        for one in _LEFT_OUT.finditer(text, start, end):
+            left[one[2]] += int(one[1].replace(",", ""))
+        for what in ("frame", "exception"):
+            if left[what]:
+                left_out += f" and {count_of(left[what], f'more {what}')}"
         text = f"{text[:start]}\n…[cut: {left_out}]\n{text[end:]}"
     return text
 
@@ -183,7 +184,7 @@ def _formatted(exc: BaseException, trace: TracebackType | None, left: Counter[st
     """Return the text of `traceback.format_exception`, without parts of it that `format_traceback`
     cuts anyway: the middle of long tracebacks, chains, messages and notes.
 
-    *left* counts the characters and exceptions that are left out.
+    *left* counts the characters that are left out.
     """
     shown = _chain(exc, set(), left)
     shown.stack = _Frames.of(trace)
@@ -207,12 +208,14 @@ def _chain(
         if not is_cause and (_suppress_context.__get__(one) or id(context) in seen):
             break
         one = cause if is_cause else context
-    if len(links) > _FIRST_FRAMES + _LAST_FRAMES:
-        left["exception"] += len(links) - _FIRST_FRAMES - _LAST_FRAMES
-        del links[_LAST_FRAMES:-_FIRST_FRAMES]  # the last ones are printed first
+    missing = max(0, len(links) - _FIRST_FRAMES - _LAST_FRAMES)
+    del links[_LAST_FRAMES : _LAST_FRAMES + missing]  # the last ones are printed first
     after = first = _part(exc, seen, left, depth)
-    for link, is_cause in links[1:]:
+    for index, (link, is_cause) in enumerate(links[1:], 1):
         part = _part(link, seen, left, depth)
+        if missing and index == _LAST_FRAMES:
+            notes = part.__notes__ if type(part.__notes__) is list else []
+            part.__notes__ = [*notes, f"[{count_of(missing, 'exception')} left out]"]
         if is_cause:
             after.__cause__ = part
         else:
@@ -232,8 +235,9 @@ def _part(
     # The only way to shorten the message. A Python without this attribute formats all of it.
     vars(part)["_str"] = _ends(vars(part).get("_str", ""), left)
     notes = part.__notes__
-    if type(notes) is list and sum(map(len, notes)) > 2 * MAX_TRACEBACK:
-        part.__notes__ = _ends("\n".join(map(str, notes)), left).split("\n")
+    texts = [note for note in notes if type(note) is str] if type(notes) is list else []
+    if sum(map(len, texts)) > 2 * MAX_TRACEBACK:
+        part.__notes__ = _ends("\n".join(texts), left).split("\n")
     if issubclass(type(exc), BaseExceptionGroup):
         members = _parts.__get__(exc)
         shown = list(members[:_SHOWN_PARTS]) if depth <= _SHOWN_DEPTH else []
@@ -253,7 +257,7 @@ def _ends(text: str, left: Counter[str]) -> str:
     return f"{text[: MAX_TRACEBACK // 4]}{text[-MAX_TRACEBACK * 3 // 4 :]}"
 
 
-_LEFT_OUT = re.compile(r"^[ |]*\[([\d,]+) frames? left out\]$", re.MULTILINE)
+_LEFT_OUT = re.compile(r"^[ |]*\[([\d,]+) (frame|exception)s? left out\]$", re.MULTILINE)
 
 
 class _Frames(traceback.StackSummary):

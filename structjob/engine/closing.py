@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
+from structjob.exceptions import StoreUnavailable
 from structjob.store.worker import in_own_thread
 from structjob.text.wording import count_of
 
@@ -82,7 +83,7 @@ async def _close_engine(host: Host, deadline: float) -> bool:
         return await in_own_thread(engine.close_without_loop, deadline - time.monotonic())
     with suppress(TimeoutError):
         # The engine's own loop may no longer run.
-        async with asyncio.timeout(deadline - time.monotonic() + _CLEANUP_TIMEOUT):
+        async with asyncio.timeout(max(0.0, deadline - time.monotonic()) + _CLEANUP_TIMEOUT):
             return await host.on_own_loop(engine.close(deadline - time.monotonic()))
     return False
 
@@ -96,7 +97,8 @@ async def _close_store(host: Host, deadline: float) -> None:
         closing.cancel()
         return
     fault = None if closing.cancelled() else closing.exception()
-    if fault is not None and not orphaned:  # their loop is closed: drivers complain
+    # if their loop is closed, drivers complain
+    if fault is not None and not orphaned and not isinstance(fault, StoreUnavailable):
         diagnostics.warning(
             "closing the connections to %s failed: %s: %s",
             host.engine.store.masked_url, type(fault).__name__, fault,

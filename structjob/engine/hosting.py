@@ -157,7 +157,12 @@ class Host:
         self.require_open()
         if not self.engine.link.opened:
             await self.on_own_loop(self.engine.link.opening(OPENING_WAITS))
-        await self.engine.flush().awaited()
+        flush = self.engine.flush()
+        try:
+            await flush.awaited()
+        except asyncio.CancelledError:
+            flush.keep(None)  # the engine need not look for its end
+            raise
 
     async def try_again(self, seconds: float) -> None:
         """Try now to reach an unavailable database; return after *seconds* at most."""
@@ -213,8 +218,7 @@ class Host:
         Never waits on the tracker's own loop, because that loop would have to commit meanwhile.
         """
         if self._reachable():
-            with suppress(StoreUnavailable, TimeoutError):
-                self.engine.committed(state_seq).wait(seconds)
+            self.engine.committed(state_seq).comes(seconds)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run *work* on the tracker's loop, in the caller's context, and wait for it.
@@ -253,8 +257,9 @@ class Host:
         try:
             return run_on(engine.loop, work, timeout, engine.without_loop)
         finally:
-            if engine.loop.is_closed():
-                work.close()  # it was not begun, or never goes on
+            if engine.loop.is_closed():  # it was not begun, or never goes on
+                with suppress(RuntimeError, ValueError):  # its own `finally` awaits, or it runs
+                    work.close()
 
     def _reachable(self) -> bool:
         """Whether the tracker's loop runs, in this process and in another thread."""

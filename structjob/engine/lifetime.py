@@ -150,18 +150,23 @@ class Lifetime:
                 return await self._closing.awaited()
         return False
 
-    def _close_after_loss(self) -> bool:
-        """Close after the tracker's loop has lost its files.
+    def _close_without_loop(self, seconds: float) -> bool:
+        """Close after the tracker's loop was closed. What is not stored waits in the spool.
 
-        The descriptors of the database are probably lost, too, and may belong to other files: the
-        database is not touched any more. What is not stored waits in the spool.
+        Args:
+            seconds: Maximum time to store what waits. With 0 the database is not touched any more:
+                if the loop has lost its files, those of the database are probably lost, too, and
+                their descriptors may belong to other files.
         """
         self._end()
-        host = self._host
-        complete = host.engine.close_without_loop(0.0)
-        shutdown.leave(host)
-        faults.strict_trackers.discard(self)
-        self._closing.keep(complete)
+        host, complete = self._host, False
+        try:
+            complete = host.engine.close_without_loop(seconds)
+        finally:
+            shutdown.leave(host)
+            faults.strict_trackers.discard(self)
+            self._closed()
+            self._closing.keep(complete)
         return complete
 
     def _close_in_child(self) -> bool:
@@ -224,11 +229,16 @@ class Lifetime:
                 except StoreUnavailable:
                     if host.state != "open" or host.engine.without_loop() is None:
                         raise
-                    return self._close_after_loss()
-            return self._closing.wait(seconds)
-        # InvalidState: the loop has just failed, and is not run again yet
-        except (TimeoutError, StoreUnavailable, InvalidState):
+                    return self._close_without_loop(
+                        0.0 if thread is not None and thread.lost else seconds
+                    )
+            return self._closing.comes(seconds) and self._closing.result()
+        except (TimeoutError, StoreUnavailable):
             return False
+        except InvalidState:
+            if thread is None:
+                raise
+            return False  # its loop has just failed, and is not run again yet
         finally:
             if thread is not None:
                 thread.stop(_CLOSING_MARGIN)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from structjob.diagnostics import diagnostics
+from structjob.exceptions import StoreUnavailable
 from structjob.machine.loops import require_early_patches
 from structjob.machine.promise import run_on
 
@@ -26,6 +27,8 @@ _CANNOT_RUN = (
     "the tracker's event loop cannot run: %s (has the program closed files that are not its own?); "
     "what is logged waits in the spool, and the next tracker delivers it"
 )
+
+_LOST = "the program has closed files that are not its own, and the tracker's event loop needs them"
 
 _RETRY_INTERVAL = 1.0
 """Seconds until a loop that failed itself is run again."""
@@ -43,6 +46,8 @@ class LoopThread:
         self._runner = asyncio.Runner()
         self.loop = self._runner.get_loop()
         self._stopped = False
+        self.lost = False
+        """Whether its files were closed by the program."""
         self._thread = threading.Thread(target=self._serve, name="structjob-loop", daemon=True)
         self._thread.start()
 
@@ -52,9 +57,9 @@ class LoopThread:
         while not self._stopped:
             try:
                 self.loop.run_forever()
-            except OSError as exc:  # not of a callback: the loop itself fails
-                if exc.errno in _CLOSED_FILES:
-                    self._give_up(exc)
+            except Exception as exc:  # noqa: BLE001 -- not of a callback: the loop itself fails
+                if self._give_up(exc):
+                    diagnostics.error(_CANNOT_RUN, exc)
                     return
                 if not warned:
                     warned = True
@@ -65,19 +70,28 @@ class LoopThread:
         with suppress(Exception):
             self._runner.close()
 
-    def _give_up(self, exc: OSError) -> None:
-        """Leave the loop, whose files the program has closed: it can never run again.
+    def _give_up(self, exc: Exception) -> bool:
+        """Leave the loop if *exc* says that the program has closed its files: it can never run
+        again. Return whether it was left.
 
         They are not closed here, because their numbers may be files of the program by now.
         """
+        if not isinstance(exc, OSError) or exc.errno not in _CLOSED_FILES:
+            return False
+        if not isinstance(self.loop, asyncio.BaseEventLoop):  # uvloop's closes its files itself
+            return False
         _KEPT.extend((self.loop, asyncio.all_tasks(self.loop)))
-        assert isinstance(self.loop, asyncio.BaseEventLoop)  # noqa: S101 -- asyncio makes no others
+        self.lost = True
         asyncio.BaseEventLoop.close(self.loop)
-        diagnostics.error(_CANNOT_RUN, exc)
+        return True
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what *work* returns. It runs in the caller's context."""
-        return run_on(self.loop, work)
+        """Return what *work* returns. It runs in the caller's context.
+
+        Raises:
+            StoreUnavailable: if the loop has lost its files.
+        """
+        return run_on(self.loop, work, fault=lambda: StoreUnavailable(_LOST) if self.lost else None)
 
     def stop(self, seconds: float) -> None:
         """Stop the loop and close it; wait *seconds* at most for that."""

@@ -60,14 +60,11 @@ class Promise(Generic[T]):
             while True:
                 self._callbacks.pop()()
 
-    def wait(self, seconds: float | None = None) -> T:
-        """Wait in this thread, and return the result or raise the error.
+    def comes(self, seconds: float | None = None) -> bool:
+        """Wait in this thread, and return whether the result is there.
 
         Args:
             seconds: Maximum time in seconds. Default: no limit.
-
-        Raises:
-            TimeoutError: after *seconds*.
         """
         arrived = threading.Lock()
         arrived.acquire()
@@ -75,8 +72,14 @@ class Promise(Generic[T]):
         if not arrived.acquire(timeout=-1 if seconds is None else max(seconds, 0.0)):
             with suppress(ValueError):  # it is called just now
                 self._callbacks.remove(arrived.release)
-            raise TimeoutError
-        return self._result()
+            return False
+        return True
+
+    def result(self) -> T:
+        """Return the result or raise the error; it must be there."""
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._value)
 
     async def awaited(self) -> T:
         """Wait in the running loop, and return the result or raise the error."""
@@ -94,12 +97,7 @@ class Promise(Generic[T]):
         if not self.done:
             self.when_done(announce)
             await arrived
-        return self._result()
-
-    def _result(self) -> T:
-        if self._error is not None:
-            raise self._error
-        return cast(T, self._value)
+        return self.result()
 
 
 _LOOK_EVERY = 1.0
@@ -156,10 +154,8 @@ def run_on(
     try:
         while True:
             left = _LOOK_EVERY if deadline is None else deadline - time.monotonic()
-            with suppress(TimeoutError):
-                return promise.wait(min(left, _LOOK_EVERY))
-            if promise.done:  # the error is its own
-                return promise.wait()
+            if promise.comes(min(left, _LOOK_EVERY)):
+                return promise.result()
             if (lost := fault()) is not None:
                 raise lost
             if left < _LOOK_EVERY:

@@ -105,6 +105,7 @@ class JobFinder:
 
         Raises:
             AmbiguousId: if several ids end with it. The message lists them.
+            JobNotFound: if *suffix* is empty.
         """
         suffix = _clean(suffix)
         found = await self._fetch(_some(jobs.c.id.endswith(suffix, autoescape=True)))
@@ -128,7 +129,7 @@ class JobFinder:
 
     async def by_context_id(self, context_id: str) -> list[JobRecord]:
         """Return the jobs with this context id, the newest first."""
-        if not context_id:
+        if context_id == "":
             return []
         found = await self._fetch(_newest(means(jobs.c.context_id, _clean(context_id))))
         return [rows.job(row) for row in found]

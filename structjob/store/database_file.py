@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -220,7 +221,7 @@ def foreign(path: Path) -> tuple[str, str] | None:
     if start.startswith(_GZIP):
         what, advice = (
             "a compressed file (gzip)",
-            f"unpack it (gunzip -k {path}), or name another file",
+            f"unpack it (gunzip -c < {shlex.quote(str(path))} > unpacked.db), or name another file",
         )
     elif b"\0" not in start and start.isascii():
         what, advice = "a text file", "name another file"

@@ -76,14 +76,15 @@ class Worker:
 
 
 async def in_own_thread(call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Return the result of *call*, which runs in a new thread.
+    """Return the result of *call*, which runs in a new thread, in the caller's context.
 
     `asyncio.to_thread` would wait until the program's own calls leave one of the few threads of
     the loop's default executor, and fail where the program has shut it down.
     """
     worker = Worker("structjob-call")
     try:
-        return await worker.run(call, *args, **kwargs)
+        context = contextvars.copy_context()
+        return await worker.run(lambda: context.run(call, *args, **kwargs))
     finally:
         worker.close()
 

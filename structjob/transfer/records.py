@@ -127,7 +127,7 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         name = _ALIASES[kind].get(given, given)
         if name == "error" and kind != "event":
             row |= _error(value)
-        elif name == "error" and isinstance(value, Mapping):
+        elif name == "error" and isinstance(value, Mapping) and value and {*value} <= {*_ERROR}:
             rest |= _exception(value)
         elif name in _OURS or (name in ("id", "seq") and kind == "event"):
             continue
@@ -208,13 +208,17 @@ def _time(name: str, value: Any) -> str:
     return moment.strftime("%Y-%m-%d %H:%M:%S.%f").rjust(26, "0")
 
 
+_ERROR = ("type", "message", "traceback")
+"""The keys of an error."""
+
+
 def _error(value: Any) -> dict[str, Any]:
     if value is None:
         return {}
     given = value if isinstance(value, Mapping) else {"message": value}
     texts = {
         name: None if given.get(name) is None else str(normalize(str(given[name])))
-        for name in ("type", "message", "traceback")
+        for name in _ERROR
     }
     return {
         "error_type": (texts["type"] or "Error")[:200],
