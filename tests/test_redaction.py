@@ -21,7 +21,7 @@ from secrets_support import HARMLESS, secrets
 import structjob
 from structjob import Redactor
 from structjob.capture.event import BY_NAME, Encoder
-from structjob.context.errors import format_traceback
+from structjob.context.tracebacks import format_traceback
 from structjob.processors import FanOut
 from structjob.values import secret_rules
 from structjob.values.normalizer import normalize

@@ -12,8 +12,9 @@ import pytest
 import structlog
 
 import structjob
-from structjob.context import errors
-from structjob.context.errors import describe, format_traceback
+from structjob.context import tracebacks
+from structjob.context.errors import describe
+from structjob.context.tracebacks import format_traceback
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,7 +306,7 @@ def test_a_traceback_is_as_python_prints_it():
 
 
 def test_of_a_long_traceback_only_the_ends_are_formatted(monkeypatch):
-    monkeypatch.setattr("structjob.context.errors.MAX_TRACEBACK", 1_000_000)
+    monkeypatch.setattr("structjob.context.tracebacks.MAX_TRACEBACK", 1_000_000)
     exc = _raised(800, cause=_raised(450))
     more = [len(traceback.extract_tb(one.__traceback__)) - 400 for one in (exc, exc.__cause__)]
     text = format_traceback(exc)
@@ -343,10 +344,10 @@ def test_a_frame_is_formatted_once_however_many_steps_its_exception_leaves(monke
 def _texts_of(exc):
     """Return the text that is stored, and what Python prints, cut in the same way."""
     python = "".join(traceback.format_exception(exc))
-    at = errors.MAX_TRACEBACK // 4, len(python) - errors.MAX_TRACEBACK * 3 // 4
-    start, end = errors._between_words(python, *at)
+    at = tracebacks.MAX_TRACEBACK // 4, len(python) - tracebacks.MAX_TRACEBACK * 3 // 4
+    start, end = tracebacks._between_words(python, *at)
     cut = f"{python[:start]}\n…[cut: {end - start:,} characters]\n{python[end:]}"
-    return format_traceback(exc), python if len(python) <= errors.MAX_TRACEBACK else cut
+    return format_traceback(exc), python if len(python) <= tracebacks.MAX_TRACEBACK else cut
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,10 @@ from concurrent.futures import Executor, Future
 from contextvars import copy_context
 from typing import Any, ParamSpec, TypeVar
 
-from structjob.context.errors import keep_scope, leave_out_caller
+from structjob.context.errors import keep_scope
 from structjob.context.propagation import RemoteContext, remote_of, remote_scope
 from structjob.context.scope import SCOPE, current_scope, enter_scope
+from structjob.context.tracebacks import leave_out_caller
 from structjob.exceptions import InvalidArgument
 from structjob.machine.loops import is_coroutine_function
 

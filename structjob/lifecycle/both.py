@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
-from structjob.context.errors import leave_out_caller
+from structjob.context.tracebacks import leave_out_caller
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -7,7 +7,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from structjob.context.errors import Classifier, error_fields, traceback_of
+from structjob.context.errors import Classifier, error_fields
+from structjob.context.tracebacks import traceback_of
 from structjob.exceptions import InvalidArgument
 
 if TYPE_CHECKING:

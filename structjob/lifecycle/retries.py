@@ -17,12 +17,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, ca
 
 import msgspec
 
-from structjob.context.errors import (
-    Classifier,
-    leave_out_caller,
-    restore_traceback,
-    traceback_of,
-)
+from structjob.context.errors import Classifier
+from structjob.context.tracebacks import leave_out_caller, restore_traceback, traceback_of
 from structjob.exceptions import InvalidState
 from structjob.lifecycle.arguments import check_text, decorates_coroutines
 from structjob.lifecycle.handle import core_of

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Unpack
 
 from structjob.capture.emit import emit
-from structjob.context.errors import Classifier, message_of
+from structjob.context.errors import Classifier
+from structjob.context.tracebacks import message_of
 from structjob.lifecycle.contexts import job_of_steps
 from structjob.lifecycle.described_job import check_arguments
 from structjob.lifecycle.handle import core_of
