@@ -42,10 +42,13 @@ pipe is full.
 """
 
 _STACK = 2 << 20
-"""Bytes of address space that each of our threads reserves.
+"""Bytes of address space that each of our threads reserves, in place of the usual 8 MiB."""
 
-With the usual 8 MiB, too little is left of a limit of 120 MB (``ulimit -v``), and Python does not
-survive each lack of memory.
+_MEMORY = {"RLIMIT_AS": ("-v", 160_000), "RLIMIT_DATA": ("-d", 100_000)}
+"""The least limits of memory with which a program is recorded: the option of ``ulimit``, and KiB.
+
+Recording takes 60 to 128 MB of address space. Where less is left, Python does not always raise
+`MemoryError`: it may abort this process, and the exit code of the program would be lost.
 """
 
 LAST_LINE = 500
@@ -131,6 +134,7 @@ def run(
     """Run any program as a job."""
     program, notices, watched = Program(command, merged=as_json), Notices(), _Watched()
     try:
+        _check_memory()
         program.fork()
         import asyncio
 
@@ -180,7 +184,19 @@ class _Watched:
 
 
 class _CannotRecord(Exception):
-    """There is no database to record in; the message says why."""
+    """There is no database to record in, or too little memory; the message says why."""
+
+
+def _check_memory() -> None:
+    """Refuse to record where memory is too scarce; see `_MEMORY`."""
+    import resource
+
+    for name, (option, least) in _MEMORY.items():
+        limit, _ = resource.getrlimit(getattr(resource, name))
+        if limit != resource.RLIM_INFINITY and limit < least * 1024:
+            raise _CannotRecord(
+                f"the limit of memory (ulimit {option}) is {limit // 1024:,} KiB, and recording needs {least:,}"
+            )
 
 
 def _check(db: Database) -> None:
