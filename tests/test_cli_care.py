@@ -247,22 +247,25 @@ def test_verify_delivers_from_the_spool_that_is_named(shell: Shell, how: str) ->
     )
 
 
-@pytest.mark.parametrize("how", ["option", "environment"])
-def test_verify_proves_nothing_with_a_directory_that_does_not_exist(shell: Shell, how: str) -> None:
+def test_verify_proves_nothing_with_a_directory_that_does_not_exist(shell: Shell) -> None:
     """A mistyped spool directory is wrong usage. It was said to be searched, and all was well."""
     shell.sample()
-    words, env = (
-        (("--spool", "elsewhere"), None)
-        if how == "option"
-        else ((), environment(STRUCTJOB_SPOOL="elsewhere"))
-    )
-    done = shell.run("verify", *words, env=env)
+    done = shell.run("verify", "--spool", "elsewhere")
     assert (done.returncode, done.stdout) == (2, b"")
     assert "Directory 'elsewhere' does not exist." in done.stderr.decode()
     assert not (shell.directory / "elsewhere").exists()
 
 
-def test_a_named_file_that_does_not_exist_is_wrong_usage(shell: Shell) -> None:
+def test_verify_says_that_the_directory_of_the_environment_does_not_exist(shell: Shell) -> None:
+    """The variable may name a directory that the first tracker makes, as for `doctor`."""
+    shell.sample()
+    done = shell.run("verify", env=environment(STRUCTJOB_SPOOL="elsewhere"))
+    assert done.returncode == 0
+    assert f", {shell.directory}/elsewhere (does not exist)\n" in done.stderr.decode()
+    assert not (shell.directory / "elsewhere").exists()
+
+
+def test_a_named_file_that_does_not_exist_is_named(shell: Shell) -> None:
     """An import does not begin if its map of ids has nowhere to go; a file of tokens that is not
     there is not a file without tokens.
     """
@@ -275,7 +278,7 @@ def test_a_named_file_that_does_not_exist_is_wrong_usage(shell: Shell) -> None:
     assert len(shell.json("jobs", "--operation", "vm-migrate")) == 1
     done = shell.run("token", "list", "--token-file", "nowhere.json")
     assert (done.returncode, done.stderr.decode()) == (
-        2,
+        1,
         "error: there is no file nowhere.json\nnext:  structjob token create --token-file nowhere.json\n",
     )
     assert shell.run("token", "list").returncode == 0

@@ -174,7 +174,7 @@ async def test_source_and_trace_are_filters(any_tracker):
         (JobFilter, {"sort": "duration", "slower": True}, "leave sort out"),
         (JobFilter, {"by": "started"}, "by must be 'created' or 'ended'"),
         (JobFilter, {"status": ["done"]}, "unknown status 'done'"),
-        (LogFilter, {"attrs": {"a": "\ud800"}}, "half of a surrogate pair"),
+        (LogFilter, {"attrs": {"a": "\ud800"}}, "a lone surrogate"),
         (LogFilter, {"correlation_id": "c", "correlated": False}, "leave correlated out"),
     ],
 )

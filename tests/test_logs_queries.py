@@ -322,7 +322,7 @@ def forged(key, time="2026-01-01T00:00:00Z"):
         ({"level": "loud"}, "unknown level 'loud'"),
         ({"job_id": 5}, "job_id must be a string"),
         ({"job_id": "a\x00"}, "job_id contains a NUL"),
-        ({"logger": "\ud800"}, "logger holds"),
+        ({"logger": "\ud800"}, "logger contains"),
         ({"attempt": "1"}, "attempt must be a whole number"),
         ({"attempt": True}, "attempt must be a whole number"),
         ({"session_id": 2**63}, "64 bits"),

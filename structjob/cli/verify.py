@@ -97,7 +97,9 @@ async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: 
     else:
         _print(found, known, left, utc=utc)
         _remark(found, db, busy, reasons)
-        say(f"spool directories searched: {', '.join(map(str, roots)) or 'none'}")
+        missing = [root for root in named if not root.is_dir()]
+        searched = [f"{root}{' (does not exist)' if root in missing else ''}" for root in roots]
+        say(f"spool directories searched: {', '.join(searched) or 'none'}")
     if (failure := _failure(found, left, db)) is not None:
         raise failure
 
