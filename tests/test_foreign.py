@@ -653,8 +653,10 @@ async def test_our_statements_are_not_in_the_log_of_the_program(
                     pass
                 assert await tracker.jobs.count() == number
         assert lines == []
-        with create_engine("sqlite://").connect() as connection:
+        engine = create_engine("sqlite://")
+        with engine.connect() as connection:
             connection.exec_driver_sql("SELECT 1")
+        engine.dispose()
         assert "SELECT 1" in lines
     finally:
         for logger, level in zip(named, levels, strict=True):
