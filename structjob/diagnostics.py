@@ -45,6 +45,9 @@ DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembi
 """Loggers of the library and of its dependencies. Their events are not recorded."""
 
 
+_SIGNALS = sorted(_signal.valid_signals())
+
+
 def fault_types() -> tuple[type[BaseException], ...]:
     """Return the exceptions that are errors of our own, or of other code that was called without
     ``await``: a ``__repr__``, a sink, a hook. For ``except fault_types()``, which calls it only
@@ -65,7 +68,7 @@ class suppress_faults:  # noqa: N801 -- named as `contextlib.suppress`
     """A block that suppresses what `fault_types` returns."""
 
     def __enter__(self) -> None:
-        """Nothing."""
+        """Do nothing: the end of the block decides."""
 
     def __exit__(self, kind: type[BaseException] | None, exc: object, trace: object) -> bool:
         return kind is not None and issubclass(kind, fault_types())
@@ -81,9 +84,6 @@ def _of_signal_handler(error: BaseException | None) -> bool:
         _code_of(handler) for handler in map(_signal.getsignal, _SIGNALS) if callable(handler)
     }
     return any(frame.f_code in handlers for frame, _ in walk_tb(trace))
-
-
-_SIGNALS = sorted(_signal.valid_signals())
 
 
 def _code_of(handler: Any) -> CodeType | None:

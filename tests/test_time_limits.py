@@ -108,6 +108,60 @@ def test_a_time_limit_ends_the_job_and_is_the_exception_that_the_program_gets(
     assert alarm.ended > LIMITS // 8
 
 
+def is_recorded(thing: object, directory: object) -> bool:
+    """Return whether an event with *thing*, whose text raises, is recorded."""
+    structjob.configure()
+    with structjob.Tracker(f"sqlite:///{directory}/jobs.db") as tracker, tracker.job("copy") as job:
+        structlog.get_logger().info("copied", thing=thing)
+        tracker.run(tracker.flush())
+        (event,) = tracker.run(tracker.logs.list(job=job, kind="log"))
+    return event.message == "copied"
+
+
+def interrupted(*_: object) -> None:
+    raise TimeLimit
+
+
+@pytest.mark.parametrize("place", ["job_core.begin_span", "core.Entry"])
+async def test_a_start_of_a_job_that_is_interrupted_ends_it(
+    place: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With an event loop and without."""
+    async with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
+        with monkeypatch.context() as patch:
+            patch.setattr(f"structjob.lifecycle.{place}", interrupted)
+            with pytest.raises(TimeLimit), tracker.job("with"):
+                pytest.fail("it began")
+            with pytest.raises(TimeLimit):
+                async with tracker.job("async with"):
+                    pytest.fail("it began")
+        await tracker.flush()
+        jobs = await tracker.jobs.list()
+    assert [(job.operation, job.status) for job in jobs] == [
+        ("async with", "failed"),
+        ("with", "failed"),
+    ]
+    assert all(job.error is not None and job.error.type == "TimeLimit" for job in jobs)
+
+
+@pytest.mark.parametrize("place", ["step_core.begin_span", "core.Entry"])
+async def test_a_start_of_a_step_that_is_interrupted_ends_it(
+    place: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its job may go on."""
+    async with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
+        async with tracker.job("copy") as job:
+            with monkeypatch.context() as patch:
+                patch.setattr(f"structjob.lifecycle.{place}", interrupted)
+                with pytest.raises(TimeLimit), job.step("part"):
+                    pytest.fail("it began")
+            await tracker.flush()
+            (step,) = await tracker.jobs.steps(job.id)
+    assert step.status == "failed"
+    assert step.duration_ms is not None
+    assert step.duration_ms < 60_000
+
+
 @pytest.mark.parametrize("alarm", ["function"], indirect=True)
 def test_an_exception_of_the_programs_own_object_is_no_time_limit(
     alarm: Alarm, tmp_path: object
@@ -116,12 +170,7 @@ def test_an_exception_of_the_programs_own_object_is_no_time_limit(
         def __repr__(self) -> str:
             raise TimeLimit
 
-    structjob.configure()
-    with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker, tracker.job("copy") as job:
-        structlog.get_logger().info("copied", thing=Hostile())
-        tracker.run(tracker.flush())
-        (event,) = tracker.run(tracker.logs.list(job=job, kind="log"))
-    assert event.message == "copied"
+    assert is_recorded(Hostile(), tmp_path)
 
 
 def test_a_wait_that_a_signal_interrupts_stops_nobody() -> None:
@@ -167,12 +216,7 @@ def test_an_unknown_member_of_an_enum_is_no_time_limit(tmp_path: object) -> None
         def __repr__(self) -> str:
             return Colour(5).name
 
-    structjob.configure()
-    with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker, tracker.job("copy") as job:
-        structlog.get_logger().info("copied", thing=Painted())
-        tracker.run(tracker.flush())
-        (event,) = tracker.run(tracker.logs.list(job=job, kind="log"))
-    assert event.message == "copied"
+    assert is_recorded(Painted(), tmp_path)
 
 
 def test_a_limit_that_is_a_timeout_ends_a_wait_for_the_trackers_loop(tmp_path: object) -> None:

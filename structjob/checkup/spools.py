@@ -180,7 +180,7 @@ def waiting_since(directory: Path, stored: int) -> datetime | None:
     for path in sorted(directory.glob("events-*.jsonl")):
         with suppress(OSError), path.open("rb") as file:  # it may have been delivered meanwhile
             for line in file:
-                if verify_line(line) and number_of(line[:-1]) > stored:
+                if verify_line(line) and number_of(line) > stored:
                     return time_of(line)
     return None
 

@@ -18,6 +18,9 @@ from structjob.values.redaction import identified, is_own_id
 
 T = TypeVar("T")
 
+MAX_DESCRIPTION = 65_536
+"""Maximum characters of a description."""
+
 _ROUNDING = 0.01
 """Rounding error allowed in a percentage: 100.00000000000001 means 100."""
 _ROUNDING_UNITS = 1e-9
@@ -166,7 +169,7 @@ def identifier(check: Callable[[Any], T]) -> Callable[[Any], T]:
 
 
 check_operation = required(check_label, "operation", 255)
-check_description = partial(check_label, "description", limit=65_536)
+check_description = partial(check_label, "description", limit=MAX_DESCRIPTION)
 check_current_step = partial(check_label, "current_step", limit=200)
 check_job_id = identifier(required(check_text, "job_id", 64))
 check_root_id = identifier(required(check_text, "root_job_id", 64))

@@ -164,13 +164,13 @@ class JobCore(DescribedJob):
         """Start as `start` does, in code without an event loop."""
         if self._must_claim() and self.host.run(self._claimed()):
             return
-        try:
-            number = self.begin()
-            if self.claim.options.wait and number:
+        number = self.begin()
+        if self.claim.options.wait and number:
+            try:
                 self.host.wait_committed(number, START_WAITS)
-        except BaseException as exc:  # see `_committed`; a signal handler may raise at any place
-            self.fail(exc)
-            raise
+            except BaseException as exc:
+                self.finish(outcome(exc), exc)  # see `_committed`
+                raise
 
     def _must_claim(self) -> bool:
         """Return whether the database must assign the attempt.
@@ -235,6 +235,15 @@ class JobCore(DescribedJob):
         """Start the job and return the number of the record of the start; 0 if there is no
         record.
         """
+        try:
+            return self._begin()
+        except BaseException as exc:
+            # A signal handler may raise at any place, and `__exit__` does not run when `__enter__`
+            # raises.
+            self.fail(exc)
+            raise
+
+    def _begin(self) -> int:
         self.status = JobStatus.RUNNING
         self.claim.attempt = self.claim.attempt or 1
         if not self.host.tracked:

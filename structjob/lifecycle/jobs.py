@@ -203,8 +203,12 @@ class Job(Cancellable):
         core = self._core
         core.entered = True
         await core.start()
-        core.cancellation.task = asyncio.current_task()
-        core.enter_scope()
+        try:  # not within `enter_scope`, because a signal handler may raise where a call begins
+            core.cancellation.task = asyncio.current_task()
+            core.enter_scope()
+        except BaseException as exc:
+            core.leave(outcome(exc), exc)
+            raise
         return self
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
@@ -218,10 +222,10 @@ class Job(Cancellable):
         core = self._core
         core.entered = True
         core.start_here()
-        try:
+        try:  # see `__aenter__`
             core.cancellation.thread = threading.get_ident()
             core.enter_scope()
-        except BaseException as exc:  # a signal handler may raise here, and `__exit__` does not run
+        except BaseException as exc:
             core.leave(outcome(exc), exc)
             raise
         return self

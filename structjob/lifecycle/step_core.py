@@ -118,6 +118,13 @@ class StepCore(Core):
             )
         job.require_running(f"the step {self.name!r}")
         job.cancellation.stop_if_asked()
+        try:
+            self._begin(job)
+        except BaseException as exc:  # see `JobCore.begin`
+            self.fail(exc)
+            raise
+
+    def _begin(self, job: JobCore) -> None:
         scope = current_scope()
         if scope is not None and scope.job is job:
             self.parent_step_id = scope.step_id
@@ -129,9 +136,9 @@ class StepCore(Core):
         job.shared.open[self.id] = self
         self.seq = next(job.shared.numbers)
         job.shared.current = self.name
-        self.status = StepStatus.RUNNING
         self._started = time_text()
         self.began = self.recorded_at = time.monotonic()
+        self.status = StepStatus.RUNNING  # not before its times, from which its duration follows
         self.span = begin_span(self.handle, scope if self.parent_step_id is not None else job.scope)
         self.scope = job.scope_of(self, self.span)
         self.record()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from structjob.diagnostics import suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.arguments import (
+    MAX_DESCRIPTION,
     check_description,
     check_label,
     check_metadata,
@@ -82,7 +83,12 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         core = self._core
         core.entered = True
         core.begin()
-        core.enter_scope()
+        try:  # see `Job.__aenter__`
+            core.enter_scope()
+        except BaseException as exc:
+            core.leave_scope()
+            core.fail(exc)
+            raise
         return self
 
     async def __aenter__(self) -> Self:
@@ -131,7 +137,7 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         """
         core = self._core
         if core.may_end("skipped"):
-            core.description = check_label("reason", reason, 65_536) or core.description
+            core.description = check_label("reason", reason, MAX_DESCRIPTION) or core.description
             core.finish("skipped", None)
 
     def advance(self, units: float = 1) -> None:
