@@ -1,5 +1,5 @@
 """Reporting progress never ends the user's work: any number is taken, what is none or comes too
-late is ignored, with one warning.
+late is ignored, with a warning, at most one a minute.
 """
 
 import collections.abc
@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 from functools import partial
+from types import SimpleNamespace
 
 import hypothesis
 import numpy
@@ -265,3 +266,20 @@ async def test_progress_that_is_ignored_changes_nothing(db_url):
                 assert (step.percent, step.completed) == (40, 3)
             step.update(completed=4)
             assert (step.percent, step.completed) == (40, 4)
+
+
+async def test_a_job_whose_first_warning_was_held_back_is_reported_a_minute_later(
+    lenient, caplog, monkeypatch
+):
+    """faults A.6: the warning says that further cases are reported at most once a minute; so they
+    are, whichever job or step they are in.
+    """
+    now = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr("structjob.spool.recorder.time", now)
+    async with lenient.job("a") as one, lenient.job("b") as other:
+        one.update(percent=-1)
+        other.update(percent=-2)
+        now.monotonic = lambda: 1061.0
+        other.update(percent=-3)
+    told = [line.getMessage() for line in caplog.records if "progress is ignored" in line.msg]
+    assert [re.search(r"not (-\d)", line)[1] for line in told] == ["-1", "-3"]

@@ -63,7 +63,7 @@ class Core:
     """
 
     __slots__ = (
-        "_entry", "_misuse_reported", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
+        "_entry", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
         "recorded_at", "scope", "span", "summary",
     )  # fmt: skip
     table: ClassVar[str]
@@ -82,7 +82,6 @@ class Core:
         """Full quarters of the work that were reported as done."""
         self.pending = False
         self.abandoned = False
-        self._misuse_reported = False
         self.began = 0.0
         self.summary: dict[str, Any] = {}
 
@@ -131,7 +130,7 @@ class Core:
             return None
 
     def misused(self, error: InvalidArgument | InvalidState) -> None:
-        """Warn once about progress that is invalid or too late, and ignore it.
+        """Warn about progress that is invalid or too late, and ignore it.
 
         A progress report never ends the user's work.
 
@@ -141,10 +140,8 @@ class Core:
         """
         if faults.strict or faults.strict_trackers:
             raise error
-        if not self._misuse_reported:
-            self._misuse_reported = True
-            if self.host.tracked:
-                warn_ignored(self.host.recorder, error)
+        if self.host.tracked:
+            warn_ignored(self.host.recorder, error)
 
     def flush_progress(self) -> None:
         """Record the progress that was held back."""

@@ -287,8 +287,9 @@ class Job(Cancellable):
         """Report progress. It is recorded at most four times a second.
 
         It never raises, unless logging is strict. An invalid value, or a call after the end of the
-        job, is ignored with one warning on the logger ``structjob``. In a ``with`` block it raises
-        `Cancelled` if the job was asked to stop, as `check_cancelled` does.
+        job, is ignored with a warning on the logger ``structjob``, at most one a minute. In a
+        ``with`` block it raises `Cancelled` if the job was asked to stop, as `check_cancelled`
+        does.
 
         Args:
             percent: 0–100.

@@ -144,7 +144,8 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         """Count *units* as done. It is fast enough for a tight loop.
 
         It never raises, unless logging is strict. A negative number, a value that is not a number,
-        or a call after the end of the step is ignored with one warning on the logger ``structjob``.
+        or a call after the end of the step is ignored with a warning on the logger ``structjob``,
+        at most one a minute.
 
         Args:
             units: Any finite number of Python, NumPy, `decimal` or `fractions`; 1 by default.
@@ -183,8 +184,9 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         """Report progress. It is recorded at most four times a second.
 
         It never raises, unless logging is strict. An invalid value, or a call after the end of the
-        step, is ignored with one warning on the logger ``structjob``. In a ``with`` block it raises
-        `Cancelled` if the job was asked to stop, as `Job.check_cancelled` does.
+        step, is ignored with a warning on the logger ``structjob``, at most one a minute. In a
+        ``with`` block it raises `Cancelled` if the job was asked to stop, as `Job.check_cancelled`
+        does.
 
         Args:
             completed: Number of units done. It replaces the number counted so far.
