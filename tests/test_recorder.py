@@ -14,6 +14,7 @@ from test_capture import make_recorder
 
 from structjob.diagnostics import faults
 from structjob.spool.directory import SessionSpool, adopt
+from structjob.spool.disk import DiskQueue
 from structjob.spool.dropped import Dropped
 from structjob.spool.fault_log import FAULT_LOG, FaultLog, read_fault
 from structjob.spool.kept import KeptEvents
@@ -289,6 +290,21 @@ def test_what_comes_while_a_child_makes_its_directory_is_written_then(recorder, 
         json.loads(line)["row"] for line in child.states.read(1 << 20, 100).lines.splitlines()
     ] == [{"id": "a"}]
     child.close()
+
+
+def test_a_child_whose_disk_refuses_its_first_line_says_so(recorder, monkeypatch, caplog):
+    """faults H: the directory could be made, and its disk is full then: a warning says so, and if
+    the child is killed, its tally says up to which number the events are lost.
+    """
+    recorder.after_fork()
+    with monkeypatch.context() as patch:
+        patch.setattr(DiskQueue, "append", lambda self, line, number: refuse(line, number))
+        recorder.put(BODY, 10)
+    assert recorder.spool.tally.at_risk == 1
+    assert "No space left on device; events wait in memory" in caplog.text
+    recorder.put(BODY, 10)
+    assert numbers_of(recorder) == [2, 1]
+    assert recorder.spool.tally.at_risk == 0
 
 
 def test_what_the_disk_refuses_to_the_end_is_given_up_by_its_numbers(recorder, monkeypatch):
