@@ -58,6 +58,7 @@ async def test_an_async_callback_and_an_iterator(tracker):
     waiting = asyncio.create_task(anext(iterator, None))
     await tracker.aclose()
     assert await waiting is None
+    assert [event async for event in iterator] == []
     assert heard == ["a", "a again"]
     with pytest.raises(NotOpen):
         tracker.listen(print)
@@ -99,15 +100,16 @@ async def test_filters_mean_what_they_mean_in_queries(tracker, filters, expected
     assert heard == list(expected)
 
 
-async def test_a_slow_listener_costs_itself_only(tracker):
+@pytest.mark.parametrize("size", [1, 10])
+async def test_a_slow_listener_costs_itself_only(tracker, size):
     """What comes while the queue is full is counted and not waited for; everything is stored all
     the same (R30).
     """
-    listener = tracker.listen(queue_size=10)
+    listener = tracker.listen(queue_size=size)
     for number in range(25):
         log.info("line", n=number)
-    assert listener.dropped == 15
-    assert [(await anext(listener)).attrs["n"] for _ in range(10)] == list(range(10))
+    assert listener.dropped == 25 - size
+    assert [(await anext(listener)).attrs["n"] for _ in range(size)] == list(range(size))
     log.info("line", n=25)
     assert (await anext(listener)).attrs["n"] == 25
     assert await tracker.logs.count() == 26
@@ -136,14 +138,16 @@ async def test_a_listener_that_fails(tracker, caplog):
 
 async def test_a_callback_that_logs(tracker):
     """What a callback logs is stored and not listened to: it would never end (R30)."""
-    heard = []
+    heard, called = [], asyncio.Event()
 
     def echo(event):
         heard.append(event.message)
         log.info(f"heard {event.message}")
+        called.set()
 
     listener = tracker.listen(echo)
     log.info("a")
+    await called.wait()
     listener.close()
     await listener._task
     assert heard == ["a"]

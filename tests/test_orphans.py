@@ -114,6 +114,22 @@ async def test_what_became_of_the_events_of_a_dead_process(db_path, db_url, capl
     assert not list(root.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("before", "reason"), [(SessionSpool.mark_closed, "closed"), (lambda spool: None, "died")]
+)
+async def test_a_process_that_exited_in_the_normal_way_has_not_died(
+    db_path, db_url, before, reason
+):
+    """faults H: what it could not deliver is delivered, and its session says how it ended."""
+    root = db_path.with_name(db_path.name + ".spool")
+    number = died(root, 1, 2, before=before)
+    async with structjob.Tracker(db_url) as tracker:
+        await tracker.flush()
+        session = await tracker.sessions.get(number)
+        assert (session.end_reason, session.last_seq) == (reason, 2)
+        assert len(await tracker.logs.list(text="left")) == 2
+
+
 async def test_a_session_whose_end_the_database_refuses_is_set_aside(
     db_path, db_url, faulty, caplog
 ):
