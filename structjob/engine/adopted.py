@@ -131,14 +131,14 @@ class AdoptedSpools:
 
         Also delete the remains of processes that ended while they created or deleted a directory.
         """
-        if self._places is None or os.getpid() != self._pid:
+        root, places = self._root, self._places
+        if root is None or places is None or os.getpid() != self._pid:
             return
         if time.monotonic() - self._elsewhere_at >= ELSEWHERE_EVERY:
             self._elsewhere_at = time.monotonic()
-            self._take(spool_directory.adopt_elsewhere(self._places, self._root, self._known))
+            self._take(spool_directory.adopt_elsewhere(places, root, self._known))
         self.look()
-        if self._root is not None:
-            spool_directory.sweep(self._root)
+        spool_directory.sweep(root)
 
     def _take(self, spools: Iterable[spool_directory.SessionSpool]) -> None:
         for spool in spools:
