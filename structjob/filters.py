@@ -21,13 +21,7 @@ from structjob.filter_checks import (
 )
 from structjob.levels import LEVELS, Level, level_name
 from structjob.models import STREAMS, AnyJob, EventRecord, id_of
-from structjob.statuses import (
-    ErrorOutcome,
-    ErrorStatus,
-    ErrorStatusName,
-    JobStatus,
-    JobStatusName,
-)
+from structjob.statuses import ErrorOutcome, ErrorStatus, ErrorStatusName, JobStatus, JobStatusName
 
 
 class Filter:

@@ -451,9 +451,7 @@ class Tracker(JobControl, Upkeep):
         """The number of waiting events, and the number that memory is meant to hold."""
         self._host.require_open()
         return Queue(
-            waiting=self._engine.waiting(),
-            capacity=self._options.queue_size,
-            _clear=self._clear,
+            waiting=self._engine.waiting(), capacity=self._options.queue_size, _clear=self._clear
         )
 
     def _clear(self) -> int:

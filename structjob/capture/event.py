@@ -62,12 +62,7 @@ class Level:
 
 
 BY_NAME = {
-    name: Level(
-        n,
-        name,
-        level_field(name),
-        b'Z","level":"%b","event":' % name.encode(),
-    )
+    name: Level(n, name, level_field(name), b'Z","level":"%b","event":' % name.encode())
     for name, n in LEVELS.items()
 }
 BY_NAME |= {alias: BY_NAME[name] for alias, name in LEVEL_ALIASES.items()}

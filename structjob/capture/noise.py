@@ -176,10 +176,7 @@ class _Suppressed:
             messages[message] = messages.get(message, 0) + count
         if messages:
             emit(
-                None,
-                "info",
-                "suppressed",
-                {"count": sum(messages.values()), "messages": messages},
+                None, "info", "suppressed", {"count": sum(messages.values()), "messages": messages}
             )
 
 

@@ -127,8 +127,7 @@ def _damage(path: Path) -> Iterator[Finding]:
         yield ok("damage", "none found by SQLite's quick check")
     else:
         yield ok(
-            "damage",
-            f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not checked",
+            "damage", f"none found in {trial.QUICK_CHECK:g} s; the rest of the file was not checked"
         )
 
 

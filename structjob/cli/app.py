@@ -42,14 +42,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 COMMANDS = {
     "cancel": ("cancel", "Request that a job stops, in whichever process it runs."),
     "delete": ("delete", "Delete one job with its child jobs, steps and lines."),
-    "demo": (
-        "demo.command",
-        "Record a sample workload, and measure it.",
-    ),
-    "doctor": (
-        "doctor",
-        "Find problems and suggest fixes.",
-    ),
+    "demo": ("demo.command", "Record a sample workload, and measure it."),
+    "doctor": ("doctor", "Find problems and suggest fixes."),
     "errors": ("errors", "List errors, show one, or mark one as resolved."),
     "export": ("export", "Write a job, or log lines, to a file or stdout."),
     "import": ("import_", "Import jobs from a file of JSON lines; - is stdin."),
@@ -58,18 +52,12 @@ COMMANDS = {
     "migrate": ("migrate", "Create the tables, or upgrade them."),
     "prune": ("prune", "Delete jobs and lines past their retention."),
     "serve": ("serve", "Serve the HTTP API and the web pages."),
-    "sessions": (
-        "sessions",
-        "List sessions: programs that log to this database.",
-    ),
+    "sessions": ("sessions", "List sessions: programs that log to this database."),
     "show": ("show", "Show one job: its steps, attempts, child jobs, result and error."),
     "stats": ("stats", "Show statistics of jobs, steps and lines."),
     "tail": ("tail", "Show new log lines as they are written."),
     "token": ("token", "Create, list and revoke tokens for structjob serve."),
-    "verify": (
-        "verify",
-        "Prove that no log line was lost.",
-    ),
+    "verify": ("verify", "Prove that no log line was lost."),
     "wait": ("wait", "Wait until a job has ended; the exit code is its outcome."),
 }
 """The module of each command in `structjob.cli`, and the beginning of its help.

@@ -13,12 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from structjob.cli.screen import Failure, command_line, say
-from structjob.exceptions import (
-    InvalidURL,
-    SchemaMismatch,
-    StoreUnavailable,
-    StructjobError,
-)
+from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable, StructjobError
 from structjob.text.amounts import in_bytes
 
 if TYPE_CHECKING:
@@ -254,11 +249,7 @@ class Reader:
 
 
 async def deliver_from(
-    database: Database,
-    places: Places,
-    *,
-    spool: Path | None = None,
-    said: set[str] | None = None,
+    database: Database, places: Places, *, spool: Path | None = None, said: set[str] | None = None
 ) -> list[int]:
     """Deliver the spools of dead processes to *database*, and mark their jobs as crashed.
 

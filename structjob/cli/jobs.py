@@ -72,10 +72,7 @@ Examples:
 @click.option("--context-id", metavar="ID", help="Only jobs with this context id.")
 @correlation_id("Only jobs with this correlation id.")
 @click.option(
-    "--roots",
-    "root_only",
-    is_flag=True,
-    help="Only jobs that have no parent in this database.",
+    "--roots", "root_only", is_flag=True, help="Only jobs that have no parent in this database."
 )
 @click.option(
     "--flat",

@@ -214,12 +214,7 @@ def several(*names: str, choices: Sequence[str], help: str) -> Callable[[F], F]:
 def limit(help: str) -> Callable[[F], F]:
     """Add ``--limit``, 25 by default; *help* says which ones are shown."""
     return click.option(
-        "-n",
-        "--limit",
-        type=click.IntRange(1, 10_000),
-        default=25,
-        show_default=True,
-        help=help,
+        "-n", "--limit", type=click.IntRange(1, 10_000), default=25, show_default=True, help=help
     )
 
 

@@ -97,7 +97,7 @@ async def _show(
         tree = found.tree
         estimate = await reader.lookups.estimate(found)
         silences = await reader.lookups.silences(
-            {job.session_id} if job.status == "running" and job.session_id is not None else (),
+            {job.session_id} if job.status == "running" and job.session_id is not None else ()
         )
         if as_json:
             about = {

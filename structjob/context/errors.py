@@ -9,12 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structjob.context.scope import Scope, current_scope
-from structjob.context.tracebacks import (
-    cause_of,
-    format_traceback,
-    message_of,
-    parts_of,
-)
+from structjob.context.tracebacks import cause_of, format_traceback, message_of, parts_of
 from structjob.diagnostics import fault_types, suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.process import on_reset
@@ -177,10 +172,7 @@ def exception_attrs(
         counts: Whether the event is recorded; if not, it is not an occurrence.
     """
     message = message_of(exc)
-    attrs = {
-        **error_fields(exc, classifier, message),
-        "exception": _structure(exc, 0, message),
-    }
+    attrs = {**error_fields(exc, classifier, message), "exception": _structure(exc, 0, message)}
     if counts and not is_recorded(exc, scope):
         attrs["error_fingerprint"] = _mark_recorded(exc, scope)
     return attrs
@@ -293,11 +285,7 @@ def _root(scope: Scope | None) -> str | None:
 
 
 def _structure(exc: BaseException, depth: int, message: str) -> dict[str, Any]:
-    info: dict[str, Any] = {
-        "type": type_name(exc),
-        "module": _module(exc),
-        "message": message,
-    }
+    info: dict[str, Any] = {"type": type_name(exc), "module": _module(exc), "message": message}
     if depth == 0:
         info["traceback"] = format_traceback(exc)
     if issubclass(type(exc), BaseExceptionGroup):

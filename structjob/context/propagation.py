@@ -173,10 +173,7 @@ def headers(scope: Scope, baggage: str = "") -> dict[str, str]:
     """
     found = {
         name: value
-        for name, value in (
-            ("X-Correlation-ID", scope.correlation_id),
-            ("X-Job-ID", scope.job_id),
-        )
+        for name, value in (("X-Correlation-ID", scope.correlation_id), ("X-Job-ID", scope.job_id))
         if value is not None and _SAFE_ID.fullmatch(value)
     }
     # the owner is omitted, because it may be a person, and the service may belong to others

@@ -56,11 +56,7 @@ class Pruner:
     ) -> PruneResult:
         """Prune; see `structjob.retention.prune.prune`."""
         return await prune(
-            self._access(),
-            retention,
-            not_within=not_within,
-            patience=patience,
-            progress=progress,
+            self._access(), retention, not_within=not_within, patience=patience, progress=progress
         )
 
     async def delete(self, job_id: str, *, patience: float) -> PruneResult:

@@ -504,10 +504,9 @@ class JobCore(DescribedJob):
             seconds: How long it took.
             summary: Attributes that are added to those of `structjob.Job.summary`.
         """
-        level = {
-            "completed": "info",
-            "failed": "warning" if followed(summary) else "error",
-        }.get(status, "warning")
+        level = {"completed": "info", "failed": "warning" if followed(summary) else "error"}.get(
+            status, "warning"
+        )
         shared = self.shared
         attrs = {
             "operation": self.operation,

@@ -75,10 +75,7 @@ def ending(
 
 
 def duration_fields(seconds: float) -> dict[str, Any]:
-    return {
-        "duration_ms": round(seconds * 1000, 3),
-        "duration_str": lasting(seconds),
-    }
+    return {"duration_ms": round(seconds * 1000, 3), "duration_str": lasting(seconds)}
 
 
 def add_error(row: ErrorColumns, error: ErrorInfo | None) -> None:

@@ -7,12 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from structjob.context.errors import (
-    annotate,
-    attrs_at_end,
-    describe,
-    is_noted,
-)
+from structjob.context.errors import annotate, attrs_at_end, describe, is_noted
 from structjob.context.scope import current_scope, new_id
 from structjob.context.tracing import begin_span, end_span
 from structjob.exceptions import InvalidState

@@ -169,9 +169,7 @@ def lock_file(path: Path, *, create: bool) -> int | None:
     try:
         # Non-blocking, because the path may name a pipe.
         fd = os.open(
-            path,
-            os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0),
-            0o600,
+            path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | (os.O_CREAT if create else 0), 0o600
         )
     except OSError:
         return None

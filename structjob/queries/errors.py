@@ -225,10 +225,7 @@ class Errors:
 
 
 async def groups(
-    fetch: Fetch,
-    conditions: tuple[ColumnElement[bool], ...],
-    statuses: Iterable[str],
-    limit: int,
+    fetch: Fetch, conditions: tuple[ColumnElement[bool], ...], statuses: Iterable[str], limit: int
 ) -> list[ErrorGroup]:
     """Return the errors whose occurrences match *conditions*, the last seen first.
 

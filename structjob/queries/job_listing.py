@@ -116,10 +116,7 @@ async def slower_ones(
         # Read few rows at a time for a short page, because databases read the whole table if
         # many of its rows are requested.
         page = await read_page(
-            fetch,
-            replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))),
-            cursor,
-            rows.job,
+            fetch, replace(listing, limit=min(_AT_ONCE, max(25, listing.limit))), cursor, rows.job
         )
         compared = await estimates.expectations(fetch, page.items, now)
         for job in page:

@@ -63,8 +63,7 @@ def query_of(fetch: Fetch, wanted: LogFilter, mark: str) -> Query:
     mine = values_of(wanted.job_id) if wanted.children else ()
     if mine:
         matching = and_(
-            matching,
-            or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id))),
+            matching, or_(logs.c.job_id.in_(mine), logs.c.job_id.in_(select(family(*mine).c.id)))
         )
     elif wanted.job_id is not None:
         matching = and_(matching, logs.c.job_id.in_(values_of(wanted.job_id)))
@@ -240,10 +239,7 @@ def conditions(wanted: LogFilter, *, by_level: bool = False) -> tuple[ColumnElem
         by = ("step_id", "fingerprint") if _has(wanted, *_NARROWEST) else ("correlation_id",)
         orders = next((name for name in by if _has(wanted, name)), None)
     found = _equal(
-        wanted,
-        names,
-        apart_from="step_id" if by_level else None,
-        lead=None if by_level else orders,
+        wanted, names, apart_from="step_id" if by_level else None, lead=None if by_level else orders
     )
     if by_level or lead not in (None, _NARROW):
         found.append(unusual("level" if by_level else str(lead)))

@@ -188,10 +188,7 @@ async def read_page(
         further = _cursor(listing, "before" if backward else "after", edge)
         next_, previous = (next_, further) if backward else (further, previous)
     return Page(
-        tuple(map(build, rows)),
-        next_cursor=next_,
-        previous_cursor=previous,
-        partial=partial,
+        tuple(map(build, rows)), next_cursor=next_, previous_cursor=previous, partial=partial
     )
 
 

@@ -10,14 +10,7 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, Select, func, select
 from sqlalchemy.engine import RowMapping
 
-from structjob.models import (
-    AttemptRecord,
-    ErrorInfo,
-    EventRecord,
-    Gap,
-    JobRecord,
-    StepRecord,
-)
+from structjob.models import AttemptRecord, ErrorInfo, EventRecord, Gap, JobRecord, StepRecord
 from structjob.statuses import JobStatus, StepStatus
 from structjob.store.contract import Fetch
 from structjob.store.portions import portions

@@ -173,10 +173,7 @@ class Statistics:
             InvalidFilter: see `throughput`.
         """
         wanted, buckets = self._intervals(StatsFilter, bucket, filter, filters)
-        keys = {
-            "operation": jobs.c.operation,
-            "start": buckets.start_of(_JOB_TIMES[wanted.by]),
-        }
+        keys = {"operation": jobs.c.operation, "start": buckets.start_of(_JOB_TIMES[wanted.by])}
         found: dict[str, list[dict[str, Any]]] = {}
         for row in await self._of_jobs(wanted, keys, limited=False):
             found.setdefault(row.pop("operation"), []).append(row)
@@ -381,11 +378,7 @@ class Statistics:
         return wanted, Buckets(since, until, bucket)  # type: ignore[arg-type]  # both are already datetimes
 
     async def _of_jobs(
-        self,
-        wanted: StatsFilter,
-        keys: Mapping[str, ColumnElement[Any]],
-        *,
-        limited: bool = True,
+        self, wanted: StatsFilter, keys: Mapping[str, ColumnElement[Any]], *, limited: bool = True
     ) -> list[dict[str, Any]]:
         conditions = (*_of_window(_JOB_TIMES, wanted), *_equal(wanted))
         found = summarised(jobs, keys, JobStatus, conditions, _JOB_COLUMNS, _FURTHER)

@@ -14,14 +14,7 @@ import asyncio
 import contextlib
 import heapq
 from collections import deque
-from collections.abc import (
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Collection,
-    Iterable,
-    Sequence,
-)
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from itertools import islice
 from typing import Any, Generic, Self, TypeVar, cast
 from weakref import WeakSet

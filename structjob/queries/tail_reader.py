@@ -114,9 +114,7 @@ class SessionReader:
         complete = set()
         for some in portions(short, PAGE):
             counted = select(
-                logs.c.session_id,
-                func.count().label("stored"),
-                func.max(logs.c.seq).label("last"),
+                logs.c.session_id, func.count().label("stored"), func.max(logs.c.seq).label("last")
             )
             for row in await self._fetch(
                 counted.where(logs.c.session_id.in_(some)).group_by(logs.c.session_id)

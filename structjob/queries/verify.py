@@ -245,10 +245,7 @@ async def _look(fetch: Fetch, only: Sequence[int] | None = None) -> list[Session
 
 
 async def _verify_one(
-    fetch: Fetch,
-    session_id: int,
-    session: RowMapping | None,
-    counts: _Counts,
+    fetch: Fetch, session_id: int, session: RowMapping | None, counts: _Counts
 ) -> SessionVerification:
     last = max(session["last_seq"] if session is not None else 0, counts.highest, counts.explained)
     found = Holes() if counts.whole(last) else await find(fetch, session_id, counts.highest, last)

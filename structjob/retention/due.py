@@ -148,9 +148,7 @@ class Due:
             self.now - _JOB_MAY_FOLLOW
         )
         mine = and_(
-            logs.c.job_id.in_(job_ids),
-            logs.c.ts < self.before,
-            logs.c.level.in_(self._rest),
+            logs.c.job_id.in_(job_ids), logs.c.ts < self.before, logs.c.level.in_(self._rest)
         )
         return and_(mine, long_stored, ~exists().where(jobs.c.id == logs.c.job_id))
 
@@ -253,10 +251,7 @@ class Due:
 
 
 def family_of(
-    tops: Sequence[str],
-    after: tuple[int, str] | None,
-    limit: int,
-    *more: ColumnElement[Any],
+    tops: Sequence[str], after: tuple[int, str] | None, limit: int, *more: ColumnElement[Any]
 ) -> Select[Any]:
     """Return the query for the jobs *tops* and all their descendants, parents first.
 

@@ -15,14 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from structjob.exceptions import InvalidURL, StoreUnavailable
-from structjob.machine.files import (
-    UnsafeFile,
-    belongs,
-    check_file,
-    ensure_file,
-    follow,
-    is_special,
-)
+from structjob.machine.files import UnsafeFile, belongs, check_file, ensure_file, follow, is_special
 
 Identity = tuple[int, int]
 """Device and inode."""

@@ -175,9 +175,7 @@ class _falling(Native[Any]):  # noqa: N801  # reads like the SQL function it sta
 
 
 def ordering(
-    conditions: Iterable[ColumnElement[bool]],
-    *columns: ColumnElement[Any],
-    ascending: bool = True,
+    conditions: Iterable[ColumnElement[bool]], *columns: ColumnElement[Any], ascending: bool = True
 ) -> list[ColumnElement[Any]]:
     """Return the terms that order rows by *columns*, the first of which is a time.
 

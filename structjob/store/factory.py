@@ -13,10 +13,7 @@ from structjob.urls.url import parse
 
 
 def make_store(
-    url: str | URL | None,
-    engine_options: Mapping[str, Any],
-    *,
-    read_timeout: float | None = None,
+    url: str | URL | None, engine_options: Mapping[str, Any], *, read_timeout: float | None = None
 ) -> Store:
     """Return the store for *url*, not yet open.
 

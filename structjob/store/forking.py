@@ -56,8 +56,5 @@ within_sqlite = _Gate()
 """Held during each call into SQLite."""
 
 at_fork(
-    "sqlite",
-    before=within_sqlite.shut,
-    in_parent=within_sqlite.open,
-    in_child=within_sqlite.renew,
+    "sqlite", before=within_sqlite.shut, in_parent=within_sqlite.open, in_child=within_sqlite.renew
 )

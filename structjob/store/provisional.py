@@ -160,10 +160,7 @@ def renumbered(connection: Connection, session_id: int, lines: bytes) -> bytes:
 
 
 def _renumbered(
-    connection: Connection,
-    session_id: int,
-    line: bytes,
-    numbers: dict[tuple[str, str], int | None],
+    connection: Connection, session_id: int, line: bytes, numbers: dict[tuple[str, str], int | None]
 ) -> bytes:
     event = read_event(line) if is_provisional(line) else None
     if event is None or event.provisional is None or event.job_id is None:

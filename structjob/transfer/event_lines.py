@@ -26,11 +26,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 async def event_lines(
-    logs: Logs,
-    form: Form,
-    filters: Mapping[str, Any],
-    *,
-    clean: Callable[[str], str] | None = None,
+    logs: Logs, form: Form, filters: Mapping[str, Any], *, clean: Callable[[str], str] | None = None
 ) -> AsyncIterator[bytes]:
     """Yield the matching events in a form, with the line end; for CSV first the headings.
 

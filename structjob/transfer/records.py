@@ -230,11 +230,7 @@ def _error(value: Any) -> dict[str, Any]:
 def _exception(value: Mapping[str, Any]) -> dict[str, Any]:
     """Return an event's error as the attributes that a log call records for an exception."""
     found = {name.removeprefix("error_"): text for name, text in _error(value).items()}
-    return {
-        "error_type": found["type"],
-        "error_message": found["message"],
-        "exception": found,
-    }
+    return {"error_type": found["type"], "error_message": found["message"], "exception": found}
 
 
 def _level(value: Any) -> str:

@@ -64,9 +64,7 @@ def redacted_text(value: object, redact: Callable[[str], object]) -> str:
 
 
 def normalize(
-    value: Any,
-    limits: Limits = OF_EVENT.limits[0],
-    redact: Callable[[str], object] | None = None,
+    value: Any, limits: Limits = OF_EVENT.limits[0], redact: Callable[[str], object] | None = None
 ) -> Any:
     """Return *value* converted to plain types within the limits.
 

@@ -74,10 +74,7 @@ _NAMED = re.compile(r'"([^"]+)": "\{\{static\}\}([^"]+)"')
 
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
-_MESSAGES = {
-    "401": "Unknown or expired token.",
-    "429": "Too many wrong tokens.",
-}
+_MESSAGES = {"401": "Unknown or expired token.", "429": "Too many wrong tokens."}
 
 
 class _Static:

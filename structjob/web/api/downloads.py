@@ -98,12 +98,7 @@ async def export_job(reader: Reads, id: str, query: Asked[ExportQuery]) -> Respo
 
 
 async def _download(
-    reader: Reads,
-    query: DownloadQuery,
-    line: Line,
-    last: Last,
-    kind: str,
-    name: str,
+    reader: Reads, query: DownloadQuery, line: Line, last: Last, kind: str, name: str
 ) -> Response:
     events = reader.logs.iterate(**query.values(), limit=1_000)
     # an invalid filter is reported as a problem, before the answer starts

@@ -12,13 +12,7 @@ from fastapi import APIRouter, Request
 from pydantic import Field
 
 from structjob.exceptions import JobNotFound
-from structjob.models import (
-    AttemptRecord,
-    JobProgress,
-    JobRecord,
-    JobTree,
-    StepRecord,
-)
+from structjob.models import AttemptRecord, JobProgress, JobRecord, JobTree, StepRecord
 from structjob.statistics import Estimate
 from structjob.statuses import JobStatus, StepStatus
 from structjob.web.answers import PageOf, Reads, Writes, by_of, page_of, reads
