@@ -119,13 +119,7 @@ async def test_console_and_logs_show_the_same_line(tracker, monkeypatch):
     stream = console(monkeypatch)
     await work(tracker)
     shown = stream.getvalue()
-    lines = Lines(
-        color=False,
-        clock_only=True,
-        width=lambda: 120,
-        dated=structjob.text.rendering.today(utc=False),
-        unicode=True,
-    )
+    lines = Lines(color=False, clock_only=True, width=lambda: 120, unicode=True)
     assert "".join([f"{lines.render(event)}\n" async for event in tracker.logs.iterate()]) == shown
 
 

@@ -13,7 +13,7 @@ from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
-from structjob.cli.screen import Failure, command_line, put_json, say
+from structjob.cli.screen import Failure, command_line, put_json, say, suggest
 from structjob.exceptions import InvalidState
 from structjob.statuses import JobStatus
 from structjob.text.appearance import lasting
@@ -73,7 +73,7 @@ async def cancel(
         put_json({"id": job.id, "operation": job.operation, "status": job.status})
         return
     say(_said(job))
-    say(f"next:  {command_line('show', short(job.id), db=db.option)}")
+    suggest(command_line("show", short(job.id), db=db.option))
 
 
 async def _outcome(reader: Reader, job_id: str) -> JobRecord:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from structjob.cli.screen import Failure, command_line, say
-from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable, StructjobError
+from structjob.exceptions import InvalidURL, SchemaMismatch, StoreUnavailable
 from structjob.text.amounts import in_bytes
 
 if TYPE_CHECKING:
@@ -158,6 +158,15 @@ class Database:
         """Whether this is an SQLite database in memory, which only its own process can read."""
         return self.url.get_backend_name() == "sqlite" and self.path is None
 
+    def refuse_memory(self, why: str) -> None:
+        """Refuse a database in memory; *why* ends the message after "is in memory".
+
+        Raises:
+            Failure: with exit code 2.
+        """
+        if self.in_memory:
+            raise Failure(f"{self.shown} is in memory{why}", code=2)
+
     @property
     def places(self) -> Places | None:
         """Its default spool directories; ``None`` if it is in memory."""
@@ -280,23 +289,19 @@ async def deliver_from(
         say(
             f"delivering {in_bytes(size)} of lines that a program did not deliver before it ended …"
         )
-
-    def not_delivered(exc: StructjobError) -> list[int]:
-        # A full disk, or a user that may only read: reading must still work, because it is needed
-        # now to find the cause.
-        where = ", ".join(sorted({str(directory.parent) for directory in directories}))
-        text = f"structjob: warning: lines of programs that have ended wait in {where} and cannot be stored now: {exc}; only what is stored is shown"
-        if said is None or text not in said:
-            say(text)
-        if said is not None:
-            said.add(text)
-        return []
-
     try:
         async with Deliverer(database.url, spool=spool) as deliverer:
             await deliverer.flush()
     except (StoreUnavailable, InvalidURL) as exc:
-        return not_delivered(exc)
+        # A full disk, or a user that may only read: reading must still work, because it is needed
+        # now to find the cause.
+        where = ", ".join(sorted({str(directory.parent) for directory in directories}))
+        text = f"structjob: warning: lines of programs that have ended wait in {where} and cannot be stored now: {exc}; only what is stored is shown"
+        said = set() if said is None else said
+        if text not in said:
+            say(text)
+        said.add(text)
+        return []
     return [one.session.session_id for one in left]
 
 
@@ -385,12 +390,10 @@ async def _open(database: Database, reads: Reads) -> None:
             raise
         places = database.places if database.path is None else None
         if places is None or not await deliver_from(database, places):
-            raise _holds_nothing(database) from None
+            raise Failure(
+                f"{database.shown} holds no jobs or logs of structjob", hint=_another(database)
+            ) from None
         await reads.open()
-
-
-def _holds_nothing(database: Database) -> Failure:
-    return Failure(f"{database.shown} holds no jobs or logs of structjob", hint=_another(database))
 
 
 def _another(database: Database) -> str:

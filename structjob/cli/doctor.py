@@ -20,6 +20,7 @@ from structjob.cli.screen import (
     put_lines,
     put_table,
     say,
+    suggest,
     width_of,
 )
 from structjob.filters import LogFilter
@@ -85,7 +86,7 @@ def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: 
         say(
             f"no problem found, {count_of(warnings, 'warning')}" if warnings else "no problem found"
         )
-        say(f"next:  {command_line('verify', db=db.option)}")
+        suggest(command_line("verify", db=db.option))
 
 
 _LOOKED_AT = 100_000

@@ -54,13 +54,16 @@ async def resolve(
 
 
 async def resolved(reader: Reader, filters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields of `structjob.LogFilter`, with the whole fingerprint if it has the beginning of
-    one.
+    """Return fields of a filter, with the whole id of a parent, and the whole fingerprint if it has
+    the beginning of one.
 
     Raises:
+        JobNotFound: if there is no such parent.
         ErrorGroupNotFound: if no fingerprint begins with it.
         AmbiguousId: if several do.
     """
+    if (parent := filters.get("parent_job_id")) is not None:
+        filters = {**filters, "parent_job_id": (await resolve(reader, parent)).id}
     given = filters.get("fingerprint")
     if given is None or _FINGERPRINT.fullmatch(given):
         return filters

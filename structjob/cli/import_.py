@@ -69,11 +69,9 @@ def import_(
 async def _import(db: Database, file: Path, *, dry_run: bool, new_ids: bool) -> ImportResult:
     from structjob.transfer.imports import import_into
 
-    if db.in_memory:
-        raise Failure(
-            f"{db.shown} is in memory, so imported data would be lost at once; name a file, such as sqlite:///jobs.db",
-            code=2,
-        )
+    db.refuse_memory(
+        ", so imported data would be lost at once; name a file, such as sqlite:///jobs.db"
+    )
     return await import_into(db.url, file, ids="new" if new_ids else "keep", dry_run=dry_run)
 
 

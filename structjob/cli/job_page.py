@@ -26,7 +26,7 @@ from structjob.text.appearance import (
     wrapped,
 )
 from structjob.text.escaping import escape
-from structjob.text.rendering import Lines, retried, short, today, value_text
+from structjob.text.rendering import Lines, retried, short, value_text
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
@@ -436,7 +436,6 @@ class JobPage:
             utc=self._utc,
             about=self._job.id,
             clock_only=True,
-            dated=today(utc=self._utc),
         )
         for event in self._about.last:
             for part in lines.render(event).split("\n"):

@@ -10,7 +10,7 @@ import click
 from structjob.cli import options
 from structjob.cli.database import execute, reading
 from structjob.cli.filtering import correlation_id, job_labels, where
-from structjob.cli.ids import resolve
+from structjob.cli.ids import resolved
 from structjob.cli.pager import paged
 from structjob.cli.screen import command_line, console, put_json, put_lines, say, suggest
 from structjob.cli.tables import FAILED, attempt_table, table
@@ -132,12 +132,11 @@ def jobs(
 
 
 async def _list(
-    db: Database, filters: dict[str, Any], *, as_json: bool, utc: bool, grouped: bool
+    db: Database, filters: Mapping[str, Any], *, as_json: bool, utc: bool, grouped: bool
 ) -> None:
     async with reading(db) as reader:
-        if "parent_job_id" in filters:
-            filters["parent_job_id"] = (await resolve(reader, filters["parent_job_id"])).id
-        page = await reader.jobs.list(**(filters | ({"root_only": True} if grouped else {})))
+        filters = await resolved(reader, filters)
+        page = await reader.jobs.list(**{**filters, **({"root_only": True} if grouped else {})})
         if as_json:
             put_json(page.items)
             return

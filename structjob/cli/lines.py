@@ -10,7 +10,7 @@ from structjob.cli.screen import coloured, is_terminal, put_json_line, say
 from structjob.models import EventRecord, Gap
 from structjob.text.appearance import paint
 from structjob.text.escaping import escape
-from structjob.text.rendering import Lines, today
+from structjob.text.rendering import Lines
 from structjob.text.wording import count_of
 
 
@@ -42,7 +42,6 @@ class Screen:
             utc=utc,
             about=about,
             clock_only=terminal,
-            dated=today(utc=utc),
             width=room,
         )
         self._separator = paint("──" if colour else "--", "dim", colour)

@@ -21,7 +21,6 @@ from structjob.cli.screen import command_line, in_shell, put_json, put_json_arra
 
 if TYPE_CHECKING:
     from structjob.cli.database import Database, Reader
-    from structjob.cli.lines import Screen
     from structjob.models import EventRecord
 
 AT_ONCE = 1_000
@@ -217,17 +216,14 @@ def _advise(
 
     The output does not fit if it is longer than a terminal without a pager can show.
     """
+    named = () if given is None else (given,)
     if screen.shown:
         if screen.overflown and wish.last is None and wish.limit is None:
-            suggest(
-                command_line(
-                    "logs", *([given] if given is not None else []), "--last", "50", db=db.option
-                )
-            )
+            suggest(command_line("logs", *named, "--last", "50", db=db.option))
         return
     say(options.none_found("lines" if given is None else f"lines of {in_shell(given)}", db))
     if narrowed:
-        suggest(command_line("logs", *([given] if given is not None else []), db=db.option))
+        suggest(command_line("logs", *named, db=db.option))
     elif given is not None:
         suggest(command_line("jobs", db=db.option))
     else:

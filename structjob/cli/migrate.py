@@ -98,8 +98,7 @@ def _tables(db: Database, *, create: bool) -> Schema:
     """
     from structjob.schema import Schema
 
-    if db.in_memory:
-        raise Failure(f"{db.shown} is in memory: only the program that made it can read it", code=2)
+    db.refuse_memory(": only the program that made it can read it")
     if not create and db.path is not None and not db.exists():
         raise Failure(f"there is no database {db.shown}")
     return Schema(db.url, run=execute, shown=db.shown)

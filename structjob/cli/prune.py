@@ -136,18 +136,14 @@ def prune(
     found = execute(_prune(db, retention, limits, dry_run=dry_run, yes=yes))
     if as_json:
         put_json(found)
+    if not found:
+        say(f"nothing to delete in {db.shown}: {limits}")
+    elif found.dry_run:
+        say(f"{deleted(found)} would be deleted from {db.shown}: {limits}")
+    else:
+        say(f"deleted {deleted(found)} from {db.shown}")
     if found.dry_run:
-        say(
-            f"{deleted(found)} would be deleted from {db.shown}: {limits}"
-            if found
-            else f"nothing to delete in {db.shown}: {limits}"
-        )
         return
-    say(
-        f"deleted {deleted(found)} from {db.shown}"
-        if found
-        else f"nothing to delete in {db.shown}: {limits}"
-    )
     for path in found.archived:
         say(f"archived in {path}")
     if found.archived:
@@ -167,9 +163,8 @@ async def _prune(
                 due = found = await reader.preview_prune(retention)
             if dry_run or not found:
                 return found
-            question = (
-                f"This deletes {deleted(found)} from {db.shown}{_kept(retention)}: {limits}. Go on?"
-            )
+            kept = f", after writing it to {retention.archive}" if retention.archive else ""
+            question = f"This deletes {deleted(found)} from {db.shown}{kept}: {limits}. Go on?"
             click.confirm(question, abort=True, err=True)
         async with writing(db) as tracker:
             try:
@@ -257,7 +252,3 @@ def deleted(found: PruneResult) -> str:
         if (number := getattr(found, name))
     ]
     return " and ".join(", ".join(parts).rsplit(", ", 1))
-
-
-def _kept(retention: Retention) -> str:
-    return f", after writing it to {retention.archive}" if retention.archive is not None else ""

@@ -38,11 +38,10 @@ class Failure(click.ClickException):
     def show(self, file: IO[Any] | None = None) -> None:
         from structjob.text.escaping import escape
 
-        colour = coloured(sys.stderr)
         # A typed id or path may contain any characters; a database's message may, too.
-        say(f"{paint('error:', 'red', colour)} {escape(self.message)}")
+        say(f"{paint('error:', 'red', coloured(sys.stderr))} {escape(self.message)}")
         if self.hint is not None:
-            say(f"{paint('next:', 'dim', colour)}  {self.hint}")
+            suggest(self.hint)
 
 
 later: list[str] | None = None

@@ -74,8 +74,7 @@ def serve(
             "create one: structjob token create --scope read",
             code=2,
         )
-    if db.in_memory:
-        raise Failure(f"{db.shown} is in memory: only the program that made it can read it", code=2)
+    db.refuse_memory(": only the program that made it can read it")
     execute(_look_at(db))
     wildcard = host in ("0.0.0.0", "::", "")  # noqa: S104 -- a comparison only
     names = frozenset(allowed_host) | (frozenset() if wildcard else {host.lower()})

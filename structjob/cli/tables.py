@@ -76,21 +76,15 @@ async def table(
         if screen.is_terminal:
             operation.truncate(_OPERATION, overflow="ellipsis")
         expected = estimates.expected.get(job.id)
-        detail = _detail(job, estimates.underway.get(job.id), estimates.silent.get(job.id))
+        details = [_detail(job, estimates.underway.get(job.id), estimates.silent.get(job.id))]
         if compared and job.id in compared:
-            times = Text(_times_longer(compared[job.id]), style="yellow")
-            detail = Text("; ").join([times, *([detail] if detail else [])]) if times else detail
-        if (
-            below is not None
-            and (family := below.get(job.id)) is not None
-            and len(family.picked) < family.counts.total()
-        ):
-            detail = Text("; ").join([_children(family), *([detail] if detail else [])])
+            details.insert(0, Text(_times_longer(compared[job.id]), style="yellow"))
+        family = below.get(job.id) if below is not None else None
+        if family is not None and len(family.picked) < family.counts.total():
+            details.insert(0, _children(family))
         if (roots or (below is not None and job in jobs)) and job.parent_job_id is not None:
-            elsewhere = Text(
-                f"child of {escape(job.parent_job_id)}, which is not in this database", style="dim"
-            )
-            detail = Text("; ").join([elsewhere, detail]) if detail else elsewhere
+            elsewhere = f"child of {escape(job.parent_job_id)}, which is not in this database"
+            details.insert(0, Text(elsewhere, style="dim"))
         rows.append({
             "ID": Text(escape(short(job.id) if screen.is_terminal else job.id), style="cyan"),
             "OPERATION": operation,
@@ -99,13 +93,10 @@ async def table(
             "STARTED": Text(brief(job.started_at or job.created_at, utc=utc, now=now), style="dim"),
             "TOOK": Text(spent(job, now)),
             "LEFT": _left(expected) if expected is not None else Text(),
-            "DETAIL": detail,
+            "DETAIL": Text("; ").join(detail for detail in details if detail),
         })  # fmt: skip
-    unused = {
-        *(() if dated else ("STARTED",)),
-        *(() if any(row["LEFT"] for row in rows) else ("LEFT",)),
-    }
-    headings = [heading for heading in _HEADINGS if heading not in unused]
+    used = {"STARTED": dated, "LEFT": any(row["LEFT"] for row in rows)}
+    headings = [heading for heading in _HEADINGS if used.get(heading, True)]
     spare = ("STARTED",) if any(job.status == "running" for job in listed) else ("DONE", "STARTED")
     cells = [[row[heading] for heading in headings] for row in rows]
     return columns(headings, cells, screen.width, right=("DONE", "TOOK", "LEFT"), spare=spare)
@@ -133,11 +124,9 @@ def took(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> float |
     if what.duration_ms is not None:
         return what.duration_ms / 1000
     end = what.completed_at if what.status.terminal else now
-    return (
-        None
-        if what.started_at is None or end is None
-        else max(0.0, (end - what.started_at).total_seconds())
-    )
+    if what.started_at is None or end is None:
+        return None
+    return max(0.0, (end - what.started_at).total_seconds())
 
 
 def spent(what: JobRecord | AttemptRecord | StepRecord, now: datetime) -> str:
@@ -163,11 +152,8 @@ def _left(expected: Expectation) -> Text:
         return Text()
     if expected.slower:
         return Text(f"usual {lasting(expected.median_ms / 1000)}", style="yellow")
-    return (
-        Text(f"~{lasting(expected.remaining_ms / 1000)}")
-        if expected.remaining_ms is not None
-        else Text()
-    )
+    left = expected.remaining_ms
+    return Text(f"~{lasting(left / 1000)}" if left is not None else "")
 
 
 def _times_longer(expected: Expectation) -> str:
@@ -185,11 +171,9 @@ def status_of(status: str, silence: Silence | None) -> Text:
     """
     from rich.text import Text
 
-    return (
-        Text("? running", style="yellow")
-        if silence is not None
-        else Text(f"{symbol(status)} {status}", style=colour_of(status))
-    )
+    if silence is not None:
+        return Text("? running", style="yellow")
+    return Text(f"{symbol(status)} {status}", style=colour_of(status))
 
 
 def no_sign(silence: Silence) -> str:
@@ -248,7 +232,7 @@ async def attempt_table(
             Text(escape(short(attempt.job_id) if screen.is_terminal else attempt.job_id), style="cyan"),
             Text(str(attempt.attempt)),
             operation,
-            Text(f"{symbol(attempt.status)} {attempt.status}", style=colour_of(attempt.status)),
+            status_of(attempt.status, None),
             Text(brief(attempt.started_at, utc=utc, now=now) if attempt.started_at is not None else "", style="dim"),
             Text(spent(attempt, now)),
             Text(escape(what_failed(attempt.error)), style=colour_of(attempt.status)) if attempt.error is not None else Text(),

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from structjob.cli import options
 from structjob.cli.database import deliver_from, reading, running
-from structjob.cli.screen import Failure, command_line, console, put_json, put_table, say
+from structjob.cli.screen import Failure, command_line, console, put_json, put_table, say, suggest
 from structjob.cli.times import brief
 from structjob.text.amounts import in_bytes
 from structjob.text.appearance import speaks_unicode
@@ -289,7 +289,7 @@ def _remark(
         say(
             f"{jobs} still marked running although the process has ended, such as {escape(found.running_job_ids[0])}"
         )
-        say(f"next:  {command_line('show', found.running_job_ids[0], db=db.option)}")
+        suggest(command_line("show", found.running_job_ids[0], db=db.option))
     orphans = found.orphans
     if orphans.attempts or orphans.steps or orphans.logs:
         rows = f"{count_of(orphans.logs, 'line')}, {count_of(orphans.steps, 'step')} and {count_of(orphans.attempts, 'attempt')}"

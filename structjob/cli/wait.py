@@ -12,7 +12,7 @@ from structjob.cli import options
 from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running
 from structjob.cli.ids import resolve
-from structjob.cli.screen import command_line, put_json, say
+from structjob.cli.screen import command_line, put_json, say, suggest
 from structjob.cli.times import stretch
 from structjob.text.escaping import escape
 from structjob.text.rendering import short
@@ -71,7 +71,7 @@ def _report(job: JobRecord, db: Database) -> None:
     status = job.status.value if job.status.terminal else f"still {job.status.value}"
     error = "" if job.error is None else f": {escape(job.error.message)}"
     say(f"{escape(job.operation)} {'is ' if not job.status.terminal else ''}{status}{error}")
-    say(f"next:  {command_line('show', short(job.id), db=db.option)}")
+    suggest(command_line("show", short(job.id), db=db.option))
 
 
 def _code(job: JobRecord) -> int:

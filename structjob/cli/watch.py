@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from structjob.cli.database import reading
-from structjob.cli.ids import resolve
+from structjob.cli.ids import resolved
 from structjob.cli.options import none_found
 from structjob.cli.screen import console, put_json_line, put_lines
 from structjob.cli.tables import table
@@ -46,11 +46,7 @@ async def watch_jobs(
     """
     screen = console()
     async with reading(db) as reader:
-        if "parent_job_id" in filters:
-            filters = {
-                **filters,
-                "parent_job_id": (await resolve(reader, filters["parent_job_id"])).id,
-            }
+        filters = await resolved(reader, filters)
         if as_json or not screen.is_terminal:
             await _report(reader, filters, screen, as_json=as_json, utc=utc)
         else:

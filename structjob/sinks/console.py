@@ -141,14 +141,13 @@ class ConsoleSink:
 
     def _render(self, event: SinkEvent) -> bytes:
         if self._lines is None:
-            from structjob.text.rendering import Lines, today
+            from structjob.text.rendering import Lines
 
             stream = self._stream if self._stream is not None else sys.stdout
             self._lines = Lines(
                 color=self._color,
                 utc=self._utc,
                 clock_only=True,
-                dated=today(utc=self._utc),
                 unicode=_is_unicode(stream),
                 width=self._width if _is_terminal(stream) else None,
             )

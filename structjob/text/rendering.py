@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from structjob.text.amounts import fraction, whole_percent
@@ -93,7 +93,6 @@ class Lines:
             default.
         clock_only: Show only the time in each line, and the day in a line between days. This is
             meant for live output. False by default.
-        dated: The day of the first lines, which is not shown.
         width: A function that returns the maximum number of columns of a line; None: no limit. A
             longer line is continued below its message.
         unicode: Whether more than ASCII can be shown; by default what stdout can show.
@@ -107,7 +106,6 @@ class Lines:
         about: str | None = None,
         places: bool = True,
         clock_only: bool = False,
-        dated: date | None = None,
         width: Callable[[], int] | None = None,
         unicode: bool | None = None,
     ) -> None:
@@ -116,7 +114,7 @@ class Lines:
         self._about = about
         self._places = places
         self._clock_only = clock_only
-        self._day = dated
+        self._day = local(datetime.now(UTC), utc=utc).date()
         self._width = width
         self._unicode = speaks_unicode() if unicode is None else unicode
         self._dot = "·" if self._unicode else "|"
@@ -345,8 +343,3 @@ def value_text(value: Any) -> str:
     import msgspec
 
     return escape(msgspec.json.encode(value).decode())
-
-
-def today(*, utc: bool) -> date:
-    """Return the present day in the displayed time zone."""
-    return local(datetime.now(UTC), utc=utc).date()

@@ -66,11 +66,7 @@ def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> Non
     if not db.typed:
         # ignore the environment: the demo must not write into a program's database
         db = Database(OWN)
-    if db.in_memory:
-        raise Failure(
-            f"{db.shown} is in memory and would be gone with the demo; name a file, such as sqlite:///demo.db",
-            code=2,
-        )
+    db.refuse_memory(" and would be gone with the demo; name a file, such as sqlite:///demo.db")
     execute(
         _demo(
             db,

@@ -9,7 +9,7 @@ from structjob.cli.demo.workload import FILES, Part
 from structjob.cli.lines import width
 from structjob.cli.screen import coloured, console, is_terminal
 from structjob.text.appearance import symbol
-from structjob.text.rendering import Lines, today
+from structjob.text.rendering import Lines
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -36,7 +36,6 @@ class DemoView:
             color=coloured(stream),
             clock_only=True,
             places=False,
-            dated=today(utc=False),
             width=width if is_terminal(stream) else None,
         )
         self._progress: Progress | None = None

@@ -9,10 +9,8 @@ import os
 import shlex
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,25 +19,30 @@ from structjob.cli import options
 from structjob.cli.filtering import attributes
 from structjob.cli.run.notices import Notices
 from structjob.cli.run.program import NOT_FOUND, CannotFork, Program, end_as, exit_code
-from structjob.cli.screen import Failure, coloured, command_line, is_terminal, put_json, say
+from structjob.cli.screen import (
+    Failure,
+    coloured,
+    command_line,
+    is_terminal,
+    put_json,
+    say,
+    suggest,
+)
 from structjob.exceptions import InvalidArgument, InvalidURL, SpoolError
 from structjob.text.appearance import colour_of, lasting, paint, symbol
 from structjob.text.programs import operation_of
 from structjob.text.wording import count_of
 
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
 
     from structjob.cli.database import Database
     from structjob.cli.run.process import Ended
+    from structjob.context.scope import Scope
     from structjob.lifecycle import Job
     from structjob.statuses import EndStatus
     from structjob.tracker import Tracker
-
-WAITING = 50_000
-"""Number of lines that may wait for the database. Beyond it the program waits, too, because its
-pipe is full.
-"""
 
 _STACK = 2 << 20
 """Bytes of address space that each of our threads reserves, in place of the usual 8 MiB."""
@@ -132,7 +135,8 @@ def run(
     **given: Any,
 ) -> None:
     """Run any program as a job."""
-    program, notices, watched = Program(command, merged=as_json), Notices(), _Watched()
+    recording = _Recording(command, db, as_json=as_json)
+    program, notices = recording.program, recording.notices
     try:
         _check_memory()
         program.fork()
@@ -141,46 +145,21 @@ def run(
         threading.stack_size(_STACK)
         _check(db)
         notices.listen()
-        operation = operation or operation_of(command)
-        asyncio.run(
-            _run(
-                program,
-                watched,
-                notices,
-                db,
-                spool,
-                operation,
-                _settings(command, given),
-                as_json=as_json,
-            ),
-            debug=False,
-        )
+        settings = _settings(command, given)
+        asyncio.run(recording.run(operation or operation_of(command), settings, spool), debug=False)
     except BaseException as exc:
-        if not program.started and watched.code is None:
+        if not program.started and recording.code is None:
             if isinstance(exc, KeyboardInterrupt) or _is_mistake(exc):
                 program.abandon()
                 raise
             notices.warn(f"{_reason(exc)}. The program runs; nothing is recorded")
             program.instead_of_us()
         notices.warn(f"recording the program failed: {_reason(exc)}")
-    if watched.code is not None:
-        raise click.exceptions.Exit(watched.code)
+    if recording.code is not None:
+        raise click.exceptions.Exit(recording.code)
     with suppress(Exception):
         sys.stdout.flush()
-    end_as(watched.status if watched.status is not None else program.wait())
-
-
-@dataclass(slots=True)
-class _Watched:
-    """The known state of the program.
-
-    Attributes:
-        status: Its wait status, once it has ended.
-        code: The exit code that represents it if it cannot be run.
-    """
-
-    status: int | None = None
-    code: int | None = None
+    end_as(recording.status if recording.status is not None else program.wait())
 
 
 class _CannotRecord(Exception):
@@ -207,18 +186,15 @@ def _check(db: Database) -> None:
     from structjob.urls.url import ENVIRONMENT
 
     try:
-        if not db.in_memory:
-            return
-        fault = Failure(
-            f"{db.shown} is in memory and would be gone with this command; name a file, such as sqlite:///jobs.db",
-            code=2,
+        db.refuse_memory(
+            " and would be gone with this command; name a file, such as sqlite:///jobs.db"
         )
     except Failure as exc:
-        fault = exc
-    if db.typed:
-        raise fault
-    variable = next((name for name in ENVIRONMENT if os.environ.get(name)), "")
-    raise _CannotRecord(f"${variable}: {fault.message}" if variable else fault.message) from None
+        if db.typed:
+            raise
+        variable = next((name for name in ENVIRONMENT if os.environ.get(name)), "")
+        why = f"${variable}: {exc.message}" if variable else exc.message
+        raise _CannotRecord(why) from None
 
 
 def _is_mistake(exc: BaseException) -> bool:
@@ -256,66 +232,164 @@ class CommandFailed(Exception):
     """The recorded error of a program that did not end well."""
 
 
-async def _run(
-    program: Program,
-    watched: _Watched,
-    notices: Notices,
-    db: Database,
-    spool: str | None,
-    operation: str,
-    settings: Mapping[str, Any],
-    *,
-    as_json: bool,
-) -> None:
-    import asyncio
+class _Recording:
+    """A program that runs as a job.
 
-    tracker = await _opened(db, spool)
-    place = tracker.spool_directory
-    flushing: asyncio.Future[None] | None = None
-    gave_up = False
+    Attributes:
+        program: The program.
+        notices: The messages to the user.
+        status: The program's wait status, once it has ended.
+        code: The exit code that represents the program if it cannot be run.
+    """
 
-    def stop_waiting() -> None:
+    def __init__(self, command: Sequence[str], db: Database, *, as_json: bool) -> None:
+        self.program = Program(command, merged=as_json)
+        self.notices = Notices()
+        self.status: int | None = None
+        self.code: int | None = None
+        self._db = db
+        self._as_json = as_json
+        self._flushing: asyncio.Future[None] | None = None
+        self._gave_up = False
+
+    async def run(self, operation: str, settings: Mapping[str, Any], spool: str | None) -> None:
+        """Run the program to its end, and wait until its output is stored."""
+        import asyncio
+
+        tracker = await _opened(self._db, spool)
+        place = tracker.spool_directory
+        try:
+            self._warn_where_it_waits(tracker, place, ended=False)
+            async with tracker.job(operation, **settings) as job:
+                await self._supervise(tracker, job)
+            # Wait until everything is stored, without a time limit. If the database is unavailable,
+            # the rest stays in the spool.
+            self._flushing = asyncio.ensure_future(tracker.flush())
+            if self._gave_up:
+                self._flushing.cancel()
+            with suppress(Exception, asyncio.CancelledError):
+                await self._flushing
+            self._warn_where_it_waits(tracker, place, ended=True)
+        finally:
+            await tracker.aclose(1.0 if self._gave_up else 10.0)
+        if place is None and (lost := tracker.ledger().in_memory):
+            self.notices.warn(
+                f"{count_of(lost, 'line', 'is', 'are')} lost: the database does not answer, and there is no directory to wait in"
+            )
+        if self._as_json:
+            names = ("id", "operation", "attempt", "status", "error", "result")
+            with suppress(OSError):
+                put_json({name: getattr(job, name) for name in names})
+
+    def _stop_waiting(self) -> None:
         # After such a signal the command must not wait for a database; the rest stays in the spool.
-        nonlocal gave_up
-        gave_up = True
-        if flushing is not None:
-            flushing.cancel()
+        self._gave_up = True
+        if self._flushing is not None:
+            self._flushing.cancel()
 
-    try:
-        _warn_where_it_waits(notices, tracker, place, ended=False)
-        async with tracker.job(operation, **settings) as job:
-            await _supervise(
-                program,
-                watched,
-                notices,
-                tracker,
-                job,
-                db,
-                stdout=2 if as_json else 1,
-                stop_waiting=stop_waiting,
+    def _warn_where_it_waits(self, tracker: Tracker, place: Path | None, *, ended: bool) -> None:
+        """Report why the database cannot be used, if it cannot.
+
+        A database that may answer soon (a slow disk, a server that restarts) is reported only after
+        the program has *ended*, because by then usually all is stored.
+        """
+        fault = tracker.unavailable
+        if fault is not None and place is not None:
+            if not ended and not fault.permanent:
+                return
+            runs = "The program's" if ended else "The program runs; its"
+            self.notices.warn(
+                f"{str(fault).rstrip('?.')}. {runs} output waits in {place} for the next structjob command that can use this database"
             )
-        # Wait until everything is stored, without a time limit. If the database is unavailable, the
-        # rest stays in the spool.
-        flushing = asyncio.ensure_future(tracker.flush())
-        if gave_up:
-            flushing.cancel()
-        with suppress(Exception, asyncio.CancelledError):
-            await flushing
-        _warn_where_it_waits(notices, tracker, place, ended=True)
-    finally:
-        await tracker.aclose(1.0 if gave_up else 10.0)
-    if place is None and (lost := tracker.ledger().in_memory):
-        notices.warn(
-            f"{count_of(lost, 'line', 'is', 'are')} lost: the database does not answer, and there is no directory to wait in"
+        elif fault is not None:
+            self.notices.warn(
+                f"{fault}. The program runs; nothing is recorded, because there is no directory where its output could wait (see --spool)"
+            )
+        elif place is None and not ended:
+            self.notices.warn(
+                "there is no directory where output could wait; what the database does not accept is lost (see --spool)"
+            )
+        self.notices.show()
+
+    async def _supervise(self, tracker: Tracker, job: Job) -> None:
+        """Run the program, and record how it ended."""
+        import asyncio
+
+        from structjob.cli.run.output import Output
+        from structjob.cli.run.process import Child
+        from structjob.context.propagation import to_environment
+        from structjob.context.scope import current_scope
+
+        scope, task = current_scope(), asyncio.current_task()
+        assert scope is not None and task is not None  # noqa: S101, PT018 -- within the job, in a task
+        environment = {**to_environment(scope), "STRUCTJOB_DATABASE_URL": self._db.text}
+        if "PYTHONUNBUFFERED" not in os.environ:
+            environment["PYTHONUNBUFFERED"] = "1"
+        output = Output(tracker, scope)
+        try:
+            child = Child(self.program, environment, output, stdout=2 if self._as_json else 1)
+        except OSError as exc:
+            if not self.program.tried:
+                raise
+            self.code = exit_code(exc)
+            await _not_started(job, self.program.command, exc, self._db)
+            return
+        child.on_late_signal(self._stop_waiting)
+        reason = ""
+        while True:
+            try:
+                ended = await child.wait()
+                break
+            except asyncio.CancelledError as exc:
+                # `structjob cancel` requested it; the program may have to clean up.
+                reason = f"{exc}: "
+                task.uncancel()
+                child.terminate()
+        self.status = ended.status
+        marked = child.marked
+        job.result = {
+            "exit_code": ended.code, "signal": ended.signal.name if ended.signal is not None else None,
+            "seconds": round(ended.seconds, 3),
+            **{f"{stream}_lines": output.lines(stream) + marked[stream].lines for stream in marked},
+            **({"still_open": list(ended.left)} if ended.left else {}),
+        }  # fmt: skip
+        self._warn_of_output(ended, job, scope)
+        last = output.last or marked["stderr"].last.decode(errors="backslashreplace")
+        status, why = outcome(self.program.command, ended, last)
+        why = f"{reason}{why}" if why else ""
+        await job.end(
+            status,
+            error=CommandFailed(why) if why else None,
+            cpu_ms=round(ended.cpu_seconds * 1000, 3),
+            max_rss_kb=ended.max_rss_kb,
         )
-    if as_json:
-        with suppress(OSError):
-            put_json(
-                {
-                    name: getattr(job, name)
-                    for name in ("id", "operation", "attempt", "status", "error", "result")
-                }
+        _say_end(job, status, why, ended, self._db)
+
+    def _warn_of_output(self, ended: Ended, job: Job, scope: Scope) -> None:
+        """Log which output was not recorded or not passed on."""
+        from structjob.capture.emit import emit
+        from structjob.cli.run.process import STUCK
+
+        def warn(text: str) -> None:
+            emit(scope, "warning", text, {})
+
+        if ended.left:
+            warn(
+                f"a process that the program left behind still has its {' and '.join(ended.left)}; its further output is not recorded"
             )
+        if ended.stuck:
+            warn(
+                f"the reader of {' and '.join(ended.stuck)} does not read: after SIGTERM and {STUCK:g} s, the rest was neither passed on nor recorded"
+            )
+        if ended.unrecorded:
+            warn(f"some output was not recorded: {ended.unrecorded}")
+        for stream, fault in ended.unwritten.items():
+            warn(f"cannot write {stream}: {fault}; this log has what the program printed there")
+            self.notices.warn(
+                f"cannot write {stream}: {fault}; `{command_line('logs', job.id, db=self._db.option)}` has what the program printed there"
+            )
+        if ended.code == 0 and "stdout" in ended.unwritten:
+            self.code = 1  # the program itself could not see that its output was refused
 
 
 async def _opened(db: Database, spool: str | None) -> Tracker:
@@ -329,157 +403,6 @@ async def _opened(db: Database, spool: str | None) -> Tracker:
             required=False
         )
     return await Tracker(db.url, service="structjob run", spool=False).open(required=False)
-
-
-def _warn_where_it_waits(
-    notices: Notices, tracker: Tracker, place: Path | None, *, ended: bool
-) -> None:
-    """Report why the database cannot be used, if it cannot.
-
-    A database that may answer soon (a slow disk, a server that restarts) is reported only after the
-    program has *ended*, because by then usually all is stored.
-    """
-    fault = tracker.unavailable
-    if fault is not None and place is not None:
-        if not ended and not fault.permanent:
-            return
-        runs = "The program's" if ended else "The program runs; its"
-        notices.warn(
-            f"{str(fault).rstrip('?.')}. {runs} output waits in {place} for the next structjob command that can use this database"
-        )
-    elif fault is not None:
-        notices.warn(
-            f"{fault}. The program runs; nothing is recorded, because there is no directory where its output could wait (see --spool)"
-        )
-    elif place is None and not ended:
-        notices.warn(
-            "there is no directory where output could wait; what the database does not accept is lost (see --spool)"
-        )
-    notices.show()
-
-
-async def _supervise(
-    program: Program,
-    watched: _Watched,
-    notices: Notices,
-    tracker: Tracker,
-    job: Job,
-    db: Database,
-    *,
-    stdout: int,
-    stop_waiting: Callable[[], None],
-) -> None:
-    import asyncio
-
-    from structjob.capture.emit import emit, emit_lines, showing, without_secrets
-    from structjob.cli.run.process import STUCK, Child, Heard
-    from structjob.context.propagation import to_environment
-    from structjob.context.scope import current_scope
-    from structjob.exceptions import StructjobError
-    from structjob.text.lines import LineSplitter, last_words
-
-    scope = current_scope()
-    assert scope is not None  # noqa: S101 -- within the job
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None  # noqa: S101 -- a coroutine runs in a task
-
-    def hold_back() -> None:
-        # In the stream's own thread: the program waits at its full pipe, and the queue does not
-        # grow further.
-        if tracker.queue.waiting > WAITING:
-            with suppress(StructjobError):
-                asyncio.run_coroutine_threadsafe(tracker.flush(), loop).result()
-
-    def listener(stream: str) -> tuple[LineSplitter, Heard]:
-        splitter = LineSplitter(partial(_record, stream), without_secrets)
-
-        def heard(chunk: bytes) -> None:
-            if not chunk:
-                splitter.end()
-                return
-            hold_back()
-            splitter.feed(chunk)
-
-        return splitter, heard
-
-    # After a failure, a user looks at stderr first.
-    levels = {"stdout": "info", "stderr": "warning"}
-    last = ""
-
-    def _record(stream: str, lines: list[str], attrs: dict[str, int]) -> None:
-        nonlocal last
-        if stream == "stderr":
-            last = last_words(lines) or last
-        emit_lines(scope, levels[stream], lines, attrs, stream=stream)
-
-    splitters: dict[str, LineSplitter] = {}
-    listeners: dict[str, Heard] = {}
-    for stream in levels:
-        splitters[stream], listeners[stream] = listener(stream)
-    shown = {stream: partial(showing, scope, level) for stream, level in levels.items()}
-    environment = {**to_environment(scope), "STRUCTJOB_DATABASE_URL": db.text}
-    if "PYTHONUNBUFFERED" not in os.environ:
-        environment["PYTHONUNBUFFERED"] = "1"
-    try:
-        child = Child(program, environment, listeners, shown, stdout=stdout)
-    except OSError as exc:
-        if not program.tried:
-            raise
-        watched.code = exit_code(exc)
-        return await _not_started(job, program.command, exc, db)
-    child.on_late_signal(stop_waiting)
-    reason = ""
-    while True:
-        try:
-            ended = await child.wait()
-            break
-        except asyncio.CancelledError as exc:
-            # `structjob cancel` requested it; the program may have to clean up.
-            reason = f"{exc}: "
-            task.uncancel()
-            child.terminate()
-    watched.status = ended.status
-    job.result = {
-        "exit_code": ended.code, "signal": ended.signal.name if ended.signal is not None else None,
-        "seconds": round(ended.seconds, 3),
-        "stdout_lines": splitters["stdout"].lines + child.marked["stdout"].lines,
-        "stderr_lines": splitters["stderr"].lines + child.marked["stderr"].lines,
-        **({"still_open": list(ended.left)} if ended.left else {}),
-    }  # fmt: skip
-
-    def warn(text: str) -> None:
-        emit(scope, "warning", text, {})
-
-    if ended.left:
-        streams = " and ".join(ended.left)
-        warn(
-            f"a process that the program left behind still has its {streams}; its further output is not recorded"
-        )
-    if ended.stuck:
-        streams = " and ".join(ended.stuck)
-        warn(
-            f"the reader of {streams} does not read: after SIGTERM and {STUCK:g} s, the rest was neither passed on nor recorded"
-        )
-    if ended.unrecorded:
-        warn(f"some output was not recorded: {ended.unrecorded}")
-    for stream, fault in ended.unwritten.items():
-        warn(f"cannot write {stream}: {fault}; this log has what the program printed there")
-        notices.warn(
-            f"cannot write {stream}: {fault}; `{command_line('logs', job.id, db=db.option)}` has what the program printed there"
-        )
-    if ended.code == 0 and "stdout" in ended.unwritten:
-        watched.code = 1  # the program itself could not see that its output was refused
-    last = last or child.marked["stderr"].last.decode(errors="backslashreplace")
-    status, why = outcome(program.command, ended, last)
-    why = f"{reason}{why}" if why else ""
-    await job.end(
-        status,
-        error=CommandFailed(why) if why else None,
-        cpu_ms=round(ended.cpu_seconds * 1000, 3),
-        max_rss_kb=ended.max_rss_kb,
-    )
-    _close(job, status, why, ended, db)
-    return None
 
 
 def outcome(command: Sequence[str], ended: Ended, last: str) -> tuple[EndStatus, str]:
@@ -531,7 +454,7 @@ async def _not_started(job: Job, command: Sequence[str], exc: OSError, db: Datab
         Failure(why, hint=command_line("show", job.id, db=db.option)).show()
 
 
-def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
+def _say_end(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
     """Print a final message, only if stderr is a terminal.
 
     Any other reader of stderr must find there only what the program wrote.
@@ -546,11 +469,6 @@ def _close(job: Job, status: str, why: str, ended: Ended, db: Database) -> None:
         f"{paint(symbol(status), colour_of(status), colour)} {text} {paint(f'in {lasting(ended.seconds)}', 'dim', colour)}"
     )
     if ended.left:
-        say(
-            paint(
-                "  it left processes behind; what they print is not recorded any more",
-                "dim",
-                colour,
-            )
-        )
-    say(f"{paint('next:', 'dim', colour)}  {command_line('show', job.id, db=db.option)}")
+        left = "it left processes behind; what they print is not recorded any more"
+        say(f"  {paint(left, 'dim', colour)}")
+    suggest(command_line("show", job.id, db=db.option))

@@ -17,10 +17,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from signal import Signals
 
 from structjob.cli.run.foreground import Foreground
 from structjob.cli.run.inherited import replace_with_null
+from structjob.cli.run.output import Output
 from structjob.cli.run.program import Program
 from structjob.machine.memory import FIRST_LOOK, LAST_LOOK
 from structjob.sinks.marks import MARKS, MarkedOutput, new_mark, to_environment
@@ -53,22 +55,11 @@ TERM_GRACE = 30.0
 ENDING = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT})
 
 # These are not passed on: the program itself causes them, or they cannot be caught.
-_NOT_PASSED_ON = (
-    "SIGKILL",
-    "SIGSTOP",
-    "SIGCHLD",
-    "SIGSEGV",
-    "SIGFPE",
-    "SIGILL",
-    "SIGBUS",
-    "SIGPIPE",
-    "SIGXFSZ",
-    "SIGTTIN",
-    "SIGTTOU",
-)
-PASSED_ON = tuple(
-    sorted({*signal.valid_signals()} - {getattr(signal, name) for name in _NOT_PASSED_ON})
-)
+_NOT_PASSED_ON = {
+    signal.SIGKILL, signal.SIGSTOP, signal.SIGCHLD, signal.SIGSEGV, signal.SIGFPE, signal.SIGILL,
+    signal.SIGBUS, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTTIN, signal.SIGTTOU,
+}  # fmt: skip
+PASSED_ON = tuple(sorted(signal.valid_signals() - _NOT_PASSED_ON))
 
 _DRAIN = ("/bin/cat", "/usr/bin/cat")
 _DRAIN_IN_PYTHON = (
@@ -80,11 +71,6 @@ _DRAIN_WITHOUT_MARKS = (
     " for mark in sys.argv[1:]: line = line.replace(bytes.fromhex(mark), b'')\n"
     " while line: line = line[os.write(1, line):]"
 )
-
-Heard = Callable[[bytes], None]
-"""Receives what was read from a stream; ``b""`` at its end. Called in the stream's own thread."""
-
-Showing = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +110,13 @@ class Ended:
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream of the program, and the target that it is copied to."""
+    """A stream of the program, and the target that it is copied to.
+
+    Attributes:
+        done: Done when all of it is copied.
+        recorded: Whether it is recorded, which ends with the first fault.
+        left: Whether it is still held open by processes which the program left behind.
+    """
 
     name: str
     pipe: int
@@ -133,6 +125,7 @@ class _Stream:
     done: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+    recorded: bool = True
     left: bool = False
 
 
@@ -142,9 +135,7 @@ class Child:
     Args:
         program: The forked program, which has not been run yet.
         environment: Variables that are added to its environment.
-        heard: For ``stdout`` and ``stderr``, the function that receives the output.
-        showing: For ``stdout`` and ``stderr``, a function that returns a block in which a thread
-            shows what was recorded of it.
+        output: Records the output.
         stdout: The descriptor that its stdout is copied to.
 
     Attributes:
@@ -158,10 +149,9 @@ class Child:
         self,
         program: Program,
         environment: Mapping[str, str],
-        heard: Mapping[str, Heard],
-        showing: Mapping[str, Showing],
+        output: Output,
         *,
-        stdout: int = 1,
+        stdout: int,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._program = program
@@ -174,7 +164,7 @@ class Child:
         self._unread = False
         self._fault: BaseException | None = None
         self._unwritten: dict[str, str] = {}
-        self._heard, self._showing = heard, showing
+        self._output = output
         self._handled: list[int] = []
         self._stop, self._stopped = os.pipe()
         mark = new_mark()
@@ -191,16 +181,13 @@ class Child:
                 threading.Thread(
                     target=self._relay, args=(stream,), name=f"structjob-{stream.name}", daemon=True
                 ).start()
-            for number in (*PASSED_ON, signal.SIGCHLD):
+            handlers: dict[int, Callable[[], None]] = {
+                **{number: partial(self._pass_on, number) for number in PASSED_ON},
+                signal.SIGCHLD: self._changed,
+            }
+            for number, handler in handlers.items():
                 with contextlib.suppress(RuntimeError, OSError):  # those of the C library
-                    self._loop.add_signal_handler(
-                        number,
-                        *(
-                            (self._changed,)
-                            if number == signal.SIGCHLD
-                            else (self._pass_on, number)
-                        ),
-                    )
+                    self._loop.add_signal_handler(number, handler)
                     self._handled.append(number)
             # Signals that were blocked, or that came before the program ran, are passed on now.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, self._handled)
@@ -249,10 +236,6 @@ class Child:
         """
         self._late = call
 
-    def close(self) -> None:
-        """Remove the signal handlers."""
-        self._release()
-
     def _stuck(self) -> tuple[str, ...]:
         return tuple(stream.name for stream in self._streams if not stream.done.done())
 
@@ -264,7 +247,7 @@ class Child:
 
     def _outcome(self, status: int, usage: object, seconds: float) -> Ended:
         code = os.waitstatus_to_exitcode(status)
-        died_of = Signals(-code) if code < 0 and -code in {*Signals} else None
+        died_of = _named(-code)
         code = 128 - code if code < 0 else code
         asked = (
             signal.SIGTERM
@@ -369,7 +352,6 @@ class Child:
 
         The thread may wait for the reader of our output without blocking the loop.
         """
-        heard = self._heard[stream.name]
         try:
             poll = select.poll()
             poll.register(stream.pipe, select.POLLIN)
@@ -390,14 +372,14 @@ class Child:
                 # Record first, then show: the log has everything that was seen of a program that
                 # died.
                 if plain:
-                    heard = self._hear(heard, plain)
+                    self._hear(stream, plain)
                 if shown and not self._show(stream, self._marked(stream, shown)):
                     # Close the program's pipe, so that it sees what it would see without us.
                     self._unread = True
                     break
                 if not chunk:
                     break
-            self._hear(heard, b"")
+            self._hear(stream, b"")
         except BaseException as exc:  # noqa: BLE001 -- reported where the program is waited for
             self._fault = exc
         finally:
@@ -411,7 +393,7 @@ class Child:
         """Return *chunk* with marks, for another ``structjob run`` that reads our output."""
         if MARKS is None or self._fault is not None:
             return chunk
-        with self._showing[stream.name]():
+        with self._output.showing(stream.name):
             return MARKS.on(chunk, stream.target)
 
     def _show(self, stream: _Stream, chunk: bytes) -> bool:
@@ -426,14 +408,13 @@ class Child:
             self._unwritten.setdefault(stream.name, exc.strerror or str(exc))
         return True
 
-    def _hear(self, heard: Heard, chunk: bytes) -> Heard:
+    def _hear(self, stream: _Stream, chunk: bytes) -> None:
         """Record *chunk*. If that fails, stop recording, and keep copying the output."""
-        try:
-            heard(chunk)
-        except Exception as exc:  # noqa: BLE001 -- reported where the program is waited for
-            self._fault = exc
-            return _unheard
-        return heard
+        if stream.recorded:
+            try:
+                self._output.hear(stream.name, chunk)
+            except Exception as exc:  # noqa: BLE001 -- reported where the program is waited for
+                self._fault, stream.recorded = exc, False
 
 
 def asked_to_end(passed_on: Mapping[int, float], code: int, ended: float) -> Signals | None:
@@ -449,14 +430,12 @@ def asked_to_end(passed_on: Mapping[int, float], code: int, ended: float) -> Sig
         code: Its exit code; 128 plus the number of the signal that ended it.
         ended: When it ended, by `time.monotonic`.
     """
-    for number, _ in sorted(passed_on.items(), key=lambda item: -item[1]):
-        if code == 128 + number:
-            return _named(number)
+    if code - 128 in passed_on:
+        return _named(code - 128)
     for number, when in sorted(passed_on.items(), key=lambda item: -item[1]):
-        if number in ENDING and ended - when <= (
-            TERM_GRACE if number == signal.SIGTERM else STOP_GRACE
-        ):
-            return _named(number)
+        grace = TERM_GRACE if number == signal.SIGTERM else STOP_GRACE
+        if number in ENDING and ended - when <= grace:
+            return Signals(number)
     return None
 
 
@@ -506,10 +485,6 @@ def _is_pipe(descriptor: int) -> bool:
 def _has_no_reader(target: int, exc: OSError) -> bool:
     """Return whether *exc*, raised by a write to *target*, means that no one reads there."""
     return exc.errno == errno.EPIPE or (exc.errno == errno.EIO and os.isatty(target))
-
-
-def _unheard(chunk: bytes) -> None:
-    pass
 
 
 def _complete(done: asyncio.Future[None]) -> None:

@@ -64,7 +64,7 @@ async def download_logs(reader: Reads, query: Asked[DownloadQuery]) -> Response:
 @router.get("/logs.txt", response_model=None, responses=_documented("text/plain", 404))
 async def download_text(reader: Reads, query: Asked[DownloadQuery]) -> Response:
     """Return all events that match as `structjob logs` shows them, in UTC."""
-    lines = Lines(color=False, utc=True, about=None, clock_only=False, dated=None, width=None)
+    lines = Lines(color=False, utc=True, about=None, clock_only=False, width=None)
 
     def line(event: EventRecord) -> bytes:
         return lines.render(event).encode(errors="backslashreplace") + b"\n"
