@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from structjob.exceptions import InvalidFilter
+from structjob.numeric import is_whole
 from structjob.statuses import ErrorStatus, JobStatus
 
 MAX_LIMIT = 10_000
@@ -154,7 +155,7 @@ def check_limit(
 
 def check_whole(name: str, value: object, least: int, most: int, hint: str = "") -> None:
     """Raise `InvalidFilter` unless *value* is a whole number from *least* to *most*."""
-    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+    if not is_whole(value) or not least <= value <= most:
         raise InvalidFilter(
             f"{name} must be a whole number from {least} to {most:,}, not {value!r}{hint}"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from structjob.exceptions import InvalidFilter
+from structjob.numeric import is_whole
 
 Level = Literal["debug", "info", "success", "warning", "error", "critical"]
 """The name of a level."""
@@ -36,7 +37,7 @@ def level_name(level: str | int) -> str:
     Raises:
         InvalidFilter: if it is not a level.
     """
-    if isinstance(level, int) and not isinstance(level, bool):
+    if is_whole(level):
         names = [name for name, number in LEVELS.items() if number <= level]
         return names[-1] if names else "debug"
     if isinstance(level, str):

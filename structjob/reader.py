@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeVar
 from sqlalchemy import URL, Connection, Executable, RowMapping
 
 from structjob.exceptions import InvalidArgument, InvalidState, NotOpen, StoreUnavailable
+from structjob.numeric import is_number
 from structjob.queries import health
 from structjob.queries.errors import Errors
 from structjob.queries.health import Health
@@ -93,9 +94,7 @@ class Reader:
         engine_options: Mapping[str, Any] | None = None,
         flush: Flush | None = None,
     ) -> None:
-        if timeout is not None and (
-            not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0
-        ):
+        if timeout is not None and not (is_number(timeout) and timeout > 0):
             raise InvalidArgument(f"timeout must be a positive number of seconds, not {timeout!r}")
         parsed = parse(url) if schema is None else with_schema(url, schema)
         self._store: Store | None = make_store(parsed, engine_options or {}, read_timeout=timeout)

@@ -8,9 +8,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from structjob.engine.opening import Options, is_number
+from structjob.engine.opening import Options
 from structjob.exceptions import InvalidArgument
 from structjob.models import AnyJob, PruneResult
+from structjob.numeric import is_number
 from structjob.retention.policy import Retention, retention_of
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from types import SimpleNamespace
 
 import pytest
 from engine_support import sites
@@ -15,7 +16,7 @@ from structjob.engine import delivery, writer
 from structjob.engine.accounts import Accounts
 from structjob.engine.delivery import Delivery
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Reached, Source
+from structjob.engine.source import AdoptedSource, Reached, Source
 from structjob.engine.waiters import Flush, Waiters
 from structjob.engine.writer import Writers
 from structjob.spool.queue import MemoryQueue
@@ -101,12 +102,17 @@ class Site:
     def change(self) -> None:
         self.recorder.put_state("job", lambda: {"id": "a"})
 
-    def adopt(self, number: int, count: int) -> Source:
+    def adopt(self, number: int, count: int) -> AdoptedSource:
         """Adopt a spool with so many events."""
-        queues = MemoryQueue(), MemoryQueue(), MemoryQueue(), MemoryQueue()
+        events = MemoryQueue()
         for seq in range(1, count + 1):
-            queues[2].append(b"{}\n", seq)
-        source = Source(Session(number, "h", None, 7), lambda: queues)
+            events.append(b"{}\n", seq)
+        session = Session(number, "h", None, 7)
+        source = AdoptedSource(
+            SimpleNamespace(
+                session=session, states=MemoryQueue(), events=events, tally=None, alive=True
+            )
+        )
         self.adopted.append(source)
         return source
 

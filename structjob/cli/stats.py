@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
         ErrorInterval,
         ErrorStatistics,
         JobErrors,
-        OperationStatistics,
-        ProjectStatistics,
-        StepStatistics,
         Storage,
         Summary,
         Throughput,
@@ -42,17 +39,21 @@ _STRETCHES = tuple(
 _ROWS = 48
 """Number of time intervals that a person can take in at once."""
 
-
-_WHAT = (
-    "operations",
-    "steps",
-    "projects",
-    "throughput",
-    "errors",
-    "errors-by-job",
-    "volume",
-    "storage",
-)
+_TYPED = "structjob.stats"
+_WINDOW = frozenset({"since", "until"})
+_OF_JOBS = _WINDOW | {"by", "operation", "project", "job_type", "owner", "category"}
+_OF_WINDOWS = frozenset({"operations", "steps", "projects", "throughput"})
+_ACCEPTED: Mapping[str, frozenset[str]] = {
+    "operations": _OF_JOBS | {"limit"},
+    "steps": _OF_JOBS | {"limit"},
+    "projects": _OF_JOBS | {"limit"},
+    "throughput": _OF_JOBS | {"bucket"},
+    "errors": _WINDOW | {"operation", "project", "limit", "bucket"},
+    "errors-by-job": _WINDOW | {"operation", "project", "limit"},
+    "volume": _WINDOW | {"project"},
+    "storage": frozenset(),
+}
+"""The statistics, and the options that each takes."""
 
 
 class _Stats(click.Command):
@@ -61,8 +62,8 @@ class _Stats(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         ctx.allow_extra_args = True
         rest = super().parse_args(ctx, args)
-        what = ctx.params.get("what")
-        if what in _WHAT and rest and not ctx.resilient_parsing:
+        what: str = ctx.params.get("what", "")
+        if what in _ACCEPTED and rest and not ctx.resilient_parsing:
             ctx.fail(options.misplaced(ctx, rest[0], _instead(what)))
         return rest
 
@@ -75,9 +76,9 @@ def _instead(what: str) -> Sequence[tuple[tuple[str, ...], str]]:
 
 
 def _statistic(ctx: click.Context, param: click.Parameter, value: str) -> str:
-    if value not in _WHAT:
+    if value not in _ACCEPTED:
         ctx.fail(
-            f"{value!r} is not a statistic ({', '.join(_WHAT)}); for one operation, type "
+            f"{value!r} is not a statistic ({', '.join(_ACCEPTED)}); for one operation, type "
             + command_line("stats", "--operation", value, db=options.db_option(ctx))
         )
     return value
@@ -87,9 +88,6 @@ def _window(ctx: click.Context, param: click.Parameter, value: str | None) -> da
     """Parse a time, and keep the text for the next command."""
     ctx.meta[f"{_TYPED}.{param.name}"] = value
     return moment(ctx, param, value)
-
-
-_TYPED = "structjob.stats"
 
 
 @click.command(
@@ -117,7 +115,7 @@ P50, P95 and P99 are percentiles by nearest rank: each is one of the measured du
 @click.argument(
     "what",
     callback=_statistic,
-    shell_complete=lambda ctx, param, typed: [one for one in _WHAT if one.startswith(typed)],
+    shell_complete=lambda ctx, param, typed: [one for one in _ACCEPTED if one.startswith(typed)],
     metavar="[WHAT]",
     default="operations",
 )
@@ -162,29 +160,14 @@ def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) ->
     execute(_stats(_Question(what, db, wanted, typed, as_json=as_json, utc=utc)))
 
 
-_WINDOW = frozenset({"since", "until"})
-_OF_JOBS = _WINDOW | {"by", "operation", "project", "job_type", "owner", "category"}
-_OF_WINDOWS = frozenset({"operations", "steps", "projects", "throughput"})
-_ACCEPTED: Mapping[str, frozenset[str]] = {
-    "operations": _OF_JOBS | {"limit"},
-    "steps": _OF_JOBS | {"limit"},
-    "projects": _OF_JOBS | {"limit"},
-    "throughput": _OF_JOBS | {"bucket"},
-    "errors": _WINDOW | {"operation", "project", "limit", "bucket"},
-    "errors-by-job": _WINDOW | {"operation", "project", "limit"},
-    "volume": _WINDOW | {"project"},
-    "storage": frozenset(),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class _Question:
     what: str
     db: Database
-    filters: dict[str, Any] = field(default_factory=dict)
-    typed: Mapping[str, str | None] = field(default_factory=dict)
-    as_json: bool = False
-    utc: bool = False
+    filters: dict[str, Any]
+    typed: Mapping[str, str | None]
+    as_json: bool
+    utc: bool
 
     def same(self, *names: str) -> list[str]:
         """Return the options that select the same window, and the same values of the filters
@@ -202,19 +185,15 @@ class _Question:
 
 async def _stats(asked: _Question) -> None:
     async with reading(asked.db) as reader:
-        if asked.what == "throughput":
-            found: Any = await reader.stats.throughput(**_bucketed(asked))
-        elif "bucket" in asked.filters:
-            found = await reader.stats.errors(**_bucketed(asked))
-        else:
-            method = getattr(reader.stats, asked.what.replace("-", "_"))
-            found = await method(**asked.filters)
+        over_time = asked.what == "throughput" or "bucket" in asked.filters
+        filters = _bucketed(asked) if over_time else asked.filters
+        found: Any = await getattr(reader.stats, asked.what.replace("-", "_"))(**filters)
     if asked.as_json:
         put_json(found)
         return
     if found:  # only a list can be empty
-        over_time = asked.what == "errors" and "bucket" in asked.filters
-        table = _errors_over_time if over_time else _TABLES[asked.what]
+        errors_over_time = over_time and asked.what == "errors"
+        table = _errors_over_time if errors_over_time else _TABLES[asked.what]
         headings, rows = table(found, asked)
         put_table(console(), headings, rows, right=_NUMBERS, spare=("P50", "P99", "AVG"))
     _advise(found, asked)
@@ -337,21 +316,18 @@ def percentage(value: float) -> str:
     return f"{value:.1f}%"
 
 
-def _operations(found: Sequence[OperationStatistics], asked: _Question) -> _Table:
-    return (*_OUTCOMES, "OPERATION"), [[*_outcomes(one), *_cells(one.operation)] for one in found]
+def _by(*names: str) -> Callable[[Sequence[Summary], _Question], _Table]:
+    """Return the function for a table of outcomes, with the columns *names*."""
 
+    def table(found: Sequence[Summary], asked: _Question) -> _Table:
+        rows = []
+        for one in found:
+            values = [getattr(one, name) for name in names]
+            texts = ("(none)" if value is None else value for value in values)
+            rows.append([*_outcomes(one), *_cells(*texts)])
+        return (*_OUTCOMES, *(name.upper() for name in names)), rows
 
-def _projects(found: Sequence[ProjectStatistics], asked: _Question) -> _Table:
-    return (*_OUTCOMES, "PROJECT"), [
-        [*_outcomes(one), *_cells("(none)" if one.project is None else one.project)]
-        for one in found
-    ]
-
-
-def _steps(found: Sequence[StepStatistics], asked: _Question) -> _Table:
-    return (*_OUTCOMES, "OPERATION", "STEP"), [
-        [*_outcomes(one), *_cells(one.operation, one.step)] for one in found
-    ]
+    return table
 
 
 def _throughput(found: Sequence[Throughput], asked: _Question) -> _Table:
@@ -440,9 +416,9 @@ def _storage(found: Storage, asked: _Question) -> _Table:
 
 
 _TABLES: Mapping[str, Callable[[Any, _Question], _Table]] = {
-    "operations": _operations,
-    "steps": _steps,
-    "projects": _projects,
+    "operations": _by("operation"),
+    "steps": _by("operation", "step"),
+    "projects": _by("project"),
     "throughput": _throughput,
     "errors": _errors,
     "errors-by-job": _errors_by_job,

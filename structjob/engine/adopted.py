@@ -13,7 +13,7 @@ from typing import TypeVar
 from structjob.diagnostics import diagnostics
 from structjob.engine.crash import CrashNotices
 from structjob.engine.database import DatabaseLink
-from structjob.engine.source import Source
+from structjob.engine.source import AdoptedSource
 from structjob.exceptions import StoreUnavailable, StructjobError
 from structjob.queries.verify import LOOKS_RESTORED
 from structjob.spool import directory as spool_directory
@@ -38,8 +38,9 @@ _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, er
 """Errors that come from the state of this process, not from the file that it cannot read."""
 
 
-def _ending(source: Source, spool: spool_directory.SessionSpool) -> Ending:
+def _ending(source: AdoptedSource) -> Ending:
     """Return the ending of a session whose process is gone and whose spool is stored completely."""
+    spool = source.spool
     tally, events = spool.tally, spool.events
     at_risk = tally.at_risk if tally is not None else 0
     # Each thread may have held one number that was neither written nor confirmed. Events that were
@@ -96,12 +97,12 @@ class AdoptedSpools:
         self._found = found
         self._pid = os.getpid()
         self._elsewhere_at = -float("inf")
-        self._sources: dict[int, Source] = {}
+        self._sources: dict[int, AdoptedSource] = {}
         self._known: set[int] = {finder.session_id}
         self._warned: set[int] = set()
         self._notices: dict[int, CrashNotices] = {}
 
-    def __iter__(self) -> Iterator[Source]:
+    def __iter__(self) -> Iterator[AdoptedSource]:
         return iter(list(self._sources.values()))
 
     def __len__(self) -> int:
@@ -121,7 +122,6 @@ class AdoptedSpools:
             spool_directory.adopt(root, self._known, places.database if places.asked else None)
         )
         for source in self._sources.values():
-            assert source.spool is not None  # noqa: S101 -- an adopted source has a spool
             source.spool.try_finish()
         if self._sources:
             self._found()
@@ -142,18 +142,18 @@ class AdoptedSpools:
 
     def _take(self, spools: Iterable[spool_directory.SessionSpool]) -> None:
         for spool in spools:
-            self._sources[spool.session.session_id] = Source.of_adopted(spool)
+            self._sources[spool.session.session_id] = AdoptedSource(spool)
             self._known.add(spool.session.session_id)
             diagnostics.debug(
                 "adopted the spool %s of session %d (pid %d on %s)",
                 spool.directory, spool.session.session_id, spool.session.pid, spool.session.host,
             )  # fmt: skip
 
-    def living(self) -> list[Source]:
+    def living(self) -> list[AdoptedSource]:
         """Return the sources whose processes are alive, such as forked children."""
-        return [source for source in self if source.spool is not None and source.spool.alive]
+        return [source for source in self if source.spool.alive]
 
-    async def attempt(self, source: Source, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def attempt(self, source: AdoptedSource, call: Callable[[], Awaitable[T]]) -> T | None:
         """Return what *call* returns once the database answers.
 
         Return ``None`` if it refuses the content.
@@ -194,12 +194,12 @@ class AdoptedSpools:
         )
         return None
 
-    def abandon(self, source: Source, exc: OSError) -> None:
+    def abandon(self, source: AdoptedSource, exc: OSError) -> None:
         """Set aside an adopted spool that cannot be read, for another process and the operator."""
         reason = f"it cannot be read: {exc.strerror or exc}"
         self.set_aside(source, reason, note=exc.errno not in _PASSING)
 
-    def set_aside(self, source: Source, reason: str, *, note: bool = True) -> None:
+    def set_aside(self, source: AdoptedSource, reason: str, *, note: bool = True) -> None:
         """Stop delivering an adopted spool and leave its directory unchanged.
 
         Args:
@@ -209,7 +209,6 @@ class AdoptedSpools:
                 trying it immediately, and ``structjob doctor`` reads it.
         """
         number, spool = source.session.session_id, source.spool
-        assert spool is not None  # noqa: S101 -- an adopted source has a spool
         if self._sources.pop(number, None) is None:
             return  # the other writer has set it aside
         if note and spool.set_aside(reason):
@@ -225,7 +224,7 @@ class AdoptedSpools:
             )
         self._found()
 
-    def next_over(self) -> Source | None:
+    def next_over(self) -> AdoptedSource | None:
         """Return a source whose process is gone and whose records are all stored, or None."""
         for source in list(self._sources.values()):
             try:
@@ -235,12 +234,11 @@ class AdoptedSpools:
                 self.abandon(source, exc)
         return None
 
-    async def end(self, source: Source) -> None:
+    async def end(self, source: AdoptedSource) -> None:
         """End the session of a dead process whose records are all stored."""
         spool = source.spool
-        assert spool is not None  # noqa: S101 -- an adopted source has a spool
         damaged = spool.events.damaged + spool.states.damaged
-        ending = _ending(source, spool)
+        ending = _ending(source)
         notices = self._notices.setdefault(
             source.session.session_id,
             CrashNotices(
@@ -274,5 +272,4 @@ class AdoptedSpools:
     def close(self) -> None:
         """Close every directory; the next process delivers what still waits."""
         for source in self._sources.values():
-            assert source.spool is not None  # noqa: S101 -- an adopted source has a spool
             source.spool.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,6 +12,7 @@ from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
+from structjob.machine.loops import happens
 from structjob.store.contract import Store
 from structjob.text.wording import count_of
 
@@ -76,8 +76,8 @@ class DatabaseLink:
         self.down: StoreUnavailable | None = None
         self.opened = False
         self.place = "memory"
-        self.on_down: Callable[[StoreUnavailable], None] = _ignore
-        self.on_another: Callable[[str], None] = _ignore
+        self.on_down: Callable[[StoreUnavailable], None] = lambda _: None
+        self.on_another: Callable[[str], None] = lambda _: None
         self.waiting: Callable[[], int] = int
         self._lock = asyncio.Lock()
         self._openings = 0
@@ -204,7 +204,7 @@ class DatabaseLink:
             else:
                 self.found()
                 return result
-            await _sleep(pause, self._try_now)
+            await happens(self._try_now, pause)
 
     async def try_again(self, seconds: float) -> None:
         """Wake the callers that wait for the database.
@@ -215,9 +215,7 @@ class DatabaseLink:
             return
         self._news.clear()
         self._wake()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
+        await happens(self._news, seconds)
 
     def _wake(self) -> None:
         self._try_now.set()
@@ -275,17 +273,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-async def _sleep(seconds: float, try_now: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await try_now.wait()
-
-
 def _retrieve(task: asyncio.Task[None]) -> None:
     """Retrieve the exception: there may be no caller left, and the next attempt reports it."""
     if not task.cancelled():
         task.exception()
-
-
-def _ignore(reason: object) -> None:
-    pass

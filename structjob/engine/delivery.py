@@ -11,7 +11,7 @@ from structjob.diagnostics import diagnostics
 from structjob.engine.adopted import AdoptedSpools
 from structjob.engine.database import DatabaseLink
 from structjob.engine.reentry import Reentry
-from structjob.engine.source import Source, Work
+from structjob.engine.source import AdoptedSource, Source, Work
 from structjob.spool.queue import Batch
 from structjob.store.contract import Written
 from structjob.text.wording import count_of
@@ -51,7 +51,7 @@ class Delivery:
     ) -> None:
         self.adopted = adopted
         self.batch_size = batch_size
-        self.on_stored: Callable[[], None] = _nothing
+        self.on_stored: Callable[[], None] = lambda: None
         self.returned: deque[Work] = deque()
         self._own = own
         self._link = link
@@ -74,7 +74,7 @@ class Delivery:
         """
         if self.returned:
             return self.returned.popleft()
-        own, sources = self._own, [*self.adopted]
+        own, sources = self._own, list[Source](self.adopted)
         if own is not None:
             sources.insert(0, own)
         for offset in range(len(sources)):
@@ -83,7 +83,7 @@ class Delivery:
             try:
                 changes, events = source.read(most, states=states)
             except OSError as exc:
-                if source is own:
+                if not isinstance(source, AdoptedSource):
                     raise
                 self.adopted.abandon(source, exc)
                 continue
@@ -103,9 +103,9 @@ class Delivery:
 
         try:
             written = await (
-                self._link.until_answered(write)
-                if source is self._own
-                else self.adopted.attempt(source, write)
+                self.adopted.attempt(source, write)
+                if isinstance(source, AdoptedSource)
+                else self._link.until_answered(write)
             )
         except BaseException:
             # For example by code that cancels every task. The queue will not return this batch
@@ -133,7 +133,7 @@ class Delivery:
             waiting,
         )
 
-    async def end_next(self) -> Source | None:
+    async def end_next(self) -> AdoptedSource | None:
         """End the session of a dead process of which everything is stored, and return its source.
 
         Return None if there is no such session.
@@ -142,7 +142,3 @@ class Delivery:
         if over is not None:
             await self.adopted.end(over)
         return over
-
-
-def _nothing() -> None:
-    pass

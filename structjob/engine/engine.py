@@ -221,7 +221,7 @@ class Engine:
                     complete = True
         finally:
             self.end_recording()
-            self.recorder.wake = _nothing
+            self.recorder.wake = lambda: None
             try:
                 await self._stop(reserve)
             finally:  # cancelled once more
@@ -243,7 +243,7 @@ class Engine:
         self._closing = True
         self._maintenance.stop()  # otherwise heartbeats would say that this session lives
         self.end_recording()
-        self.recorder.wake = _nothing
+        self.recorder.wake = lambda: None
         self.drain(seconds)
         self._waiters.fail(StoreUnavailable(_NO_LOOP))
         self._release(complete=False)
@@ -523,7 +523,3 @@ def _warn_of_running(jobs: list[tuple[str, str]]) -> None:
             "job %s (%s) was still running when its tracker closed; it is recorded as cancelled",
             id_, operation,
         )  # fmt: skip
-
-
-def _nothing() -> None:
-    pass

@@ -20,6 +20,7 @@ from structjob.filters import LogFilter
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.clock import moment
 from structjob.models import EventRecord
+from structjob.numeric import is_whole
 from structjob.spool.line import EVENT_COLUMNS, read_event
 from structjob.spool.numbers import Numbers
 from structjob.spool.recorder import Recorder
@@ -48,7 +49,7 @@ class Listener(WithOrAsyncWith["Listener"]):
     def __init__(
         self, recorder: Recorder, callback: Callback | None, wanted: LogFilter, queue_size: int
     ) -> None:
-        if not isinstance(queue_size, int) or isinstance(queue_size, bool) or queue_size < 1:
+        if not is_whole(queue_size) or queue_size < 1:
             raise InvalidArgument(
                 f"queue_size must be a whole number of at least 1, not {queue_size!r}"
             )

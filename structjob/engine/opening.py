@@ -16,6 +16,7 @@ from structjob.diagnostics import diagnostics
 from structjob.engine import shutdown
 from structjob.exceptions import InvalidArgument, SpoolError, StoreUnavailable, StructjobError
 from structjob.machine.host import is_network
+from structjob.numeric import is_number, is_whole
 from structjob.retention.policy import Retention
 from structjob.spool import routing
 from structjob.spool.kept import KeptEvents
@@ -94,7 +95,7 @@ class Options:
             ("spool_max_bytes", 65_536),
         ):
             number = getattr(self, name)
-            if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            if not is_whole(number) or number < least:
                 raise InvalidArgument(
                     f"{name} must be a whole number of at least {least:,}, not {number!r}"
                 )
@@ -237,11 +238,6 @@ async def start(host: Host, *, handle_signals: bool) -> None:
         shutdown.leave(host)
         await engine.link.close()
         raise
-
-
-def is_number(value: Any) -> bool:
-    """Return whether *value* is a number and not a bool."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def import_store() -> None:

@@ -41,12 +41,10 @@ class Reached:
 
 @dataclass(slots=True, eq=False)
 class Source:
-    """The tracker's own queues, or those of an adopted spool."""
+    """The queues of one session: the tracker's own, or those of an `AdoptedSource`."""
 
     session: Session
     queues: Callable[[], tuple[RecordQueue, RecordQueue, RecordQueue, RecordQueue]]
-    spool: SessionSpool | None = None
-    """The directory of an adopted spool."""
     entered: bool = False
     """Whether the database knows the session."""
     ended: bool = False
@@ -60,33 +58,13 @@ class Source:
     """Returns how many numbers its session has given out; 0 for an adopted spool, of which the end
     of the session says it.
     """
-    confirmed_before: int = 0
-    """Events of an adopted spool that the database had confirmed before, and whose lines are
-    deleted.
-    """
-
-    @classmethod
-    def of_adopted(cls, spool: SessionSpool) -> Source:
-        """Return the source of an adopted directory."""
-        before = spool.tally.confirmed if spool.tally is not None else 0
-        return cls(
-            spool.session,
-            lambda: (spool.states, _EMPTY, spool.events, _EMPTY),
-            spool,
-            confirmed_before=before,
-        )
 
     @property
     def confirmed(self) -> int:
         """How many of the session's events the database has confirmed as stored or as dead
         letters.
         """
-        return self.confirmed_before + self.stored + self.dead
-
-    def over(self) -> bool:
-        """Return whether its process is gone and all that it wrote is stored."""
-        spool = self.spool
-        return spool is not None and not spool.alive and spool.events.done() and spool.states.done()
+        return self.stored + self.dead
 
     def read(self, most: int, *, states: bool) -> tuple[Batch | None, Batch | None]:
         """Return the next changes of state (only with *states*) and the next events.
@@ -141,6 +119,25 @@ class Source:
     def accounted(self) -> int:
         """Return how many events are stored, dead, dropped or held by a writer."""
         return self.stored + self.dead + self.in_flight + sum(self.dropped.values())
+
+
+class AdoptedSource(Source):
+    """The queues of an adopted *spool*."""
+
+    def __init__(self, spool: SessionSpool) -> None:
+        super().__init__(spool.session, lambda: (spool.states, _EMPTY, spool.events, _EMPTY))
+        self.spool = spool
+        # What the database had confirmed before, and whose lines are deleted.
+        self._confirmed_before = spool.tally.confirmed if spool.tally is not None else 0
+
+    @property
+    def confirmed(self) -> int:
+        return self._confirmed_before + super().confirmed
+
+    def over(self) -> bool:
+        """Return whether its process is gone and all that it wrote is stored."""
+        spool = self.spool
+        return not spool.alive and spool.events.done() and spool.states.done()
 
 
 Work = tuple[Source, Batch | None, Batch | None]

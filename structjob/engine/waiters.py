@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from structjob.engine.source import Reached, Source
+from structjob.engine.source import AdoptedSource, Reached, Source
 from structjob.exceptions import StoreUnavailable
 from structjob.machine.promise import Promise
 from structjob.spool.queue import RecordQueue
@@ -33,14 +33,13 @@ class Flush:
         for source in sources:
             # The engine sets an unreadable adopted spool aside at its turn: the flush waits for it
             # until then.
-            with (
-                contextlib.suppress(OSError)
-                if source.spool is not None
-                else contextlib.nullcontext()
-            ):
+            adopted = isinstance(source, AdoptedSource)
+            with contextlib.suppress(OSError) if adopted else contextlib.nullcontext():
                 targets += [(source, queue, queue.position()) for queue in source.queues()]
         ending = [
-            source for source in sources if source.spool is not None and not source.spool.alive
+            source
+            for source in sources
+            if isinstance(source, AdoptedSource) and not source.spool.alive
         ]
         return cls(targets, ending, Promise())
 

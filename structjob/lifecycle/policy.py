@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 from structjob.context.errors import Classifier, error_fields
 from structjob.context.tracebacks import traceback_of
 from structjob.exceptions import InvalidArgument
+from structjob.numeric import is_number, is_whole
 
 if TYPE_CHECKING:
     from tenacity import AsyncRetrying, Future, RetryCallState, Retrying
@@ -119,18 +120,13 @@ def policy_maker(
             )
     wanted: dict[str, Any] = {**DEFAULTS, **options}
     max_attempts = wanted["max_attempts"]
-    if not isinstance(max_attempts, int) or isinstance(max_attempts, bool) or max_attempts < 1:
+    if not is_whole(max_attempts) or max_attempts < 1:
         raise InvalidArgument(
             f"max_attempts must be a whole number of at least 1, not {max_attempts!r}"
         )
     for name, least in (("delay", 0), ("backoff", 1), ("max_delay", 0), ("jitter", 0)):
         value = wanted[name]
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-            or value < least
-        ):
+        if not is_number(value) or not math.isfinite(value) or value < least:
             raise InvalidArgument(f"{name} must be a number of at least {least}, not {value!r}")
     again = wanted["on"]
     types = again if isinstance(again, tuple) else (again,)

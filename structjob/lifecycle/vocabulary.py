@@ -22,6 +22,7 @@ from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.open_hosts import OPEN_HOSTS
 from structjob.lifecycle.outcome import duration_fields
 from structjob.lifecycle.step_core import StepCore
+from structjob.numeric import is_number
 
 INFO, ERROR = Kind("step_info"), Kind("step_error")
 """The kinds of these events."""
@@ -246,7 +247,7 @@ def seconds_since(start: float | datetime) -> float:
                 f"start must be an aware datetime, {start} has no time zone: datetime.now(UTC)"
             )
         return max(0.0, (datetime.now(UTC) - start).total_seconds())
-    if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start < inf:
+    if not is_number(start) or not 0 <= start < inf:
         raise InvalidArgument(
             f"start must be time.monotonic(), time.time() or an aware datetime, not {start!r}"
         )

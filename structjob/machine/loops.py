@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 import threading
+from contextlib import suppress
 
 from structjob.exceptions import InvalidState
 
@@ -49,6 +50,13 @@ def _threads_are_greenlets() -> bool:
 
 running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_running_loop  # noqa: SLF001 -- the public function raises an exception without a loop, which takes ten times as long
 """Return the loop that runs in this thread, or ``None``."""
+
+
+async def happens(event: asyncio.Event, seconds: float) -> None:
+    """Wait until *event* is set, *seconds* at most."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 def require_asyncio() -> None:

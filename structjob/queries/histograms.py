@@ -16,6 +16,7 @@ from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import check_whole
+from structjob.numeric import is_number
 from structjob.queries import rows
 from structjob.queries.buckets import EPOCH, FIRST, MICROSECOND, start_of
 from structjob.queries.paging import SCAN_LIMIT, Listing, Stretch, every_condition, first, stretches
@@ -51,11 +52,7 @@ _WIDTHS = tuple(
 def check(buckets: int, max_seconds: float) -> None:
     """Raise `InvalidFilter` if one of the numbers is out of range."""
     check_whole("buckets", buckets, 1, MOST)
-    if (
-        not isinstance(max_seconds, (int, float))
-        or isinstance(max_seconds, bool)
-        or not max_seconds > 0
-    ):
+    if not is_number(max_seconds) or not max_seconds > 0:
         raise InvalidFilter(f"max_seconds must be a positive number, not {max_seconds!r}")
 
 

@@ -13,6 +13,7 @@ from structjob.exceptions import EventNotFound, InvalidFilter
 from structjob.filter_checks import check_limit, check_whole, values_of
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.models import EncodedEvent, EventContext, EventRecord, Gap, Page
+from structjob.numeric import is_whole
 from structjob.queries import event_rows, histograms, rows
 from structjob.queries.job_finder import JobFinder
 from structjob.queries.log_listing import (
@@ -438,11 +439,7 @@ def _number(name: str, given: tuple[int, int] | EventRecord) -> tuple[int, int]:
     """Return the session and the number of an event."""
     if isinstance(given, EventRecord):
         return given.session_id, given.seq
-    if (
-        not isinstance(given, tuple)
-        or len(given) != 2
-        or not all(isinstance(one, int) and not isinstance(one, bool) for one in given)
-    ):
+    if not isinstance(given, tuple) or len(given) != 2 or not all(map(is_whole, given)):
         raise InvalidFilter(f"{name} must be an event, or its (session_id, seq), not {given!r}")
     return given
 

@@ -11,7 +11,6 @@ it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
@@ -24,7 +23,7 @@ from sqlalchemy import func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
-from structjob.machine.loops import running_loop
+from structjob.machine.loops import happens, running_loop
 from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import tail_reader
 from structjob.queries.event_rows import COLUMNS, line
@@ -244,9 +243,7 @@ class Tail(Generic[T_co]):
         while not self._woken.is_set() and self._stamp() == stamp:
             if (left := end - loop.time()) <= 0:
                 return False
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left if stamp is None else min(left, LOOK)):
-                    await self._woken.wait()
+            await happens(self._woken, left if stamp is None else min(left, LOOK))
         return True
 
     async def _fill(self) -> bool:

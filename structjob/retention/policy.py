@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, cast
 
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVEL_ALIASES, LEVELS, Level
+from structjob.numeric import is_number
 from structjob.statuses import JOB_TERMINAL, JobStatus, JobStatusName
 
 MAX_DAYS = 36_500
@@ -131,12 +131,7 @@ def _days(name: str, age: Any) -> float | None:
     if age is None:
         return None
     days = age / timedelta(days=1) if isinstance(age, timedelta) else age
-    if (
-        not isinstance(days, int | float)
-        or isinstance(days, bool)
-        or not math.isfinite(days)
-        or not 0 <= days <= MAX_DAYS
-    ):
+    if not is_number(days) or not 0 <= days <= MAX_DAYS:
         raise InvalidArgument(
             f"{name} must be 0 to {MAX_DAYS:,} days (a number, or a timedelta), or None for ever, not {age!r}"
         )

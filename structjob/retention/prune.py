@@ -113,16 +113,15 @@ async def prune(
         StoreUnavailable: if the database does not answer. What was deleted before stays deleted;
             the rest is kept.
     """
-    if retention.archive is None:
-        async with _locked(access, patience, not_within) as lock:
-            deleter = Deleter(access.fetch, access.transact, lock, progress)
-            return await _prune(deleter, retention, None, None)
-    worker = Worker("structjob-archive")
+    worker = Worker("structjob-archive")  # its thread starts with its first call
+    archive: Archive | None = None
     try:
-        archive = await worker.run(Archive, Path(retention.archive), access.name)
+        if retention.archive is not None:
+            archive = await worker.run(Archive, Path(retention.archive), access.name)
         async with _locked(access, patience, not_within) as lock:
             deleter = Deleter(access.fetch, access.transact, lock, progress)
-            return await _prune(deleter, retention, archive, worker)
+            archiver = None if archive is None else Archiver(deleter, archive, worker)
+            return await _prune(deleter, archiver, retention)
     finally:
         worker.close()
 
@@ -183,12 +182,9 @@ async def delete_family(access: Access, job_id: str, *, patience: float) -> Prun
     raise InvalidState(f"job {job_id} gets events while it is being deleted: delete it again later")
 
 
-async def _prune(
-    deleter: Deleter, retention: Retention, archive: Archive | None, worker: Worker | None
-) -> PruneResult:
+async def _prune(deleter: Deleter, archiver: Archiver | None, retention: Retention) -> PruneResult:
     fetch = deleter.fetch
     due = await due_now(fetch, retention)
-    archiver = None if archive is None or worker is None else Archiver(deleter, archive, worker)
     taker = archiver or deleter
     try:
         if archiver is not None:

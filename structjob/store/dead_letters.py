@@ -15,6 +15,7 @@ import msgspec
 from sqlalchemy import BigInteger, Column, Connection, Double, Integer, delete, func, insert, select
 
 from structjob.diagnostics import diagnostics
+from structjob.numeric import is_number
 from structjob.spool.line import number_of, rescue, seal_state, state_body, subject_of, verify_line
 from structjob.store import tables
 from structjob.store.contract import StateIngest, Write, Written
@@ -125,7 +126,7 @@ def _fitting(column: Column[Any], value: Any) -> Any:
         return value if isinstance(value, str) and _MOMENT.fullmatch(value) else None
     if isinstance(kind, (Integer, Double)):  # includes `BigInteger`
         least = None if column.nullable else 0
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if not is_number(value):
             return least
         most = (
             sys.float_info.max

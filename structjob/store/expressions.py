@@ -39,6 +39,7 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from structjob.exceptions import InvalidFilter
+from structjob.numeric import is_whole
 from structjob.store.types import UTCDateTime
 from structjob.values.redaction import stored_forms
 
@@ -218,7 +219,7 @@ def equals(name: str, column: ColumnElement[Any], value: Any) -> ColumnElement[b
         InvalidFilter: if *value* has another type than the column, or is not storable.
     """
     if isinstance(column.type, Integer):
-        if not isinstance(value, int) or isinstance(value, bool) or not -(2**63) <= value < 2**63:
+        if not is_whole(value) or not -(2**63) <= value < 2**63:
             raise InvalidFilter(f"{name} must be a whole number of 64 bits, not {value!r}")
     elif not isinstance(value, str):
         raise InvalidFilter(f"{name} must be a string, not {type(value).__name__}")

@@ -18,6 +18,7 @@ from sqlalchemy import BigInteger, Double, Integer, Table
 from structjob.exceptions import ImportRefused
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.models import STREAMS
+from structjob.numeric import is_number, is_whole
 from structjob.statuses import JobStatus, StepStatus
 from structjob.store import tables
 from structjob.store.types import Exact, JSONValue, UTCDateTime
@@ -162,16 +163,12 @@ def _value(table: Table, name: str, value: Any) -> Any:
         return _time(name, value)
     if isinstance(column, Double | Integer):
         whole = isinstance(column, Integer)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or (whole and value != int(value))
-        ):
+        if not is_number(value) or (whole and value != int(value)):
             raise ValueError(f"{name} must be a number, not {value!r}")
         if not 0 <= value <= _most(column):
             raise ValueError(f"{name} is out of range: {value!r}")
         return int(value) if whole else float(value)
-    if isinstance(value, int) and not isinstance(value, bool):
+    if is_whole(value):
         value = str(value)  # other trackers use numbers as job ids
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text, not {type(value).__name__}")  # noqa: TRY004 -- the caller adds the line's number to a ValueError
@@ -196,7 +193,7 @@ def _time(name: str, value: Any) -> str:
     *value* is ISO 8601 text (UTC if it has no time zone) or a number of seconds since 1970.
     """
     try:
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if is_number(value):
             moment = datetime.fromtimestamp(value, UTC)
         else:
             moment = datetime.fromisoformat(value)

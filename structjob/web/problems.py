@@ -68,8 +68,6 @@ class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What is wrong with this request, and how to fix it."""
     parameter: str | None = None
     """The parameter that is wrong, if one is."""
-    hint: str | None = None
-    """A suggestion."""
 
 
 class Refused(Exception):
@@ -79,7 +77,6 @@ class Refused(Exception):
         status: The HTTP status.
         detail: What is wrong and how to fix it.
         parameter: The parameter that is wrong.
-        hint: A suggestion.
         headers: Further headers of the answer.
     """
 
@@ -89,14 +86,12 @@ class Refused(Exception):
         detail: str,
         *,
         parameter: str | None = None,
-        hint: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.parameter = parameter
-        self.hint = hint
         self.headers = headers
 
 
@@ -109,7 +104,6 @@ def answer(refused: Refused) -> Response:
         status=status.value,
         detail=refused.detail,
         parameter=refused.parameter,
-        hint=refused.hint,
     )
     headers = {"Cache-Control": "no-store", **(refused.headers or {})}
     return Response(msgspec.json.encode(problem), status.value, headers, MEDIA_TYPE)
@@ -118,11 +112,10 @@ def answer(refused: Refused) -> Response:
 def page(refused: Refused) -> Response:
     """Return the response for a problem of a person's browser."""
     title = http.HTTPStatus(refused.status).phrase
-    text = f"{refused.detail}{f' {refused.hint}' if refused.hint else ''}"
     document = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="color-scheme" '
         'content="light dark"><meta name="viewport" content="width=device-width">'
-        f"<title>{title} · structjob</title><h1>{title}</h1><p>{html.escape(text)}</p></html>"
+        f"<title>{title} · structjob</title><h1>{title}</h1><p>{html.escape(refused.detail)}</p></html>"
     )
     headers = {"Cache-Control": "no-store", **(refused.headers or {})}
     return Response(document, refused.status, headers, "text/html")
@@ -130,16 +123,10 @@ def page(refused: Refused) -> Response:
 
 def refusal(exc: StructjobError) -> Refused:
     """Return the problem for an error of the library."""
-    for kind in type(exc).__mro__:
-        status = _STATUSES.get(kind)
-        if status is not None:
-            break
-    else:
-        status = 500
-    # the message names the database with its password masked
-    detail = str(exc)
+    status = next((_STATUSES[kind] for kind in type(exc).__mro__ if kind in _STATUSES), 500)
     headers = {"Retry-After": str(RETRY_AFTER)} if status == 503 else None
-    return Refused(status, detail, headers=headers)
+    # the message names the database with its password masked
+    return Refused(status, str(exc), headers=headers)
 
 
 def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
@@ -147,11 +134,8 @@ def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
     first = errors[0]
     place = [str(part) for part in first["loc"][1:]]
     parameter = place[0] if place else (first.get("ctx") or {}).get("parameter")
-    if not place:
-        detail = str(first["msg"]).removeprefix("Value error, ")
-    else:
-        detail = f"{parameter}: {str(first['msg']).removeprefix('Value error, ')}"
-    return Refused(400, detail, parameter=parameter)
+    detail = str(first["msg"]).removeprefix("Value error, ")
+    return Refused(400, f"{parameter}: {detail}" if place else detail, parameter=parameter)
 
 
 def install(app: FastAPI) -> None:

@@ -31,7 +31,6 @@ export class Problem extends Error {
     this.status = status;
     this.title = body?.title || "";
     this.parameter = body?.parameter;
-    this.hint = body?.hint;
     this.body = body;
   }
 

@@ -17,5 +17,5 @@ export function CurlItem({ path, params: given }) {
 
 export function Failed({ error, retry }) {
   useEffect(() => { footer.value = { keys: [], facts: "" }; }, []);
-  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${sentence(error.message)}${error.hint ? ` ${error.hint}` : ""}${error.final ? "" : ` It is read again every ${AGAIN / 1000} seconds.`}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
+  return html`<div class="state"><h1>${error.status === 400 ? "The server does not take this filter" : "This could not be read"}</h1><p>${sentence(error.message)}${error.final ? "" : ` It is read again every ${AGAIN / 1000} seconds.`}</p><button type="button" class="btn" onClick=${retry}>Try again</button></div>`;
 }
