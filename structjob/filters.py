@@ -496,19 +496,12 @@ class ErrorFilterKeywords(TypedDict, total=False):
     limit: int
 
 
-class JobFilterKeywords(TypedDict, total=False):
+class JobFilterKeywords(AttemptFilterKeywords, total=False):
     """The fields of `JobFilter` as keywords, for type checkers."""
 
-    status: Status | Sequence[Status] | None
-    since: Moment | None
-    until: Moment | None
-    order: Order
-    limit: int
     job_type: str | Sequence[str] | None
-    operation: str | Sequence[str] | None
     owner: str | Sequence[str] | None
     category: str | Sequence[str] | None
-    project: str | Sequence[str] | None
     metadata: Mapping[str, Any] | None
     by: Literal["created", "ended"]
     sort: Sort

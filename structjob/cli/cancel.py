@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
 from structjob.cli.screen import Failure, command_line, put_json, say, suggest
@@ -41,7 +40,7 @@ Examples:
 A job in `async with` gets an asyncio.CancelledError in its task. A program under `structjob run` gets SIGTERM. A pending job is cancelled and
 never starts. The command waits 5 seconds at most for the job to end."""
 )
-@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
+@options.job
 @click.option("--reason", metavar="TEXT", help="Reason; it becomes the job's error message.")
 @click.option(
     "--by", metavar="TEXT", help="Name of the requester, for the job's log.  [default: user@host]"
@@ -51,8 +50,7 @@ never starts. The command waits 5 seconds at most for the job to end."""
     is_flag=True,
     help="Cancel again a job that is already being cancelled; this interrupts its cleanup.",
 )
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def cancel(
     id_: str, db: Database, *, reason: str | None, by: str | None, force: bool, as_json: bool

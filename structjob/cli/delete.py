@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running, writing
 from structjob.cli.ids import resolve
 from structjob.cli.prune import deleted
@@ -30,10 +29,9 @@ Examples:
 
 Only jobs that have ended are deleted. To keep a copy, run `structjob export JOB` first; to delete by age, see `structjob prune`."""
 )
-@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
+@options.job
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def delete(id_: str, db: Database, *, yes: bool, as_json: bool) -> None:
     """Delete one job with its child jobs, steps and lines."""

@@ -59,8 +59,7 @@ Nagios and Icinga: structjob doctor || exit 2"""
     help="Count lines without a correlation id, by logger and operation, instead of the checks. Exit code 1 if there are any.",
 )
 @options.time("--since", "With --correlation: only lines from this time on: 90s, 15m, 7d, today, 2026-05-04.  [default: 1d]")  # fmt: skip
-@options.json_output
-@options.database
+@options.json_and_db
 def doctor(db: Database, *, correlation: bool, since: datetime | None, as_json: bool) -> None:
     """Find problems and suggest fixes.
 

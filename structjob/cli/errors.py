@@ -103,8 +103,7 @@ def errors() -> None:
 @click.option("--project", metavar="TEXT", help="Only errors that occurred in this project.")
 @options.limit("Maximum number of errors.")
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def list_(
     db: Database,
@@ -188,8 +187,7 @@ Examples:
 )
 @click.argument("id_", metavar="ID", shell_complete=fingerprints)
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def show(id_: str, db: Database, *, as_json: bool, utc: bool) -> None:
     """Show one error: its count, times, traceback and latest jobs."""
@@ -248,8 +246,7 @@ def _print(group: ErrorGroup, latest: Sequence[EventRecord], screen: Console, *,
     default=lambda: os.environ.get("USER") or None,
     help="Name of the person who resolved it.  [default: $USER]",
 )
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> None:
     """Mark an error as resolved; if it occurs again, it has regressed."""
@@ -260,8 +257,7 @@ async def resolve(id_: str, db: Database, *, as_json: bool, by: str | None) -> N
 
 @errors.command()
 @click.argument("id_", metavar="ID", shell_complete=fingerprints)
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def reopen(id_: str, db: Database, *, as_json: bool) -> None:
     """Reopen a resolved error."""

@@ -46,8 +46,7 @@ an apostrophe is put before text that a spreadsheet would read as a formula. Wit
 @click.option("--logs", is_flag=True, help="Write only log lines, as JSON lines.")
 @click.option("--csv", "as_csv", is_flag=True, help="Write only log lines, as CSV.")
 @filtered
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def export(
     id_: str | None,

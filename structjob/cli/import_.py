@@ -45,8 +45,7 @@ before any is stored. The same file is stored once, however often it is imported
     metavar="FILE",
     help="Write old and new ids to this file, as JSON.",
 )
-@options.json_output
-@options.database
+@options.json_and_db
 def import_(
     file: Path, db: Database, *, dry_run: bool, new_ids: bool, map_: Path | None, as_json: bool
 ) -> None:

@@ -92,8 +92,7 @@ Examples:
 )
 @options.pager
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 def jobs(
     db: Database,
     *,

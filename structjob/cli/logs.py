@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.filtering import chosen, filtered
 from structjob.cli.follow import FOLLOWED, show_tail
@@ -65,7 +64,7 @@ Examples:
   structjob logs --around 17:25             line 25 of session 17 and its neighbors
   structjob logs --json -f | jq .message    JSON lines; --json=array for one array""",
 )
-@click.argument("id_", metavar="[ID]", required=False, shell_complete=jobs_and_operations)
+@options.optional_job
 @filtered
 @click.option(
     "-n", "--last", type=click.IntRange(0), metavar="N", help="Show only the last N lines."

@@ -45,8 +45,7 @@ Examples:
     help="Downgrade the tables to this revision; base drops them.",
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation before dropping.")
-@options.json_output
-@options.database
+@options.json_and_db
 def migrate(
     db: Database,
     *,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import Database
 from structjob.cli.screen import command_line, in_shell
 from structjob.cli.times import moment
@@ -35,16 +36,28 @@ def database(function: F) -> F:
     )(function)
 
 
-def json_output(function: F, *, form: str = "JSON") -> F:
-    """Add ``--json``; the command receives it as *as_json*."""
-    return click.option("--json", "as_json", is_flag=True, help=f"Write {form} to stdout.")(
-        function
+def json_and_db(function: F, *, form: str = "JSON") -> F:
+    """Add ``--json`` and ``--db``; the command receives the former as *as_json*."""
+    as_json = click.option("--json", "as_json", is_flag=True, help=f"Write {form} to stdout.")
+    return as_json(database(function))
+
+
+def json_lines_and_db(function: F) -> F:
+    """Add them to a command that writes one JSON object for each line."""
+    return json_and_db(function, form="JSON lines")
+
+
+def job(function: F) -> F:
+    """Add the argument ID, any id of a job or the name of its operation, as *id_*."""
+    return click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)(function)
+
+
+def optional_job(function: F) -> F:
+    """Add the same, which may be left out."""
+    named = click.argument(
+        "id_", metavar="[ID]", required=False, shell_complete=jobs_and_operations
     )
-
-
-def json_lines(function: F) -> F:
-    """Add ``--json`` to a command that writes one JSON object for each line."""
-    return json_output(function, form="JSON lines")
+    return named(function)
 
 
 def db_option(ctx: click.Context) -> str:

@@ -108,8 +108,7 @@ MySQL). Each needs as much space again."""
 @click.option("--dry-run", is_flag=True, help="Only count what would be deleted.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 def prune(
     db: Database,
     *,

@@ -44,8 +44,7 @@ A session is one tracker in one process. `structjob verify` tells whether all of
 @click.option("--live", is_flag=True, help="Only sessions that have not ended.")
 @options.limit("Maximum number of sessions.")
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def sessions(db: Database, *, as_json: bool, utc: bool, live: bool, limit: int) -> None:
     """List sessions: programs that log to this database.

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import execute, reading
 from structjob.cli.failures import raised
 from structjob.cli.ids import LEAST, resolve
@@ -35,7 +34,7 @@ Examples:
   structjob show backup --failed       only the steps and child jobs that failed
   structjob show backup --all | less   all steps and child jobs"""
 )
-@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
+@options.job
 @click.option(
     "--all",
     "whole",
@@ -53,8 +52,7 @@ Examples:
 )
 @options.pager
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 def show(
     id_: str,
     db: Database,

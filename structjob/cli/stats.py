@@ -146,8 +146,7 @@ P50, P95 and P99 are percentiles by nearest rank: each is one of the measured du
     help="Maximum number of rows, the largest first.  [default: 100]",
 )
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 def stats(what: str, db: Database, *, as_json: bool, utc: bool, **given: Any) -> None:
     """Show statistics of jobs, steps and lines."""
     wanted = {name: value for name, value in given.items() if value is not None}

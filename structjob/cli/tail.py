@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import running
 from structjob.cli.filtering import chosen, followed
 from structjob.cli.follow import show_tail
@@ -25,7 +24,7 @@ Examples:
 
 Each line is shown exactly once, whichever process logs it. If lines were dropped, a message says how many and why."""
 )
-@click.argument("id_", metavar="[ID]", required=False, shell_complete=jobs_and_operations)
+@options.optional_job
 @click.option(
     "-n",
     "--last",
@@ -37,8 +36,7 @@ Each line is shown exactly once, whichever process logs it. If lines were droppe
 @click.option("-f", "--follow", is_flag=True, expose_value=False, hidden=True)  # it always does
 @followed
 @options.utc
-@options.json_lines
-@options.database
+@options.json_lines_and_db
 @running
 async def tail(
     id_: str | None,

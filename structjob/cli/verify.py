@@ -66,8 +66,7 @@ Exit code 0: every line is accounted for; all sessions are complete or live. Exi
     help="Also search this spool directory; may be repeated. Needed for programs that set Tracker(spool=DIR).",
 )  # fmt: skip
 @options.utc
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: bool) -> None:
     """Prove that no log line was lost.

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from structjob.cli import options
-from structjob.cli.completion import jobs_and_operations
 from structjob.cli.database import reading, running
 from structjob.cli.ids import resolve
 from structjob.cli.screen import command_line, put_json, say, suggest
@@ -36,15 +35,14 @@ Examples:
   structjob wait 019a3f7c && structjob logs 019a3f7c
   structjob wait gui-17 --timeout 10m"""
 )
-@click.argument("id_", metavar="ID", shell_complete=jobs_and_operations)
+@options.job
 @click.option(
     "--timeout",
     metavar="SPAN",
     callback=stretch,
     help="Maximum time to wait, such as 30s or 10m.  [default: no limit]",
 )
-@options.json_output
-@options.database
+@options.json_and_db
 @running
 async def wait(id_: str, db: Database, *, timeout: timedelta | None, as_json: bool) -> None:  # noqa: ASYNC109 -- the name of the option
     """Wait until a job has ended; the exit code is its outcome."""

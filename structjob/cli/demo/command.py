@@ -54,8 +54,7 @@ Examples:
     is_flag=True,
     help="Run without progress bars and pauses; exit code 1 if a line was lost.",
 )
-@options.json_output
-@options.database
+@options.json_and_db
 def demo(db: Database, *, source: Path | None, once: bool, as_json: bool) -> None:
     """Record a sample workload, and measure it.
 

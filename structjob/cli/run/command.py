@@ -122,8 +122,7 @@ it fails within 30 seconds of SIGTERM or 3 seconds of SIGINT, SIGHUP or SIGQUIT.
     help="Metadata of the job; may be repeated.",
 )
 @click.option("--spool", metavar="DIR", help="Directory for lines that wait for the database.")
-@options.json_output
-@options.database
+@options.json_and_db
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="CMD...")
 def run(
     db: Database,
