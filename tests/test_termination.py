@@ -84,6 +84,14 @@ class Program:
         return out.decode().split(), err.decode()
 
 
+def end_by_sigterm(text, url, code=-signal.SIGTERM):
+    """Send SIGTERM to a program that is ready, and return what `Program.end` returns."""
+    with Program(text, url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        return program.end(code, within=20)
+
+
 async def look(url):
     """Return messages, jobs by operation as (status, error message), steps' statuses, and whether
     all is accounted for.
@@ -126,10 +134,7 @@ async def test_sigterm_leaves_a_cleanup_alone(db_url):
                         log.info("cleaned")
         asyncio.run(main())
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=20)
+    end_by_sigterm(text, db_url)
     messages, jobs, _, ok = await look(db_url)
     assert (messages, jobs, ok) == (["cleaned"], {"nightly": ("cancelled", "enough")}, True)
 
@@ -156,10 +161,7 @@ async def test_sigterm_cancels_the_job_and_its_steps(db_url):
         finally:
             print("not reached")
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        assert program.end(-signal.SIGTERM, within=20) == ([], "")
+    assert end_by_sigterm(text, db_url) == ([], "")
     assert await look(db_url) == (
         ["cleaning", "cleaned"],
         {"nightly": ("cancelled", "SIGTERM")},
@@ -189,10 +191,7 @@ async def test_sigterm_ends_a_worker_with_many_jobs(db_url):
                 await asyncio.sleep(60)
         asyncio.run(main())
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        assert program.end(-signal.SIGTERM, within=20)[1] == ""
+    assert end_by_sigterm(text, db_url)[1] == ""
     _, jobs, _, ok = await look(db_url)
     cancelled = ("cancelled", "SIGTERM")
     assert {name: jobs[name] for name in jobs if "late" not in name} == {
@@ -217,10 +216,7 @@ async def test_sigterm_where_a_job_does_not_let_itself_be_cancelled(db_url):
                     log.info("no")
         asyncio.run(main())
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=20)
+    end_by_sigterm(text, db_url)
     messages, jobs, _, ok = await look(db_url)
     assert (messages, jobs, ok) == (["no"], {"stubborn": ("cancelled", "SIGTERM")}, True)
 
@@ -239,10 +235,7 @@ async def test_sigterm_in_a_blocked_loop(db_url):
                     time.sleep(0.1)
         asyncio.run(main())
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(128 + signal.SIGTERM, within=20)
+    end_by_sigterm(text, db_url, 128 + signal.SIGTERM)
     messages, jobs, _, ok = await look(db_url)
     assert (messages, jobs, ok) == (["in it"], {"blocked": ("cancelled", "SIGTERM")}, True)
 
@@ -313,10 +306,7 @@ async def test_sigterm_where_no_loop_runs_any_more(db_url):
         while True:  # a signal just before a sleep would be handled only after it
             time.sleep(0.1)
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=20)
+    end_by_sigterm(text, db_url)
     assert (await look(db_url))[1:] == ({"left": ("cancelled", "SIGTERM")}, [], True)
 
 

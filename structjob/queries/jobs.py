@@ -296,12 +296,10 @@ class Jobs:
         """Return the listing for *wanted*, after all pending events are delivered."""
         conditions(wanted)  # refuse an invalid filter before the flush
         await self._flush()
-        if wanted.parent_job_id is not None:
-            wanted = replace(
-                wanted, parent_job_id=await self._finder.exact_id(wanted.parent_job_id)
-            )
-        if wanted.root_job_id is not None:
-            wanted = replace(wanted, root_job_id=await self._finder.exact_id(wanted.root_job_id))
+        for name in ("parent_job_id", "root_job_id"):
+            if (given := getattr(wanted, name)) is not None:
+                changed: Any = {name: await self._finder.exact_id(given)}
+                wanted = replace(wanted, **changed)
         return listing_of(wanted)
 
     async def lost_events(self, any_id: AnyJob) -> dict[str, int]:
