@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Unpack, overload
+from typing import Any, Unpack, overload
 
 import msgspec
 from sqlalchemy import ColumnElement, Text, case, cast, func, select

@@ -131,17 +131,14 @@ async def subscribed(
 
     A cursor that does not belong to the filter causes a reset frame and a new start.
     """
-    reset = None
     try:
         subscription = await hub.open(transport, selection, owner)
     except InvalidFilter as exc:
         if selection.after is None:
             raise
-        selection = msgspec.structs.replace(selection, after=None)
-        subscription = await hub.open(transport, selection, owner)
-        reset = str(exc)
-    if reset is not None:
-        subscription.put(frame("reset", {"reason": reset}))
+        anew = msgspec.structs.replace(selection, after=None)
+        subscription = await hub.open(transport, anew, owner)
+        subscription.put(frame("reset", {"reason": str(exc)}))
     return subscription, hello(transport, subscription.cursor)
 
 
