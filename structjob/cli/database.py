@@ -282,10 +282,7 @@ async def deliver_from(
     if not left:
         return []
     directories = [one.directory for one in left]
-    size = sum(
-        entry.stat().st_size for directory in directories for entry in directory.glob("*.jsonl")
-    )
-    if size > _MUCH:
+    if (size := sum(size for _, size in spool_directory.waiting(directories))) > _MUCH:
         say(
             f"delivering {in_bytes(size)} of lines that a program did not deliver before it ended …"
         )

@@ -17,7 +17,7 @@ import shutil
 import stat
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -380,11 +380,7 @@ def adopt(
         # A directory that cannot be read is left to the report of `structjob doctor`; it must not
         # block the others.
         with contextlib.suppress(OSError):
-            if exactly and (
-                database is None
-                or (session := read_session(directory)) is None
-                or session.database != database
-            ):
+            if exactly and (database is None or database_of(directory) != database):
                 continue
             if (spool := _adopt(directory, database)) is not None:
                 adopted.append(spool)
@@ -403,10 +399,7 @@ def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[
         known: See `adopt`.
     """
     adopted: list[SessionSpool] = []
-    for place, exactly in [
-        *((place, False) for place in places.own()),
-        *((place, True) for place in places.neighbours()),
-    ]:
+    for place, exactly in _in_order(places):
         if place != root and _ours(place):
             with contextlib.suppress(OSError):
                 seen = known | {spool.session.session_id for spool in adopted}
@@ -417,14 +410,20 @@ def adopt_elsewhere(places: Places, root: Path | None, known: set[int]) -> list[
 def left_in(places: Places) -> list[Path]:
     """Return the session directories of one database on this host, in all its places."""
     found: dict[str, Path] = {}
-    for place in places.own():
+    for place, exactly in _in_order(places):
         for directory in directories(place):
-            found.setdefault(os.path.realpath(directory), directory)
-    for place in places.neighbours():
-        for directory in directories(place):
-            if (database := database_of(directory)) is not None and database == places.database:
+            its = places.database is not None and database_of(directory) == places.database
+            if its or not exactly:
                 found.setdefault(os.path.realpath(directory), directory)
     return list(found.values())
+
+
+def _in_order(places: Places) -> Iterator[tuple[Path, bool]]:
+    """Yield a database's places, and whether only some of the spools there are for it."""
+    for place in places.own():
+        yield place, False
+    for place in places.neighbours():
+        yield place, True
 
 
 def _adopt(directory: Path, database: str | None) -> SessionSpool | None:
@@ -540,16 +539,8 @@ def waiting(directories: Iterable[Path]) -> list[tuple[Path, int]]:
     found = []
     for directory in directories:
         with contextlib.suppress(OSError):
-            found.append(
-                (
-                    directory,
-                    sum(
-                        entry.stat().st_size
-                        for entry in os.scandir(directory)
-                        if entry.name.endswith(".jsonl")
-                    ),
-                )
-            )
+            entries = [entry for entry in os.scandir(directory) if entry.name.endswith(".jsonl")]
+            found.append((directory, sum(entry.stat().st_size for entry in entries)))
     return found
 
 
