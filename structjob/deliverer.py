@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Self
 from structjob.diagnostics import diagnostics
 from structjob.engine.opening import OPEN_WAITS, import_store, structjob_version
 from structjob.exceptions import InvalidArgument, InvalidState, StoreUnavailable
-from structjob.machine.loops import happens
 from structjob.spool.session import Session
 from structjob.store.worker import in_own_thread
 
@@ -179,7 +178,9 @@ class Deliverer:
             try:
                 if not await self._turn():
                     self._woken.clear()
-                    await happens(self._woken, READ_EVERY)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(READ_EVERY):
+                            await self._woken.wait()
             except asyncio.CancelledError:
                 raise
             except Exception:  # noqa: BLE001 -- an internal error must not stop the delivery

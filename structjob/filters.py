@@ -69,35 +69,12 @@ EventType = Literal["system", "job", "task"]
 Stream = Literal["stdout", "stderr", "system"]
 EVENT_TYPES: tuple[EventType, ...] = get_args(EventType)
 _SEVERAL_OF_LOGS = (
-    "job",
-    "job_id",
-    "step",
-    "operation",
-    "type",
-    "kind",
-    "levels",
-    "stream",
-    "logger",
-    "category",
-    "project",
-)
+    "job", "job_id", "step", "operation", "type", "kind", "levels", "stream", "logger", "category", "project",
+)  # fmt: skip
 LOG_EQUALS = (
-    "job_id",
-    "attempt",
-    "step_id",
-    "step",
-    "operation",
-    "type",
-    "kind",
-    "stream",
-    "logger",
-    "category",
-    "project",
-    "correlation_id",
-    "trace_id",
-    "session_id",
-    "fingerprint",
-)
+    "job_id", "attempt", "step_id", "step", "operation", "type", "kind", "stream", "logger", "category", "project",
+    "correlation_id", "trace_id", "session_id", "fingerprint",
+)  # fmt: skip
 """Fields of `LogFilter` that are columns of an event. The column must equal one of the values."""
 _SEVERAL_OF_JOBS = ("job_type", "operation", "owner", "category", "project")
 

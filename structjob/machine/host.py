@@ -16,26 +16,10 @@ from pathlib import Path
 MOUNTS = "/proc/self/mountinfo"
 """The file in which Linux lists mounted file systems."""
 
-_NETWORK = frozenset(
-    {
-        "nfs",
-        "nfs4",
-        "cifs",
-        "smb3",
-        "smbfs",
-        "9p",
-        "ceph",
-        "glusterfs",
-        "lustre",
-        "afs",
-        "ncpfs",
-        "beegfs",
-        "gpfs",
-        "fuse.sshfs",
-        "fuse.glusterfs",
-        "virtiofs",
-    }
-)
+_NETWORK = frozenset({
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "ceph", "glusterfs", "lustre", "afs", "ncpfs", "beegfs", "gpfs",
+    "fuse.sshfs", "fuse.glusterfs", "virtiofs",
+})  # fmt: skip
 """File systems on which another host's lock may be invisible."""
 
 _STEP = 2.0

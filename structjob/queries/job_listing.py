@@ -21,18 +21,9 @@ from structjob.store.expressions import contains, equals, json_equals, stored_va
 from structjob.store.tables import jobs
 
 _EQUAL = (
-    "job_type",
-    "operation",
-    "owner",
-    "category",
-    "project",
-    "context_id",
-    "external_job_id",
-    "correlation_id",
-    "parent_job_id",
-    "root_job_id",
-    "session_id",
-)
+    "job_type", "operation", "owner", "category", "project", "context_id", "external_job_id", "correlation_id",
+    "parent_job_id", "root_job_id", "session_id",
+)  # fmt: skip
 
 SLOWER_LIMIT = 1_000
 """Maximum number of jobs that one page of slower jobs examines, because each job is compared with
