@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 
@@ -10,8 +11,12 @@ import structlog
 import websockets
 from web_support import Events, client, events, served, some_work
 
+import structjob
 from structjob.web import app
+from structjob.web.api import compat
 from structjob.web.api.compat import MAX_OFFSET
+from structjob.web.frames import Frame
+from structjob.web.subscription import MAX_WAITING, Subscription
 
 log = structlog.get_logger("app")
 
@@ -113,6 +118,8 @@ async def test_what_is_refused_says_why(web, path, status):
         status,
         "application/problem+json",
     )
+    if status == 400:
+        assert answer.json()["parameter"] in path
     if "offset=100001" in path:
         assert "/api/v1/logs" in answer.json()["detail"]
 
@@ -150,15 +157,59 @@ async def test_a_websocket_sends_one_message_each(tracker):
                 pass
             log.info("first")
             assert json.loads(await socket.recv())["message"] == "first"
-        for query, code in (
-            ("job_run_id=nothing", 4404),
-            ("type=nothing", 4400),
-            ("type=job&type=task", 4400),
+        for query, code, reason in (
+            ("job_run_id=nothing", 4404, "job not found: nothing"),
+            ("type=nothing", 4400, "type: Input should be 'system', 'job' or 'task'"),
+            ("type=job&type=task", 4400, "type is given more than once: give it once"),
+            (
+                "job_runid=x",
+                4400,
+                "there is no parameter job_runid here; did you mean 'job_run_id'?",
+            ),
         ):
             async with websockets.connect(f"{base}?{query}") as socket:
                 with pytest.raises(websockets.exceptions.ConnectionClosed) as closed:
                     await socket.recv()
-                assert closed.value.rcvd.code == code
+                assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (code, reason)
+
+
+@pytest.mark.parametrize("path", ["logs/stream/ws?job_run_id=gui%2F17", "stream/ws"])
+async def test_a_plain_request_at_the_path_of_a_websocket_says_so(web, path):
+    """As of a client whose proxy does not forward the upgrade; it was told that there is nothing
+    (R43, R46).
+    """
+    answer = await web.get(path)
+    assert answer.status_code == 426
+    assert "WebSocket" in answer.json()["detail"]
+    assert "proxy" in answer.json()["detail"]
+    paths = (await web.get("openapi.json")).json()["paths"]
+    assert "101" in paths[f"/api/v1/{path.partition('?')[0]}"]["get"]["responses"]
+
+
+async def test_a_message_stands_in_the_place_of_lines_that_are_missing(db_url):
+    """A client of the service knows messages only, so it would not see the loss (R37, R43)."""
+    structjob.configure(console=False)
+    async with structjob.Tracker(db_url, spool=False, queue_size=10) as tracker:
+        path = "/api/v1/logs/stream/sse"
+        async with served(app(tracker)) as address, events(address, api=path) as stream:
+            for number in range(200):
+                log.info("too many", n=number)
+            while (message := await message_of(stream))["message"] == "too many":
+                pass
+            assert message["message"].startswith("missing lines: ")
+            assert (message["type"], message["level"], message["stream"]) == ("system", "warn", "system")  # fmt: skip
+            assert message["metadata"]["session_id"] == tracker.session_id
+
+
+def test_a_message_stands_in_the_place_of_lines_that_a_slow_connection_misses():
+    """(R37, R43)"""
+    subscription = Subscription("ws", {})
+    for number in range(20):
+        subscription.put(Frame("lines", b"x" * (MAX_WAITING // 10), f"c{number + 1}", f"c{number}", 3, 1))  # fmt: skip
+    first = asyncio.run(subscription.next(0))
+    (message,) = [json.loads(one) for one in compat._messages(first)]
+    assert message["message"] == f"skipped lines: {subscription.skipped}, because this connection is slow"  # fmt: skip
+    assert message["metadata"]["skipped"] == subscription.skipped > 0
 
 
 async def status(address):

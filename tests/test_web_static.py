@@ -160,3 +160,21 @@ def test_served_scripts_lack_their_comments_and_indentation_and_nothing_else():
         assert files[str(path.relative_to(STATIC))].decode() == "".join(kept), path.name
     for path in STATIC.glob("vendor/*.mjs"):
         assert files[f"vendor/{path.name}"] == path.read_bytes()
+
+
+def test_the_types_of_the_log_service_have_its_methods_and_their_parameters():
+    """`client.d.ts` is what `tsc --declaration` makes of the scripts (R46)."""
+    found = {
+        file: {
+            method: re.findall(r"(?:^|, )(\w+)", re.sub(r"<[^>]*>", "", given))
+            for method, given in re.findall(
+                r"^ +((?:get|stream)\w+)\((.*?)\)(?: \{|: .*;)$",
+                (STATIC / file).read_text().partition("class LogStreamingService")[2],
+                re.MULTILINE,
+            )
+        }
+        for file in ("client.js", "client.d.ts")
+    }
+    assert found["client.d.ts"] == found["client.js"]
+    assert found["client.js"]["getTaskRunLogs"] == ["taskRunId", "limit", "offset"]
+    assert len(found["client.js"]) == 6

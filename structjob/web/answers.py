@@ -51,6 +51,7 @@ _MEANINGS = {
     415: "The body is not JSON.",
     413: "The body is too long.",
     421: "The Host header is not one of this server's.",
+    426: "Only a WebSocket is answered here: send Upgrade and Connection.",
     429: "Too many streams, or too many failed logins.",
     503: "The database does not answer; ask again later.",
     504: "The database took longer than 10 seconds.",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import http
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,10 @@ _STATUSES: Mapping[type[StructjobError], int] = {
     InvalidURL: 503,
     InvalidArgument: 400,
 }
+
+
+_FIELDS = {"q": "text", "source": "logger", "job": "job_id", "root": "root_only"}
+"""The field of a filter that a parameter of another name is for."""
 
 
 class Problem(msgspec.Struct, omit_defaults=True, kw_only=True):
@@ -129,6 +134,20 @@ def refusal(exc: StructjobError) -> Refused:
     return Refused(status, str(exc), headers=headers)
 
 
+def _about(detail: str, request: Request) -> str | None:
+    """Return the parameter whose value, path or name *detail* contains."""
+    given = [*request.path_params.items(), *request.query_params.multi_items()]
+    said = []
+    for name, value in given:
+        quoted = [*value.split(","), *name.split(".", 1)[1:]]
+        if any(repr(one) in detail for one in quoted):
+            return name
+        names = "|".join(re.escape(one) for one in (name, _FIELDS.get(name, name)))
+        if found := re.search(rf"\b({names})\b", detail):
+            said.append((found.start(), name))
+    return min(said)[1] if said else None
+
+
 def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
     """Return the problem for parameters that were not accepted."""
     first = errors[0]
@@ -144,6 +163,8 @@ def install(app: FastAPI) -> None:
     async def expected(request: Request, exc: Exception) -> Response:
         if isinstance(exc, StructjobError):
             exc = refusal(exc)
+            if exc.status == 400:
+                exc.parameter = _about(exc.detail, request)
         elif isinstance(exc, RequestValidationError):
             exc = describe(exc.errors())
         assert isinstance(exc, Refused)  # noqa: S101 -- registered for these three

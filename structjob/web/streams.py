@@ -22,7 +22,7 @@ from structjob.web.auth import Doors, Identity
 from structjob.web.body import MAX_BODY, json_of
 from structjob.web.frames import Frame, frame
 from structjob.web.hub import CHANNELS, Hub, Selection
-from structjob.web.params import Asked, LogMatch, Several
+from structjob.web.params import Asked, LogMatch, NoQuery, Several
 from structjob.web.problems import Refused, describe, refusal
 from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
 from structjob.web.subscription import Subscription
@@ -53,19 +53,23 @@ class StreamQuery(LogMatch):
         """Return what the stream sends.
 
         Raises:
-            InvalidFilter: if a value is refused.
+            InvalidFilter: if a value of the filter is refused.
+            Refused: if another one is.
         """
         for channel in self.channels:
             if channel not in CHANNELS:
-                raise InvalidFilter(
-                    f"channels must be some of {', '.join(CHANNELS)}, not {channel!r}"
+                raise Refused(
+                    400,
+                    f"channels must be some of {', '.join(CHANNELS)}, not {channel!r}",
+                    parameter="channels",
                 )
         wanted = make_filter(LogFilter, **self.values("channels", "last", "after", "wait", "state"))
         if self.until is not None:
-            raise InvalidFilter("a stream has no end: leave out `until`, or use /logs")
+            refused = "a stream has no end: leave out `until`, or use /logs"
+            raise Refused(400, refused, parameter="until")
         job = self.job[0] if self.job else None
         if "tree" in self.channels and (job is None or len(self.job or ()) > 1):
-            raise InvalidFilter("the channel tree needs one job: give job")
+            raise Refused(400, "the channel tree needs one job: give job", parameter="job")
         shown = {**self.given("after"), **(self.model_extra or {})}
         return Selection(
             tuple(dict.fromkeys(self.channels)), wanted, job, self.after, self.last, shown
@@ -195,7 +199,29 @@ async def post_stream(request: Request) -> Response:
     return await _stream(request, of_json(await json_of(request)))
 
 
-@reads(router, "/poll", Poll)
+SOCKET: dict[int | str, dict[str, Any]] = {
+    101: {"description": "The WebSocket is open."},
+    **problems_of(404, 426),
+}
+"""The documentation of the answers at a WebSocket's path."""
+
+
+def no_socket() -> Refused:
+    """Return the answer to a plain request at a WebSocket's path."""
+    return Refused(
+        426,
+        "only a WebSocket is answered here; if the client opened one, forward the headers Upgrade "
+        "and Connection in the proxy",
+    )
+
+
+@router.get("/ws", response_model=None, status_code=101, responses=SOCKET)
+async def stream_ws(query: Asked[NoQuery]) -> None:
+    """Follow any number of filters over one WebSocket, named in its messages."""
+    raise no_socket()
+
+
+@reads(router, "/poll", Poll, problems=(404,))
 async def poll(request: Request, source: Writes, query: Asked[PollQuery]) -> Any:
     """Return what has happened since a cursor, for networks that block streams."""
     selection = query.selection()
@@ -376,6 +402,12 @@ async def websocket(socket: WebSocket) -> None:
         await Socket(socket, socket.app.state.hub, owner).run()
 
 
+async def close(socket: WebSocket, refused: Refused) -> None:
+    """Close a WebSocket with a problem; the reason may have 123 bytes."""
+    reason = refused.detail.encode()[:123].decode(errors="ignore")
+    await socket.close(4000 + refused.status, reason)
+
+
 async def admitted(socket: WebSocket) -> str | Literal[False] | None:
     """Return the owner of a WebSocket, after it has sent its token if it needs one.
 
@@ -390,11 +422,11 @@ async def admitted(socket: WebSocket) -> str | Literal[False] | None:
             said = msgspec.json.decode(await text_of(socket), type=_Auth)
         return doors.token_of(said.token, socket.scope).id
     except TimeoutError:
-        await socket.close(4408)
+        await socket.close(4408, f"no token came within {AUTH_TIMEOUT:.0f} s")
     except msgspec.MsgspecError:
-        await socket.close(4401)
+        await socket.close(4401, 'the first message must be {"op": "auth", "token": "…"}')
     except Refused as exc:
-        await socket.close(4000 + exc.status)
+        await close(socket, exc)
     except (WebSocketDisconnect, RuntimeError):
         pass
     return False

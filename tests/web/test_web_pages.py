@@ -699,6 +699,46 @@ def test_the_client_lists_and_streams_log_messages(site, watched):
     assert set(found["lines"][0]) >= {"type", "job_run_id", "timestamp", "level", "stream", "message"}  # fmt: skip
 
 
+def test_a_stream_that_the_server_refuses_ends_and_one_that_must_wait_is_tried_again(site, watched):
+    """Over a WebSocket, too: an unknown job was reported again every 38 seconds, for ever, and
+    after a database that was away for a moment nothing came for as long (R44, R46).
+    """
+    page = watched.page()
+    page.goto(f"{site}storage")
+    follow = """async (id) => {
+      const { LogStreamingService } = await import(new URL('static/latest/client.js', document.baseURI));
+      window.seen = [];
+      window.followed = new LogStreamingService().streamJobRunLogs(id, {
+        onMessage: () => {},
+        onState: (state, transport, wait) => seen.push([state, transport, ...(wait ? [wait < 2000] : [])]),
+        onError: (error) => seen.push(['error', error.status, error.message]),
+      });
+    }"""
+    page.evaluate(follow, "nothing")
+    until(page, "window.seen.length === 2")
+    assert page.evaluate("[...seen, followed.state]") == [
+        ["error", 404, "job not found: nothing"],
+        ["ended", "ws"],
+        "ended",
+    ]
+    asked = []
+
+    def away_at_first(socket):
+        if not asked:
+            away = {"event": "error", "id": "1", "data": {"status": 503, "detail": "it is away"}}
+            socket.send(json.dumps({"event": "hello", "id": None, "data": {}}))
+            socket.on_message(lambda _: socket.send(json.dumps(away)))
+        else:
+            socket.connect_to_server()
+        asked.append(socket)
+
+    page.route_web_socket("**/stream/ws", away_at_first)
+    page.evaluate(follow, "gui-17")
+    until(page, "window.seen.length === 2")
+    assert page.evaluate("seen") == [["reconnecting", "ws", True], ["live", "ws"]]
+    page.close()
+
+
 def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path):
     """(R47)"""
     watched.expected = ("404",)

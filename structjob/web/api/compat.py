@@ -17,16 +17,24 @@ from pydantic import Field, ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from structjob.exceptions import InvalidArgument, StructjobError
+from structjob.exceptions import StructjobError
 from structjob.filters import LogFilter, make_filter
 from structjob.models import EventRecord
 from structjob.web.answers import Reads, as_json, encode, problems_of, reads
 from structjob.web.frames import MAX_ID, Frame
 from structjob.web.hub import Hub, Selection
 from structjob.web.params import Asked, NoQuery, Query
-from structjob.web.problems import Refused, refusal
+from structjob.web.problems import Refused, describe, refusal
 from structjob.web.sse import HEARTBEAT, SEND_TIMEOUT, EventStream
-from structjob.web.streams import admitted, owner_of, ping_of, subscribed
+from structjob.web.streams import (
+    SOCKET,
+    admitted,
+    close,
+    no_socket,
+    owner_of,
+    ping_of,
+    subscribed,
+)
 from structjob.web.subscription import Subscription
 
 router = APIRouter(prefix="/logs", tags=["compatible"])
@@ -49,6 +57,12 @@ _LEVELS: dict[str, Literal["info", "error", "warn", "debug"]] = {
 }
 _UNCHANGED = ("debug", "info", "warning", "error")
 
+_NOTICES = {
+    "gap": "missing lines: {count:,} of session {session_id} ({reason})",
+    "lag": "skipped lines: {skipped:,}, because this connection is slow",
+}
+"""The text of the message that a stream sends in the place of lines that it cannot send."""
+
 _EXAMPLE = {
     "type": "task",
     "job_run_id": "01a22604-4fb7-7057-a486-6bfefb942380",
@@ -58,6 +72,17 @@ _EXAMPLE = {
     "stream": "stdout",
     "message": "HTTP request completed",
     "metadata": {"status_code": 200, "response_time": "150ms"},
+}
+
+
+_SYSTEM = {
+    "type": "system",
+    "job_run_id": "",
+    "timestamp": "2026-11-29T06:35:40.104522Z",
+    "level": "info",
+    "stream": "system",
+    "message": "Server started successfully",
+    "metadata": {"port": 8080, "version": "1.0.0"},
 }
 
 
@@ -107,13 +132,13 @@ async def get_task_run_logs(
     return found
 
 
-@reads(router, "/system", list[LogMessage])
+@reads(router, "/system", list[LogMessage], example=[_SYSTEM])
 async def get_system_logs(request: Request, reader: Reads, query: Asked[OffsetQuery]) -> Any:
     """Return messages outside of jobs, the oldest first."""
     return await _page(request, reader, query, type="system")
 
 
-@reads(router, "/type/{type}", list[LogMessage])
+@reads(router, "/type/{type}", list[LogMessage], example=[_EXAMPLE])
 async def get_logs_by_type(
     request: Request, reader: Reads, type: str, query: Asked[OffsetQuery]
 ) -> Any:
@@ -198,6 +223,14 @@ async def get_stream_status(request: Request, query: Asked[NoQuery]) -> Any:
     return StreamStatus("ok", numbers["ws"], numbers["sse"], numbers["poll"], open_)
 
 
+@router.get(
+    "/stream/ws", response_model=None, status_code=101, responses=SOCKET, name="stream_messages_ws"
+)
+async def no_stream_ws(query: Asked[StreamQuery]) -> None:
+    """Follow the log from now on over a WebSocket: one LogMessage a message."""
+    raise no_socket()
+
+
 async def stream_ws(socket: WebSocket) -> None:
     """Serve ``/logs/stream/ws``: one LogMessage per WebSocket message."""
     await socket.accept()
@@ -209,12 +242,12 @@ async def stream_ws(socket: WebSocket) -> None:
         StreamQuery.check_once(socket.query_params)
         query = StreamQuery.model_validate(dict(socket.query_params))
         subscription = await hub.open("ws", query.selection(), owner)
-    except (ValidationError, InvalidArgument):
-        await socket.close(4400)
+    except ValidationError as exc:
+        errors = [{**error, "loc": ("query", *error["loc"])} for error in exc.errors()]
+        await close(socket, describe(errors))
         return
     except (StructjobError, Refused) as exc:
-        status = exc.status if isinstance(exc, Refused) else refusal(exc).status
-        await socket.close(4000 + status)
+        await close(socket, exc if isinstance(exc, Refused) else refusal(exc))
         return
     try:
         await _send_messages(socket, subscription)
@@ -249,10 +282,16 @@ async def _read_until_closed(socket: WebSocket) -> None:
 
 
 def _messages(one: Frame | None) -> list[bytes]:
-    if one is None or one.event != "lines":
+    if one is None:
         return []
-    lines = msgspec.json.decode(one.data, type=_Lines).lines
-    return [encode(message_of(line)) for line in lines]
+    if one.event == "lines":
+        lines = msgspec.json.decode(one.data, type=_Lines).lines
+        return [encode(message_of(line)) for line in lines]
+    if one.event not in _NOTICES:
+        return []
+    data = msgspec.json.decode(one.data, type=dict[str, Any])
+    said = _NOTICES[one.event].format(**data)
+    return [encode(LogMessage("system", "", datetime.now(UTC), "warn", "system", said, None, data))]
 
 
 def _as_messages(one: Frame) -> bytes:

@@ -387,7 +387,7 @@ export class Stream {
     else if (event === "state") this.#handlers.onRows?.(data);
     else if (event === "lag") this.#handlers.onLag?.(data);
     else if (event === "reset") { this.cursor = null; this.#handlers.onReset?.(data.reason); }
-    else if (event === "error") this.#handlers.onError?.(new Problem(data.status ?? 400, data));
+    else if (event === "error") { this.#lost(true, new Problem(data.status ?? 400, data)); return; } // it is not subscribed
     if (event === "ping") this.behindMs = data.behind_ms ?? 0;
     if (data.cursor) this.cursor = data.cursor;
     if (event === "bye") { this.#drop(); this.#again(data.retry_ms); }

@@ -136,8 +136,12 @@ export class LogStreamingService {
      * @returns {Promise<LogMessage[]>}
      */
     getJobRunLogs(jobRunId: string, limit?: number, offset?: number): Promise<LogMessage[]>;
-    /** The lines of a step, oldest first. @param {string} taskRunId @returns {Promise<LogMessage[]>} */
-    getTaskRunLogs(taskRunId: string): Promise<LogMessage[]>;
+    /**
+     * The lines of a step, oldest first.
+     * @param {string} taskRunId @param {number} [limit] at most 10,000 @param {number} [offset]
+     * @returns {Promise<LogMessage[]>}
+     */
+    getTaskRunLogs(taskRunId: string, limit?: number, offset?: number): Promise<LogMessage[]>;
     /** Lines outside any job. @param {number} [limit] @param {number} [offset] @returns {Promise<LogMessage[]>} */
     getSystemLogs(limit?: number, offset?: number): Promise<LogMessage[]>;
     /**
@@ -207,12 +211,12 @@ export type Handlers = {
 export type LogMessage = {
     type: "system" | "job" | "task";
     job_run_id: string;
-    task_run_id?: string | undefined;
+    task_run_id?: string;
     timestamp: string;
     level: "debug" | "info" | "warn" | "error";
     stream: "stdout" | "stderr" | "system";
     message: string;
-    metadata?: Record<string, any> | undefined;
+    metadata?: Record<string, any>;
 };
 export type MessageHandlers = {
     /**
@@ -220,7 +224,18 @@ export type MessageHandlers = {
      */
     onMessage: (message: LogMessage) => void;
     onGap?: ((gap: Gap) => void) | undefined;
+    /**
+     * Lines that were skipped because this page was too slow.
+     */
+    onLag?: ((lag: Lag) => void) | undefined;
+    /**
+     * It begins anew: lines before may have been skipped.
+     */
+    onReset?: ((reason: string) => void) | undefined;
     onState?: ((state: State, transport: Transport) => void) | undefined;
+    /**
+     * What will not go away by trying again.
+     */
     onError?: ((error: Error) => void) | undefined;
 };
 export type Subscription = {

@@ -9,6 +9,7 @@ export { Problem, Stream, Structjob, parse, query } from "./api.js";
  * @typedef {import("./api.js").Params} Params
  * @typedef {import("./api.js").Line} Line
  * @typedef {import("./api.js").Gap} Gap
+ * @typedef {import("./api.js").Lag} Lag
  * @typedef {import("./api.js").State} State
  * @typedef {import("./api.js").Transport} Transport
  */
@@ -27,8 +28,10 @@ export { Problem, Stream, Structjob, parse, query } from "./api.js";
  * @typedef {object} MessageHandlers
  * @property {(message: LogMessage) => void} onMessage One line.
  * @property {(gap: Gap) => void} [onGap]
+ * @property {(lag: Lag) => void} [onLag] Lines that were skipped because this page was too slow.
+ * @property {(reason: string) => void} [onReset] It begins anew: lines before may have been skipped.
  * @property {(state: State, transport: Transport) => void} [onState]
- * @property {(error: Error) => void} [onError]
+ * @property {(error: Error) => void} [onError] What will not go away by trying again.
  *
  * @typedef {{close(): void, readonly cursor: string | null, readonly transport: Transport,
  *   readonly state: State}} Subscription
@@ -70,9 +73,13 @@ export class LogStreamingService {
     return this.#api.request(`logs/job-runs/${encodeURIComponent(jobRunId)}`, { limit, offset });
   }
 
-  /** The lines of a step, oldest first. @param {string} taskRunId @returns {Promise<LogMessage[]>} */
-  getTaskRunLogs(taskRunId) {
-    return this.#api.request(`logs/task-runs/${encodeURIComponent(taskRunId)}`);
+  /**
+   * The lines of a step, oldest first.
+   * @param {string} taskRunId @param {number} [limit] at most 10,000 @param {number} [offset]
+   * @returns {Promise<LogMessage[]>}
+   */
+  getTaskRunLogs(taskRunId, limit = 10_000, offset = 0) {
+    return this.#api.request(`logs/task-runs/${encodeURIComponent(taskRunId)}`, { limit, offset });
   }
 
   /** Lines outside any job. @param {number} [limit] @param {number} [offset] @returns {Promise<LogMessage[]>} */
@@ -99,12 +106,7 @@ export class LogStreamingService {
   }
 
   /** @param {Params} filter @param {MessageHandlers} handlers */
-  #follow(filter, { onMessage, onGap, onState, onError }) {
-    return this.#api.stream(filter, {
-      onLines: (lines) => lines.forEach((line) => onMessage(messageOf(line))),
-      onGap,
-      onState,
-      onError,
-    });
+  #follow(filter, { onMessage, ...others }) {
+    return this.#api.stream(filter, { ...others, onLines: (lines) => lines.forEach((line) => onMessage(messageOf(line))) });
   }
 }
