@@ -175,7 +175,7 @@ async def test_a_websocket_sends_one_message_each(tracker):
 
 @pytest.mark.parametrize("path", ["logs/stream/ws?job_run_id=gui%2F17", "stream/ws"])
 async def test_a_plain_request_at_the_path_of_a_websocket_says_so(web, path):
-    """As of a client whose proxy does not forward the upgrade; it was told that there is nothing
+    """As of a client whose proxy does not forward the upgrade: the answer was that nothing is there
     (R43, R46).
     """
     answer = await web.get(path)

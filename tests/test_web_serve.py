@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -65,6 +66,9 @@ def test_a_token_that_was_made_opens_what_is_served(live):
     live.ok("run", "--", "echo", "hello")
     text = live.ok("token", "create", "--scope", "read", "--expires", "1d").strip()
     listed = live.ok("token", "list")
+    (one,) = json.loads(live.ok("token", "list", "--json"))
+    assert one.keys() == {"id", "scope", "created_at", "expires_at"}
+    assert listed.startswith(one["id"])
     assert "read" in listed
     assert text not in listed
     program = live.start("serve", "--host", "0.0.0.0", "--port", "0")
@@ -73,7 +77,7 @@ def test_a_token_that_was_made_opens_what_is_served(live):
         assert httpx.get(f"{address}api/v1/jobs").status_code == 401
         headers = {"Authorization": f"Bearer {text}"}
         assert httpx.get(f"{address}api/v1/jobs", headers=headers).status_code == 200
-        live.ok("token", "revoke", listed.split()[0])
+        live.ok("token", "revoke", one["id"])
         assert httpx.get(f"{address}api/v1/jobs", headers=headers).status_code == 401
     finally:
         program.kill()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from structjob.cli.screen import Failure, command_line, say, suggest
+from structjob.cli.screen import Failure, command_line, put_json, say, suggest
 from structjob.cli.times import age, brief
 
 if TYPE_CHECKING:
-    from structjob.web.tokens import TokenFile
+    from structjob.web.tokens import Token, TokenFile
 
 NEEDED = ("fastapi", "uvicorn", "websockets", "itsdangerous")
 """The packages that the extra ``serve`` installs."""
@@ -51,6 +51,13 @@ def _tokens(given: str | None) -> TokenFile:
     return TokenFile(file_of(given))
 
 
+def _shown(one: Token) -> dict[str, object]:
+    """Return a token for JSON, without its hash."""
+    names = ("id", "scope", "created_at", "expires_at")
+    return {name: getattr(one, name) for name in names}
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Write JSON to stdout.")
 _file = click.option(
     "--token-file",
     metavar="FILE",
@@ -78,10 +85,14 @@ Examples:
 @click.option("--scope", type=click.Choice(["read", "write"]), default="read", show_default=True, help="Rights of the token; write includes read.")  # fmt: skip
 @click.option("--expires", metavar="AGE", callback=age, help="Lifetime of the token, such as 90d.  [default: unlimited]")  # fmt: skip
 @_file
-def create(scope: str, expires: timedelta | None, token_file: str | None) -> None:
+@_json
+def create(scope: str, expires: timedelta | None, token_file: str | None, *, as_json: bool) -> None:
     """Create a token and show it once."""
     tokens = _tokens(token_file)
     text, made = tokens.create("write" if scope == "write" else "read", expires)
+    if as_json:
+        put_json({"token": text, **_shown(made)})
+        return
     click.echo(text)
     ends = "never ends" if made.expires_at is None else f"ends {brief(made.expires_at, utc=False)}"
     say(
@@ -91,10 +102,14 @@ def create(scope: str, expires: timedelta | None, token_file: str | None) -> Non
 
 @token.command("list")
 @_file
-def list_(token_file: str | None) -> None:
+@_json
+def list_(token_file: str | None, *, as_json: bool) -> None:
     """List the tokens without their secret part."""
     tokens = _tokens(token_file)
     found = tokens.tokens()
+    if as_json:
+        put_json([_shown(one) for one in found])
+        return
     for one in found:
         ends = (
             "never"

@@ -103,11 +103,12 @@ class Doors:
             return
         if self._tokens is not None and self._hosts is None:
             return
-        raise Refused(
-            421,
-            f"the Host header names another server, {name[:200]!r}; if it is this one, start it with "
-            f"--allowed-host {name[:200] or 'NAME'}",
+        cure = (
+            "if it is this one, give structjob.web.app(…, authorize=…)"
+            if self._hosts is None
+            else f"if it is this one, start it with --allowed-host {name[:200] or 'NAME'}"
         )
+        raise Refused(421, f"the Host header names another server, {name[:200]!r}; {cure}")
 
     async def identify(self, scope: Scope, headers: Headers) -> Identity:
         """Return the identity of the client.
