@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -115,6 +116,28 @@ def test_a_change_of_state_is_read_as_it_was_written(row):
     }
     assert subject_of(written.decode()) == '{"kind":"step","row":{"id":"s-1"'
     assert not subject_of(an_event().decode())
+
+
+def test_what_is_read_of_a_line_without_decoding_it():
+    """Its number, its time and its job, of a line of any kind, and of a damaged one."""
+    event, state = an_event(b',"job_id":"a"'), seal_state(state_body("step", {"id": "s"}), 9)
+    assert list(map(line.number_of, (event, state, b"damaged\n"))) == [7, 9, 0]
+    assert line.time_of(event) == datetime(2026, 1, 31, 12, 0, 0, 1, UTC)
+    assert line.time_of(state) is None
+    assert line.owner_of(event) == (7, "a")
+    assert line.owner_of(event.replace(b'"job_id":"a"', b'"job_id":"a')) == (7, None)
+    assert line.owner_of(b"{}") == (0, None)
+
+
+@pytest.mark.parametrize("ending", [b"", b"\n"])
+def test_a_line_is_verified_with_and_without_its_newline(ending):
+    """A changed byte, at either end too, shows."""
+    whole = an_event()[:-1]
+    assert line.verify_line(whole + ending)
+    assert not line.verify_line(whole + b"\n" + b"\n")
+    for at in (0, len(whole) // 2, len(whole) - 1):
+        damaged = whole[:at] + b"~" + whole[at + 1 :]
+        assert not line.verify_line(damaged + ending)
 
 
 def test_no_other_module_knows_the_bytes_of_a_line():

@@ -157,14 +157,60 @@ async def test_a_callback_that_logs(tracker):
 async def test_events_of_threads(tracker):
     """What a thread logs is heard, too, without the loop having anything else to do (R30)."""
     listener = tracker.listen()
+    waiting = asyncio.create_task(anext(listener))
+    await asyncio.sleep(0)  # it is asleep
 
     def work():
         log.info("from a thread")
 
     thread = threading.Thread(target=work)
     thread.start()
-    assert (await anext(listener)).message == "from a thread"
+    assert (await waiting).message == "from a thread"
     thread.join()
+
+
+async def test_an_event_that_comes_while_a_listener_falls_asleep_is_heard(tracker):
+    """Another thread may log between the look at the queue and the sleep (R30)."""
+    listener = tracker.listen()
+
+    class Woken(asyncio.Event):
+        def clear(self):
+            super().clear()
+            log.info("in between")
+
+    listener._woken = Woken()
+    assert (await anext(listener)).message == "in between"
+
+
+async def test_other_tasks_run_between_the_events_of_a_callback(tracker):
+    """However many events wait, a callback holds the loop for 50 of them at most (R30)."""
+    heard, turns = [], 0
+    listener = tracker.listen(heard.append)
+    for number in range(500):
+        log.info("line", n=number)
+    listener.close()
+    while not listener._task.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert len(heard) == 500
+    assert 10 <= turns <= 13
+
+
+async def test_a_callback_that_waits_ends_with_its_program(tracker):
+    """The end of `asyncio.run` cancels each task: that of a listener ends (R30)."""
+    called = asyncio.Event()
+
+    async def wait(event):
+        called.set()
+        await asyncio.Event().wait()
+
+    with tracker.listen(wait) as listener:
+        log.info("a")
+        await called.wait()
+        listener._task.cancel()
+        await asyncio.wait({listener._task}, timeout=20)
+        assert listener._task.cancelled()
+        assert listener.failed == 0
 
 
 async def test_misuse_is_refused(tracker):

@@ -130,8 +130,8 @@ class Listener(WithOrAsyncWith["Listener"]):
                 return None
             self._woken.clear()
             self._idle = True
-            # check again: an event may have come in between
-            if not self._queue and not self._closed:
+            # check again: an event may have come in between; `close` wakes in any case
+            if not self._queue:
                 await self._woken.wait()
 
     async def _run(self, callback: Callback) -> None:
