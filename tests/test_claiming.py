@@ -9,6 +9,7 @@ import pytest
 from faulty_store import FaultyStore, faulty
 
 import structjob
+from structjob.engine.claiming import Claiming
 from structjob.exceptions import StoreUnavailable
 
 __all__ = ["faulty"]
@@ -267,3 +268,29 @@ async def test_a_job_that_is_made_with_a_key_needs_an_answer(
     assert (found.id, found.status, found.idempotency_key) == (made.id, "pending", "k")
     assert (await unanswered.create_job("pay", idempotency_key="k")).id == made.id
     assert await database.rows("SELECT reason FROM structjob_dead_letters") == []
+
+
+def test_the_last_attempts_of_only_so_many_jobs_are_remembered(monkeypatch):
+    """A program that starts a job every second needs no more memory after a year; of the jobs that
+    it started last, no two attempts get the same number (R2).
+    """
+    monkeypatch.setattr("structjob.engine.claiming._KNOWN", 2)
+    claiming = Claiming(None)
+    assert [claiming.provisional(job_id, 0) for job_id in "abcbc"] == [1, 1, 1, 2, 2]
+    assert claiming.provisional("a", 0) == 1
+    assert claiming.provisional("a", 4) == 5
+
+
+async def test_a_start_that_is_refused_forgets_no_number():
+    """A job that was started without an answer, and then is found to run elsewhere, keeps its
+    number for itself (R2).
+    """
+
+    class Refusing:
+        async def once(self, call):
+            return {"id": "j"}, 0
+
+    claiming = Claiming(Refusing())
+    assert claiming.provisional("j", 0) == 1
+    await claiming.claim({"id": "j", "idempotency_key": None}, None, pending=False)
+    assert claiming.provisional("j", 0) == 2

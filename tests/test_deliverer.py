@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import random
 import re
@@ -23,6 +24,7 @@ from trials import Program, start_program
 
 import structjob
 from structjob import deliverer as deliverers
+from structjob.engine.database import DatabaseLink
 from structjob.spool.directory import directories
 from structjob.store import leases
 
@@ -389,8 +391,9 @@ async def test_a_database_in_memory_has_no_deliverer(tmp_path, monkeypatch):
     assert not directories(tmp_path / "jobs.db.spool")
 
 
-async def test_a_deliverer_is_opened_once(tmp_path):
-    """It says so if it is open or not open, and can be opened again."""
+async def test_a_deliverer_is_opened_once(tmp_path, caplog, monkeypatch):
+    """It says so if it is open or not open, can be opened again, and warns of nothing."""
+    monkeypatch.setattr(deliverers, "OPEN_WAITS", 60.0)
     deliverer = structjob.Deliverer(tmp_path / "jobs.db")
     await deliverer.aclose()
     with pytest.raises(structjob.InvalidState, match="not open"):
@@ -400,6 +403,40 @@ async def test_a_deliverer_is_opened_once(tmp_path):
             await deliverer.flush()
             with pytest.raises(structjob.InvalidState, match="is open"):
                 await deliverer.open()
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+async def test_a_deliverer_whose_database_is_away_says_so_at_once(tmp_path, caplog, monkeypatch):
+    """Where the spools wait, and why; no flush waits for a connection that takes long."""
+
+    async def away(link, seconds):
+        return structjob.StoreUnavailable("the server is gone")
+
+    async def never(link, call):
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(DatabaseLink, "try_open", away)
+    monkeypatch.setattr(DatabaseLink, "until_answered", never)
+    async with structjob.Deliverer(tmp_path / "jobs.db") as deliverer:
+        assert f"the server is gone; events wait in {tmp_path}/jobs.db.spool" in caplog.text
+        with pytest.raises(structjob.StoreUnavailable, match="the server is gone"):
+            await deliverer.flush()
+
+
+async def test_a_deliverer_does_not_rest_while_something_waits(tmp_path, monkeypatch):
+    """A spool of many batches is delivered without a pause between them."""
+    monkeypatch.setattr(deliverers, "BATCH", 1)
+    monkeypatch.setattr(deliverers, "READ_EVERY", 3600.0)
+    monkeypatch.setattr(deliverers, "OPEN_WAITS", 60.0)
+    url = f"sqlite:///{tmp_path / 'jobs.db'}"
+    structjob.configure(console=False, strict=True)
+    async with structjob.Tracker(url, deliver=False):
+        for number in range(10):
+            log.info("line", n=number)
+    async with structjob.Deliverer(url) as deliverer, structjob.Reader(url) as reader:
+        async with asyncio.timeout(60):
+            await deliverer.flush()
+        assert await reader.logs.count(text="line") == 10
 
 
 async def test_a_deliverer_waits_for_its_database(tmp_path, caplog):

@@ -4,6 +4,8 @@ it back (R41, R21).
 
 import gzip
 import json
+import os
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from retention_support import age, log, rows_of, work
 import structjob
 from structjob import ImportRefused, InvalidArgument, Retention
 from structjob.retention import archiver, deleter, finding
+from structjob.retention.archive import Archive
 from structjob.store.tables import logs
 
 TESTS = Path(__file__).parent
@@ -384,6 +387,25 @@ async def test_a_bad_archive_is_refused_first(tracker, database, tmp_path):
     assert (await rows_of(database))["locks"] == 0
 
 
+def test_an_archive_finds_what_an_earlier_release_left(tmp_path):
+    """A file whose content may not be deleted is found by its name, so the names stay (R41)."""
+    left = tmp_path / "structjob-564d02a1-20260131T120000-001-jobs.jsonl.gz.pending"
+    left.touch()
+    archive = Archive(tmp_path, "db")
+    made = archive.new("events").close()
+    assert re.fullmatch(r"structjob-564d02a1-\d{8}T\d{6}-001-events\.jsonl\.gz\.pending", made.name)
+    assert archive.pending() == [left, made]
+
+
+def test_an_archive_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch):
+    """Before anything is read, and with what to do (R41)."""
+    monkeypatch.setattr(
+        "structjob.retention.archive.os.access", lambda path, mode: mode != os.W_OK | os.X_OK
+    )
+    with pytest.raises(InvalidArgument, match="cannot be written to; change its permissions"):
+        Archive(tmp_path, "db")
+
+
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_two_databases_share_a_directory(tracker, database, directory, tmp_path, monkeypatch):
     """What another database's prune left there is left alone (R41)."""
@@ -403,6 +425,7 @@ import asyncio, os, signal, sys
 sys.path.insert(0, sys.argv[4])
 import structjob
 from structjob.retention import archiver, deleter, finding
+from structjob.retention.archive import Archive
 
 finding._TOPS, archiver.FILE = 2, 40
 original, left = deleter.Deleter._chunk, [int(sys.argv[3])]

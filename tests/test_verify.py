@@ -404,6 +404,14 @@ def test_each_inconsistency_alone_is_told(what):
     assert not of(**what).ok
 
 
+async def test_holes_of_which_one_answer_does_not_tell_all(store, monkeypatch):
+    """However many there are, each is found (R28)."""
+    monkeypatch.setattr(holes, "ANSWER", 2)
+    await store.session(1, 10, seqs=range(2, 11, 2))
+    (session,) = (await verify(store.fetch)).sessions
+    assert session.holes == tuple((number, number) for number in range(1, 10, 2))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 @settings(
