@@ -151,7 +151,7 @@ def _failure(found: VerifyResult, left: Mapping[int, int], db: Database) -> Fail
         )
     if unknown := _unknown(found):
         return Failure(
-            f"{count_of(unknown, 'session', 'has', 'have')} an unknown tail: there may be lines that are not stored"
+            f"{count_of(len(unknown), 'session', 'has', 'have')} an unknown tail: there may be lines that are not stored"
         )
     if not found.ok:
         return Failure("no line is missing, but some rows contradict each other: see above")
@@ -217,9 +217,9 @@ def _print(
     put_table(console(), headings, rows, right=numbers, spare=("STARTED", "EXPLAINED"))
 
 
-def _unknown(found: VerifyResult) -> int:
-    """Return how many sessions may have written more than is known."""
-    return sum(session.status == "unknown_tail" for session in found.sessions)
+def _unknown(found: VerifyResult) -> list[int]:
+    """Return the sessions that may have written more than is known."""
+    return [session.session_id for session in found.sessions if session.status == "unknown_tail"]
 
 
 async def _reasons(reader: Reader, found: VerifyResult) -> Counter[str]:
@@ -239,12 +239,13 @@ def _remark(
     """Explain the numbers."""
     from structjob.queries.verify import LOOKS_RESTORED
 
+    unknown = _unknown(found)
     if not found.missing:
         stored, explained, pruned = (
             sum(getattr(session, name) for session in found.sessions)
             for name in ("stored", "explained", "pruned")
         )
-        every = "every known line" if _unknown(found) else "every line"
+        every = "every known line" if unknown else "every line"
         sessions = count_of(len(found.sessions), "session")
         dropped = explained - pruned
         named = ", ".join(f"{reason} {number:,}" for reason, number in reasons.most_common())
@@ -268,7 +269,6 @@ def _remark(
                 f"session {session.session_id}: the database holds {count_of(session.fewer, 'event')} fewer than it had confirmed: "
                 f"{LOOKS_RESTORED}"
             )
-    unknown = [session.session_id for session in found.sessions if session.status == "unknown_tail"]
     if delivering := sum(number in busy for number in unknown):
         say(
             f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds"

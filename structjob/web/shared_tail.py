@@ -189,9 +189,7 @@ class SharedTail:
     def _tail_of(
         self, after: str | None, last: int, batch: int = CHUNK
     ) -> Tail[EncodedEvent | Gap]:
-        if after is not None:
-            return self._open_tail(after=after, batch=batch)
-        return self._open_tail(last=last, batch=batch)
+        return self._open_tail(after=after, last=last if after is None else None, batch=batch)
 
     # -- tasks
     # --------------------------------------------------------------------------

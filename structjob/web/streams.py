@@ -245,13 +245,10 @@ async def poll(request: Request, source: Writes, query: Asked[PollQuery]) -> Any
 
 
 async def _poll_logs(source: Writes, selection: Selection, wait: float, answer: Poll) -> None:
-    tail = (
-        source.tail(selection.wanted, last=selection.last)
-        if selection.after is None
-        else source.tail(selection.wanted, after=selection.after)
-    )
-    async with tail:
-        found = await tail.poll(0 if selection.after is None else wait)
+    after = selection.after
+    last = selection.last if after is None else None
+    async with source.tail(selection.wanted, after=after, last=last) as tail:
+        found = await tail.poll(0 if after is None else wait)
         while found:
             for one in found:
                 if isinstance(one, Gap):
