@@ -199,10 +199,15 @@ JOB = {
     "percent": "call job.update(percent=…)", "progress": "call job.update(percent=…)", "completed": "a step counts units: step.advance()",
     "done": "a step counts units", "total": "a step counts units", "status": "call job.end()", "error": "call job.end(error=…)",
     "current_step": "call job.update(current_step=…)", "attempt": "counts it", "existing": "idempotency_key",
+    "id": "tracker.job(…, job_id=…)", "operation": "given when the job is made", "parent_job_id": "child()", "root_job_id": "child()",
+    "description": "call job.update(description=…)",
+    **{name: f"tracker.job(…, {name}=…)" for name in ("correlation_id", "job_type", "owner", "project", "category", "external_job_id",
+                                                     "context_id", "idempotency_key")},
 }  # fmt: skip
 STEP = {
     "percent": "call step.update(percent=…)", "progress": "call step.advance()", "completed": "step.update(completed=…)",
     "done": "call step.advance()", "result": "call step.update(metadata=…)", "status": "call step.end()", "error": "call step.end(error=…)",
+    "name": "given when the step is made", "total": "call step.update(total=…)", "description": "call step.update(description=…)",
     "seq": "numbered", "id": "given when the step is made", "job": "given when the step is made", "parent_step_id": "within another",
 }  # fmt: skip
 
@@ -220,7 +225,8 @@ async def test_what_cannot_be_set_says_what_to_call(tracker, which, name):
         assert str(raised.value).startswith(f"{which}.{name} cannot be set; ")
         assert hint in str(raised.value)
         assert getattr(handle, name, None) == before
-    assert job.status == "completed"
+    (record,) = await tracker.jobs.list()
+    assert (record.id, record.status) == (job.id, "completed")
 
 
 @pytest.mark.parametrize("name", ["percentage", "owners", "steps"])
@@ -238,9 +244,9 @@ async def test_what_a_job_told_can_be_read(tracker):
         assert (job.percent, job.current_step, hasattr(job, "progress")) == (None, None, False)
         job.update(percent=40, current_step="copy")
         assert (job.percent, job.current_step) == (40, "copy")
-        job.result, job.metadata, job.owner, job.total_steps = 1, {"a": 1}, "ada", 3
+        job.result, job.metadata, job.total_steps = 1, {"a": 1}, 3
     record = await tracker.jobs.get(job.id)
-    assert (record.result, record.metadata, record.owner, job.percent) == (1, {"a": 1}, "ada", 100)
+    assert (record.result, record.metadata, job.total_steps, job.percent) == (1, {"a": 1}, 3, 100)
 
 
 async def test_metadata_of_a_record_is_always_a_dictionary(any_tracker):

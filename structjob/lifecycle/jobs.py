@@ -59,6 +59,11 @@ _ENDS = ("completed", "failed", "cancelled")
 _END = "call job.end(), or leave `async with`"
 _PERCENT = "call job.update(percent=…)"
 _UNITS = "a step counts units: step.advance(), job.step(name, total=…)"
+_BELOW = "a job is below the job whose child() made it"
+
+
+def _given(option: str) -> str:
+    return f"give it when the job is made: tracker.job(…, {option}=…)"
 
 
 class JobKeywords(TypedDict, total=False):
@@ -125,9 +130,9 @@ class Job(Cancellable):
         correlation_id: Inherited by child jobs, unless they set their own; so are *owner* and
             *project*.
         total_steps: The number of steps, if it is known. The events of its steps and its last event
-            contain it. It can be set while the job runs.
-        status: A `JobStatus`. Only the library sets *status*, *attempt*, *existing*, *error*,
-            *percent* and *current_step*.
+            contain it. Like *metadata* and *result*, it can be set; the other attributes are
+            read-only.
+        status: A `JobStatus`.
         metadata: The mapping given at creation. Changes are recorded with the next change of state.
         result: A value that can be stored as JSON. It is stored with the next change of state, or
             at once if the job has ended.
@@ -136,19 +141,19 @@ class Job(Cancellable):
     """
 
     __slots__ = ()
-    id: Settable[str] = Settable()
-    operation: Settable[str] = Settable()
-    parent_job_id: Settable[str | None] = Settable()
-    root_job_id: Settable[str] = Settable()
-    correlation_id: Settable[str] = Settable()
-    job_type: Settable[str | None] = Settable()
-    description: Settable[str | None] = Settable()
-    owner: Settable[str | None] = Settable()
-    project: Settable[str | None] = Settable()
-    category: Settable[str] = Settable()
-    external_job_id: Settable[str | None] = Settable()
-    context_id: Settable[str | None] = Settable()
-    idempotency_key: Settable[str | None] = Settable()
+    id: ReadOnly[str] = ReadOnly(_given("job_id"))
+    operation: ReadOnly[str] = ReadOnly("it is given when the job is made")
+    parent_job_id: ReadOnly[str | None] = ReadOnly(_BELOW)
+    root_job_id: ReadOnly[str] = ReadOnly(_BELOW)
+    correlation_id: ReadOnly[str] = ReadOnly(_given("correlation_id"))
+    job_type: ReadOnly[str | None] = ReadOnly(_given("job_type"))
+    description: ReadOnly[str | None] = ReadOnly("call job.update(description=…)")
+    owner: ReadOnly[str | None] = ReadOnly(_given("owner"))
+    project: ReadOnly[str | None] = ReadOnly(_given("project"))
+    category: ReadOnly[str] = ReadOnly(_given("category"))
+    external_job_id: ReadOnly[str | None] = ReadOnly(_given("external_job_id"))
+    context_id: ReadOnly[str | None] = ReadOnly(_given("context_id"))
+    idempotency_key: ReadOnly[str | None] = ReadOnly(_given("idempotency_key"))
     metadata: Settable[dict[str, Any]] = Settable()
     total_steps: Settable[int | None] = Settable()
     status: ReadOnly[JobStatus] = ReadOnly(_END)

@@ -83,8 +83,9 @@ class _JoinedCore(JobCore):
 
 
 def joined_job(scope: Scope | None) -> Job | None:
-    """Return the job of *scope* if another process runs it, and a tracker of this process records
-    in the same database.
+    """Return the job of *scope* if another process runs it.
+
+    A tracker of this process must record in the same database.
     """
     if scope is None or scope.job_id is None or scope.database is None:
         return None

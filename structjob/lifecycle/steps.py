@@ -43,9 +43,9 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
     """What users can do with a step. `structjob.Step` adds its job, whose class names this one."""
 
     __slots__ = ()
-    name: Settable[str] = Settable()
-    total: Settable[float | None] = Settable()
-    description: Settable[str | None] = Settable()
+    name: ReadOnly[str] = ReadOnly(MADE)
+    total: ReadOnly[float | None] = ReadOnly("call step.update(total=…)")
+    description: ReadOnly[str | None] = ReadOnly("call step.update(description=…)")
     metadata: Settable[dict[str, Any]] = Settable()
     id: ReadOnly[str] = ReadOnly(MADE)
     parent_step_id: ReadOnly[str | None] = ReadOnly(

@@ -62,8 +62,11 @@ async def handles() -> None:
     async with tracker.job("copy") as job:
         job.percent = 50  # mistake
         job.status = "failed"  # mistake
+        job.id = "gui-1"  # mistake
+        job.owner = "ada"  # mistake
         await job.end("complete")  # mistake
         job.step("read", totl=3)  # mistake
         async with job.step("read") as step:
             step.completed = 3  # mistake
+            step.total = 3  # mistake
             await step.end("done")  # mistake
