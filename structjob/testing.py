@@ -540,10 +540,16 @@ def _kept(request: pytest.FixtureRequest) -> Path | None:
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
-    """Explain why ``tracked.events >= [...]`` is false."""
-    if op != ">=" or not isinstance(left, Events) or not isinstance(right, Sequence):
-        return None
-    return ["tracked.events >= [...]", *(left.unmet(right) or ())]
+    """Explain why ``tracked.events >= [...]`` is false, and why an event never equals a mapping."""
+    if op == ">=" and isinstance(left, Events) and isinstance(right, Sequence):
+        return ["tracked.events >= [...]", *(left.unmet(right) or ())]
+    if op == "==" and type(left).__name__ == "EventRecord" and isinstance(right, Mapping):
+        return [
+            "event == {...}: an event is a record, not a dictionary",
+            "write tracked.events >= [{...}], or call tracked.assert_event(message, ...)",
+            *_wrong(left, right),  # type: ignore[arg-type]  # its class is not imported yet
+        ]
+    return None
 
 
 @pytest.hookimpl(wrapper=True)

@@ -213,6 +213,13 @@ def test_events_in_their_order(tracked):
         "  vm: missing, expected 'pg'",
     ]
     assert structjob.testing.pytest_assertrepr_compare("==", events, wrong) is None
+    assert structjob.testing.pytest_assertrepr_compare(
+        "==", events[2], {"message": "row", "n": 8}
+    ) == [
+        "event == {...}: an event is a record, not a dictionary",
+        "write tracked.events >= [{...}], or call tracked.assert_event(message, ...)",
+        "  n: 7, expected 8",
+    ]
 
 
 SET_UP = """
