@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from structjob import http as http
     from structjob import processors as processors
     from structjob import typing as typing
+    from structjob import web as web
     from structjob import wsgi as wsgi
     from structjob.capture.configure import configure
     from structjob.capture.install import install
@@ -164,7 +165,9 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_MODULES = ("alembic", "asgi", "click", "exceptions", "http", "processors", "typing", "wsgi")
+_MODULES = (
+    "alembic", "asgi", "click", "exceptions", "http", "processors", "typing", "web", "wsgi",
+)  # fmt: skip
 """Public modules, which ``structjob.NAME`` imports. All others are internal."""
 
 __all__ = [

@@ -28,6 +28,7 @@ from structjob.levels import Level
 from structjob.lifecycle.bars import Bars
 from structjob.lifecycle.contexts import StepContext
 from structjob.lifecycle.handle import Guard
+from structjob.lifecycle.hooks import BeginSpan, EndSpan
 from structjob.lifecycle.items import Items
 from structjob.lifecycle.jobs import JobContext, JobKeywords, JobUpdate, RetryKeywords
 from structjob.lifecycle.options import IdOfCall
@@ -55,6 +56,7 @@ from structjob.statistics import (
     ErrorInterval,
     ErrorStatistics,
     Estimate,
+    Expectation,
     JobErrors,
     JobSummary,
     LogBar,
@@ -82,6 +84,7 @@ from structjob.statuses import (
 from structjob.tracker import TrackerKeywords
 from structjob.transfer.export import ExportFormat
 from structjob.values.secret_rules import Rule
+from structjob.worker_processes import WorkerInitializer
 
 
 class BoundLogger(Protocol):
@@ -129,6 +132,7 @@ __all__ = [
     "AnySink",
     "AttemptFilterKeywords",
     "Bars",
+    "BeginSpan",
     "Binding",
     "BoundLogger",
     "Callback",
@@ -137,6 +141,7 @@ __all__ = [
     "Console",
     "Done",
     "EncodedEvent",
+    "EndSpan",
     "EndStatus",
     "ErrorFilterKeywords",
     "ErrorInterval",
@@ -147,6 +152,7 @@ __all__ = [
     "Errors",
     "Estimate",
     "EventType",
+    "Expectation",
     "ExportFormat",
     "Guard",
     "Health",
@@ -202,4 +208,5 @@ __all__ = [
     "Throughput",
     "TrackerKeywords",
     "Volume",
+    "WorkerInitializer",
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib
 import inspect
 import re
 import sys
@@ -19,18 +20,18 @@ import structjob
 from structjob.lifecycle.handle import Handle
 
 SNAPSHOT = Path(__file__).parent / "api.txt"
-MODULES = ("structjob", "structjob.processors", "structjob.typing")
+MODULES = (
+    "structjob",
+    *(f"structjob.{name}" for name in structjob._MODULES if name != "exceptions"),
+    "structjob.testing",
+)
 
 
 def described() -> str:
     """Return the public names, one a line, with what they take and return."""
     lines: list[str] = []
     for module in MODULES:
-        home = (
-            sys.modules[module]
-            if module == "structjob"
-            else getattr(structjob, module.partition(".")[2])
-        )
+        home = importlib.import_module(module)
         for name in home.__all__:
             lines += _about(f"{module}.{name}", getattr(home, name))
     return "\n".join(lines) + "\n"
