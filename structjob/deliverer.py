@@ -153,8 +153,9 @@ class Deliverer:
         await self.aclose()
 
     async def flush(self) -> None:
-        """Wait until everything that the spools hold now is stored, and until the sessions of
-        programs that have ended are ended.
+        """Wait until everything that the spools hold now is stored.
+
+        The sessions of programs that have ended are ended then, too.
 
         Raises:
             InvalidState: if the deliverer is not open.

@@ -70,8 +70,10 @@ def as_statuses(
 
 
 def check_plain(given: object) -> None:
-    """Raise `InvalidFilter` for flags that are not True or False, for several values of a field
-    that takes one text, and for text that no database accepts.
+    """Raise `InvalidFilter` for values of a wrong kind.
+
+    These are flags that are not True or False, several values of a field that takes one text, and
+    text that no database accepts.
     """
     for field in fields(given):  # type: ignore[arg-type]  # every filter is a dataclass
         value = getattr(given, field.name)

@@ -63,3 +63,13 @@ def test_no_riddles_in_tests(path: Path) -> None:
     """The same reader learns from a test what is guaranteed."""
     found = _riddles(_prose(path.read_text("utf-8")))
     assert not found, found
+
+
+@pytest.mark.parametrize("path", _files(PAGES[:2]), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_first_sentence_of_a_docstring_is_short(path: Path) -> None:
+    """It says what the thing is or does, in at most 20 words; the details follow."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            text = ast.get_docstring(node) or ""
+            first = re.split(r"(?<=[.:;])\s|\n\n", text, maxsplit=1)[0]
+            assert len(first.split()) <= 20, first

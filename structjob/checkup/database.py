@@ -306,7 +306,7 @@ def _contents(connection: Connection, spools: list[Waiting]) -> Iterator[Finding
     if dead:
         yield warning(
             "dead letters",
-            f"{count_of(dead, 'record')} could not be stored, and {'was' if dead == 1 else 'were'} put aside with the reason",
+            f"{count_of(dead, 'record')} could not be stored; each is kept as a dead letter, with the reason",
             "SELECT reason, error, payload FROM structjob_dead_letters",
             {"count": dead},
         )

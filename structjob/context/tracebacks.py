@@ -249,8 +249,10 @@ def restore_traceback(exc: BaseException, trace: TracebackType | None) -> None:
 
 
 def leave_out_caller(exc: BaseException) -> None:
-    """Remove the frame of the calling function from the traceback of *exc*, which it has caught and
-    raises again with a bare ``raise``. The frame is one of structjob's and shows nothing.
+    """Remove the frame of the calling function from the traceback of *exc*.
+
+    The function has caught *exc* and raises it again with a bare ``raise``. The frame is one of
+    structjob's and shows nothing.
     """
     trace = traceback_of(exc)
     if trace is not None and trace.tb_frame is frame_at(1):

@@ -56,8 +56,9 @@ NOTHING = RemoteContext()
 
 
 class ResponseError(Exception):
-    """The error of a request that was answered with a status ≥ 500 and without an exception, or
-    whose client left.
+    """The error of a request that failed without an exception.
+
+    It was answered with a status ≥ 500, or its client left.
     """
 
 

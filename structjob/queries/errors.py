@@ -120,8 +120,9 @@ class Errors:
     async def _selected(
         self, wanted: ErrorFilter
     ) -> tuple[tuple[ColumnElement[bool], ...], ErrorFilter]:
-        """Return the conditions for all occurrences of the errors that *wanted* selects, except
-        by status, and *wanted* with the id of its job.
+        """Return the conditions for all occurrences of the errors that *wanted* selects.
+
+        Its status is no condition. The second value is *wanted* with the id of its job.
         """
         seen = occurrences(wanted)  # refuse invalid values before the flush
         await self._flush()

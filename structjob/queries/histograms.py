@@ -144,8 +144,9 @@ async def _rare(
     stretch: Stretch,
     edges: Sequence[datetime],
 ) -> tuple[ColumnElement[bool], ...] | None:
-    """Return the conditions of the events of unusual levels, if they are few in the time of a full
-    chunk, whatever their job.
+    """Return the conditions of the events of unusual levels, if these are few.
+
+    The events of all jobs in the time of a full chunk are counted.
     """
     rare = (
         unusual("level"),

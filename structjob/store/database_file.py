@@ -123,9 +123,11 @@ class DatabaseFile:
 
 
 def is_unchanging(path: Path) -> bool:
-    """Return whether no program changes the database *path* now, and this one cannot make files
-    beside it, because of its rights or a read-only file system. The database has no write-ahead
-    log, so no program has it open, on another host or in another container either.
+    """Return whether no program changes the database *path* now, and this one cannot either.
+
+    This program cannot make files beside it, because of its rights or a read-only file system. The
+    database has no write-ahead log, so no program has it open, on another host or in another
+    container either.
 
     SQLite reads such a file only as an immutable one, because it cannot create the log's index. A
     program with more rights may change it later: compare its `stamp`.

@@ -42,13 +42,12 @@ OPEN = select(
 
 
 def neighbors(session: Session, ids: Collection[int], size: int) -> Select[Any]:
-    """Return a query for the sessions that *session* watches, among those that have not ended, and
-    for the time by the database's clock (``now``).
+    """Return a query for the sessions that *session* watches, and for the database's time.
 
-    They are the sessions of its host, the sessions *ids*, and the next *size* sessions of other
-    hosts by id, where the smallest id follows the greatest. As ids are random, each session is
-    watched from several hosts, and the sessions that all of them read grow with the number of
-    hosts, not with its square.
+    Among those that have not ended, they are the sessions of its host, the sessions *ids*, and the
+    next *size* sessions of other hosts by id, where the smallest id follows the greatest. As ids
+    are random, each session is watched from several hosts, and the sessions that all of them read
+    grow with the number of hosts, not with its square. The time is the column ``now``.
     """
     elsewhere = OPEN.where(sessions.c.host != session.host)
     is_before = case((sessions.c.session_id > session.session_id, 0), else_=1)

@@ -184,8 +184,10 @@ class Hub:
             )
 
     async def _end_in_time(self) -> None:
-        """End the streams of tokens that were revoked or have expired, and all streams when the
-        server of this process shuts down: uvicorn waits for them, but does not notify them.
+        """End the streams of tokens that were revoked or have expired.
+
+        When the server of this process shuts down, end all streams: uvicorn waits for them, but
+        does not notify them.
         """
         while True:
             await asyncio.sleep(_LOOK)
