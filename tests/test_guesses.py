@@ -345,12 +345,15 @@ async def test_completion_shows_what_programs_call(tracker):
     ("configured", "tracked", "warned"),
     [("info", "debug", True), ("debug", "debug", False), ("warning", "info", False)],
 )
-async def test_a_level_that_gets_no_events_is_named(db_url, caplog, configured, tracked, warned):
+@pytest.mark.parametrize("kept", [0, 500])
+async def test_a_level_that_gets_no_events_is_named(
+    db_url, caplog, configured, tracked, warned, kept
+):
     """Review 1.1: `Tracker(level="debug")` beside `configure(level="info")` stored no debug event,
-    and nothing said so.
+    and nothing said so; with `debug_on_failure`, which has nothing to keep below debug, neither.
     """
     structjob.configure(console=False, level=configured)
-    async with structjob.Tracker(db_url, level=tracked):
+    async with structjob.Tracker(db_url, level=tracked, debug_on_failure=kept):
         pass
     said = [
         one.getMessage() for one in caplog.records if "gets no events below" in one.getMessage()

@@ -246,13 +246,13 @@ def check_level(level: int, *, below: bool) -> None:
     """
     if SETUP.fan_out is None:
         return
-    if below and BoundLogger.least >= level:
+    if below and BoundLogger.least >= level > LEVELS["debug"]:
         diagnostics.warning(
             "debug_on_failure keeps nothing: structjob.configure(level=…) drops the events below %s; let them pass by "
             "level='debug', and keep them off the console by console=structjob.ConsoleSink(level='info')",
             level_name(level),
         )
-    elif not below and level < min(BoundLogger.least, LEVELS["info"]):
+    elif level < min(BoundLogger.least, LEVELS["info"]):
         diagnostics.warning(
             "Tracker(level=%r) gets no events below %s, because structjob.configure(level=…) drops them: pass level=%r there, and "
             "console=structjob.ConsoleSink(level='info') to keep them off the console",
