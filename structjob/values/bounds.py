@@ -24,10 +24,12 @@ MAX_BITS = 8192
 ROOM = MAX_EVENT - 16 * 1024
 """Bytes that the message and the attributes of one event share; the rest is for the ids."""
 
-MAX_VALUE = 1024 * 1024
-"""Maximum bytes of JSON in the result of a job, or the metadata of a job or step."""
-MAX_VALUE_STRING = 960 * 1024
-"""Maximum bytes of one string in it, in UTF-8."""
+MAX_VALUE_STRING = 1024 * 1024
+"""Maximum bytes of one string in the result of a job, or the metadata of a job or step, in
+UTF-8.
+"""
+MAX_VALUE = MAX_VALUE_STRING + 64 * 1024
+"""Maximum bytes of it as JSON."""
 MAX_VALUE_NODES = 262_144
 """Maximum values in it, and so also keys of one mapping and items of one list.
 
