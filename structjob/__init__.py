@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from structjob import http as http
     from structjob import processors as processors
     from structjob import typing as typing
-    from structjob import web as web
     from structjob import wsgi as wsgi
     from structjob.capture.configure import configure
     from structjob.capture.install import install
@@ -165,9 +164,7 @@ _WHERE = {
 }
 _HOME = {name: module for module, names in _WHERE.items() for name in names}
 
-_MODULES = (
-    "alembic", "asgi", "click", "exceptions", "http", "processors", "typing", "web", "wsgi",
-)  # fmt: skip
+_MODULES = ("alembic", "asgi", "click", "exceptions", "http", "processors", "typing", "wsgi")
 """Public modules, which ``structjob.NAME`` imports. All others are internal."""
 
 __all__ = [
@@ -274,7 +271,7 @@ if not TYPE_CHECKING:  # otherwise type checkers accept every name, also misspel
         # database layer.
         import importlib
 
-        if name in _MODULES:
+        if name in _MODULES or name == "web":  # type checkers want `import structjob.web`
             return importlib.import_module(f"structjob.{name}")
         home = _HOME.get(name)
         if home is None:

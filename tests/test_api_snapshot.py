@@ -24,6 +24,7 @@ MODULES = (
     "structjob",
     *(f"structjob.{name}" for name in structjob._MODULES if name != "exceptions"),
     "structjob.testing",
+    "structjob.web",
 )
 
 

@@ -35,7 +35,7 @@ def test_all_is_sorted_and_importable():
         assert name in dir(structjob)
 
 
-@pytest.mark.parametrize("name", [*structjob._MODULES, "testing"])
+@pytest.mark.parametrize("name", [*structjob._MODULES, "testing", "web"])
 def test_public_modules_are_imported_as_any_module(name):
     """R51: ``import structjob.asgi`` and ``from structjob.asgi import JobMiddleware`` work in a
     fresh process, and find what the attribute ``structjob.asgi`` is.
@@ -51,6 +51,16 @@ def test_public_modules_are_imported_as_any_module(name):
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert (child.returncode, child.stderr) == (0, "")
+
+
+def test_the_pages_need_no_import_of_their_own():
+    """`structjob.web.app(tracker)` works after `import structjob` alone."""
+    child = subprocess.run(
+        [sys.executable, "-c", "import structjob; structjob.web.app"],
+        capture_output=True,
+        timeout=60,
+    )
+    assert (child.returncode, child.stderr) == (0, b"")
 
 
 def test_type_checkers_see_the_same_names():
