@@ -54,8 +54,9 @@ async def resolve(
 
 
 async def resolved(reader: Reader, filters: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields of a filter, with the whole id of a parent, and the whole fingerprint if it has
-    the beginning of one.
+    """Return fields of a filter, with the whole id of a parent and the whole fingerprint.
+
+    The fields may have the beginning of either.
 
     Raises:
         JobNotFound: if there is no such parent.
