@@ -6,6 +6,7 @@ Neither enters the pipeline, because the pipeline would then produce its own inp
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of the answers: 50 times as long
+import contextvars
 import functools
 import logging
 import os
@@ -14,7 +15,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from threading import get_ident, main_thread
+from threading import Thread, current_thread, get_ident, main_thread
 from traceback import walk_tb
 from types import CodeType
 from typing import Any
@@ -22,17 +23,57 @@ from typing import Any
 from structjob.process import on_reset
 from structjob.text.wording import count_of
 
+_HANDLERS_TIMEOUT = 1.0
+"""Seconds that a thread of the library waits for the program's handlers."""
+
 
 class _Diagnostics(logging.LoggerAdapter[logging.Logger]):
     """The library's own logger. It never raises, whatever the handlers of the program do.
 
-    `logging` itself raises if ``sys.stderr`` is closed.
+    `logging` itself raises if ``sys.stderr`` is closed. A handler may also block for ever: nothing
+    reads its pipe, or an exception of a signal handler has left its lock held. So the library's own
+    threads, which deliver, call the handlers in another thread, and wait for it only briefly. If it
+    is still blocked at their next message, that message is dropped.
     """
+
+    _call: tuple[Thread, float] | None = None
+    """The thread that calls the handlers, and until when it is waited for (monotonic seconds)."""
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log one message."""
         with suppress(Exception):
-            super().log(level, msg, *args, stacklevel=2, **kwargs)
+            if not self.isEnabledFor(level):
+                return
+            if kwargs.get("exc_info") is True:
+                kwargs["exc_info"] = sys.exc_info()
+            call = functools.partial(super().log, level, msg, *args, stacklevel=2, **kwargs)
+            if current_thread().name.startswith("structjob-"):
+                call = functools.partial(self._apart, call)
+            call()
+
+    def _apart(self, call: Callable[[], None]) -> None:
+        if self._call is not None and not _ended(*self._call):
+            return
+        context = contextvars.copy_context()
+        thread = Thread(target=context.run, args=(_tried, call), name="handlers", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is exiting
+            call()
+        else:
+            self._call = thread, time.monotonic() + _HANDLERS_TIMEOUT
+            _ended(*self._call)
+
+
+def _tried(call: Callable[[], None]) -> None:
+    with suppress(Exception):
+        call()
+
+
+def _ended(thread: Thread, deadline: float) -> bool:
+    """Return whether *thread* has ended; wait for it until *deadline*."""
+    thread.join(max(0.0, deadline - time.monotonic()))
+    return not thread.is_alive()
 
 
 _logger = logging.getLogger("structjob")

@@ -1,6 +1,8 @@
 """Code without an event loop: the same handles in plain ``with`` blocks (R8, R9, R12, R14, R15)."""
 
 import asyncio
+import contextlib
+import logging
 import sys
 import threading
 import time
@@ -618,3 +620,37 @@ def test_without_a_loop_of_asyncio_the_message_says_what_works(db_url):
             pass
         (stored,) = tracker.run(tracker.jobs.list())
         assert stored.status == "completed"
+
+
+class _Blocked(logging.Handler):
+    """A handler that nothing releases: nothing reads its pipe."""
+
+    def __init__(self):
+        super().__init__()
+        self.called, self.released = threading.Event(), threading.Event()
+
+    def emit(self, record):
+        self.called.set()
+        self.released.wait()
+
+
+def test_a_handler_that_blocks_does_not_stop_delivery(db_url, faulty):
+    """Guarantee 1: the tracker's own thread warns through the program's handlers of `logging`."""
+    structjob.configure(console=False)
+    handler = _Blocked()
+    logging.getLogger("structjob").addHandler(handler)
+    with structjob.Tracker(db_url) as tracker:
+        try:
+            for number in range(2):
+                faulty.before = structjob.StoreUnavailable("no route to host")
+                log.info("logged", number=number)
+                handler.called.wait()
+                faulty.before = None
+                while True:
+                    with contextlib.suppress(structjob.StoreUnavailable):  # it notices it soon
+                        found = tracker.run(tracker.logs.count(text="logged"), timeout=60)
+                        break
+                assert found == number + 1
+        finally:
+            logging.getLogger("structjob").removeHandler(handler)
+            handler.released.set()
