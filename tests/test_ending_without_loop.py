@@ -80,6 +80,52 @@ def test_sigterm_ends_the_jobs_of_other_threads_and_of_loops(db_url):
     assert ok
 
 
+@pytest.mark.parametrize(
+    "main",
+    [
+        """
+        with structjob.Tracker(url) as tracker:
+            start(tracker)
+            while True:
+                time.sleep(1)
+        """,
+        """
+        async def main():
+            async with structjob.Tracker(url) as tracker:
+                start(tracker)
+                await asyncio.sleep(60)
+        asyncio.run(main())
+        """,
+    ],
+    ids=["with", "async with"],
+)
+def test_the_job_of_a_thread_has_time_to_clean_up(db_url, main):
+    """R9: also if no task runs."""
+    text = """
+        def work(tracker):
+            with contextlib.suppress(structjob.Cancelled), tracker.job("works") as job:
+                try:
+                    begun.set()
+                    while True:
+                        with job.step("s"):
+                            time.sleep(0.01)
+                finally:
+                    time.sleep(1)
+                    log.info("cleaned")
+        def start(tracker):
+            threading.Thread(target=work, args=(tracker,), daemon=True).start()
+            begun.wait()
+            ready()
+        begun = threading.Event()
+        """
+    with Program(text + main, db_url) as program:
+        program.await_word()
+        program.send(signal.SIGTERM)
+        assert program.end(-signal.SIGTERM, within=12) == ([], "")
+    lines, jobs, _, ok = asyncio.run(look(db_url))
+    assert (lines, jobs, ok) == (["cleaned"], {"works": ("cancelled", "SIGTERM")}, True)
+
+
 def test_sigterm_with_a_loop_in_the_main_thread(db_url):
     """R9: `with Tracker` around `asyncio.run`: tasks are cancelled as ever."""
     text = """

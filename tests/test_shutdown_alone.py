@@ -447,6 +447,7 @@ def test_a_block_that_ends_in_the_normal_way_ends_no_process(ends, db_url, tmp_p
         assert ends.done == []
         shutdown._ending = False
     assert ends.done == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 async def test_a_signal_that_is_handled_keeps_its_handler(ends, db_url):

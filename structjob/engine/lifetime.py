@@ -202,6 +202,7 @@ class Lifetime:
 
     def leave_here(self) -> None:
         """Close the tracker at the end of its ``with`` block."""
+        shutdown.await_threads()
         self.close_here(shutdown.CLOSING if shutdown.under_way() else CLOSING_WAITS)
         shutdown.finish()
 
@@ -242,3 +243,4 @@ class Lifetime:
         finally:
             if thread is not None:
                 thread.stop(_CLOSING_MARGIN)
+                shutdown.leave_signals()  # the loop's thread could not

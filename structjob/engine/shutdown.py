@@ -68,6 +68,8 @@ _open: weakref.WeakSet[Host] = weakref.WeakSet()
 _inherited: weakref.WeakSet[Host] = weakref.WeakSet()
 """In a forked child: the trackers that were open when it was forked."""
 _ending: asyncio.Task[None] | bool = False
+_grace_ends = 0.0
+"""When the jobs must have ended after SIGTERM (monotonic seconds)."""
 
 
 def enter(tracker: Host, *, signals: bool) -> None:
@@ -91,6 +93,11 @@ def leave(tracker: Host) -> None:
     """Unregister *tracker*; after the last one, restore the default for SIGTERM."""
     _open.discard(tracker)
     _inherited.discard(tracker)
+    leave_signals()
+
+
+def leave_signals() -> None:
+    """Restore the default for SIGTERM if no tracker is open. Only the main thread can do that."""
     if not _open and not _ending:
         _restore()
 
@@ -134,12 +141,12 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
     The first signal closes everything before the process ends. The second ends it immediately.
     """
-    global _ending
+    global _ending, _grace_ends
     loops = [tracker.engine.loop for tracker in list(_open) if tracker.engine.loop.is_running()]
     if _ending or not loops:
         _cancel_rest()
         _die()
-    _ending = True
+    _ending, _grace_ends = True, time.monotonic() + GRACE
     with suppress(RuntimeError):  # the interpreter is exiting: no further wait can be long
         start_new_thread(_watch, ())
     here = running_loop()
@@ -161,6 +168,18 @@ def _ask_to_stop() -> None:
     for tracker in list(_open):
         for job in list(tracker.live):
             job.ask_to_stop(_REASON)
+
+
+def _in_threads() -> bool:
+    """Whether a job runs in a ``with`` block of another thread."""
+    elsewhere = (job.cancellation.thread for tracker in list(_open) for job in list(tracker.live))
+    return not {None, threading.get_ident()}.issuperset(elsewhere)
+
+
+def await_threads() -> None:
+    """After SIGTERM, wait until the jobs in ``with`` blocks of other threads have ended."""
+    while _ending and _in_threads() and time.monotonic() < _grace_ends:
+        time.sleep(_LOOK)
 
 
 def _begin() -> None:
@@ -214,7 +233,8 @@ async def _cancel_jobs(deadline: float) -> None:
             with suppress(RuntimeError):  # its loop is closed
                 task.get_loop().call_soon_threadsafe(task.cancel, _REASON)
         asked |= found
-        if all(task.done() or task.get_loop().is_closed() for task in asked):
+        ended = all(task.done() or task.get_loop().is_closed() for task in asked)
+        if ended and not _in_threads():
             return
         await asyncio.sleep(_LOOK)
 
