@@ -5,6 +5,7 @@ end of a step or a job: the state that is recorded last is true (R9, faults 5).
 import pytest
 
 import structjob
+from structjob.context.scope import SCOPE, Entry
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.run import Run
 from structjob.lifecycle.step_core import StepCore
@@ -54,3 +55,26 @@ def test_a_job_whose_end_is_interrupted_has_its_status(monkeypatch, db_url, owne
     with structjob.Tracker(db_url) as tracker:
         assert tracker.run(tracker.jobs.get(job.id)).status == "completed"
         assert tracker.run(tracker.verify()).ok
+
+
+def _after_its_scope(entry):
+    SCOPE.set(entry._scope)
+    raise Timeout
+
+
+def _after_all(entry):
+    entry._token = SCOPE.set(entry._scope)
+    raise Timeout
+
+
+@pytest.mark.parametrize("enter", [_after_its_scope, _after_all])
+def test_a_job_whose_start_is_interrupted_is_not_current(monkeypatch, db_url, enter):
+    """R14: what is logged after it does not belong to it."""
+    with structjob.Tracker(db_url) as tracker:
+        with monkeypatch.context() as patched, pytest.raises(Timeout):
+            patched.setattr(Entry, "enter", enter)
+            with tracker.job("work"):
+                pytest.fail("its start was interrupted")
+        assert structjob.current_job() is None
+        assert SCOPE.get() is None
+        assert [job.status for job in tracker.run(tracker.jobs.list())] == ["failed"]

@@ -304,8 +304,10 @@ class Entry:
     or step that still runs. In these cases the scope itself becomes equal to the nearest outer
     scope that has not ended. Therefore log calls need not check whether their scope has ended.
 
+    A signal handler may raise an exception anywhere, so keep the entry before you call `enter`.
+
     Args:
-        scope: The scope to make current.
+        scope: The scope that `enter` makes current.
     """
 
     __slots__ = ("_scope", "_token")
@@ -313,7 +315,11 @@ class Entry:
     def __init__(self, scope: Scope) -> None:
         scope.outer = SCOPE.get()
         self._scope = scope
-        self._token: Token[Scope | None] = SCOPE.set(scope)
+        self._token: Token[Scope | None] | None = None
+
+    def enter(self) -> None:
+        """Make the scope current."""
+        self._token = SCOPE.set(self._scope)
 
     def leave(self) -> Scope:
         """Make the former scope current; return the scope as it was entered.
@@ -323,11 +329,12 @@ class Entry:
         own, current, outer = self._scope, SCOPE.get(), _running(self._scope.outer)
         if current is own:
             try:
-                SCOPE.reset(self._token)
+                if self._token is not None:  # otherwise `enter` was interrupted
+                    SCOPE.reset(self._token)
             except ValueError:  # another context
                 SCOPE.set(outer)
             else:
-                if outer is not own.outer:
+                if self._token is None or outer is not own.outer:
                     SCOPE.set(outer)
                 return own
         # A current scope that has ended, or belongs to this one, is left too. Any other one stays
@@ -364,7 +371,10 @@ class Binding(Generic[Bound]):
 
     def __enter__(self) -> Bound:
         # A copy, which ends with the block; the original scope continues.
-        self._entries.append(None if self._scope is None else Entry(self._scope.copied()))
+        entry = None if self._scope is None else Entry(self._scope.copied())
+        self._entries.append(entry)
+        if entry is not None:
+            entry.enter()
         return self._value
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:

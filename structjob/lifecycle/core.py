@@ -102,6 +102,7 @@ class Core:
         """Make it the current one."""
         assert self.scope is not None  # noqa: S101 -- it has started
         self._entry = Entry(self.scope)
+        self._entry.enter()
 
     def leave_scope(self) -> None:
         """Make the former one current again."""
