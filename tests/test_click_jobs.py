@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+import typer
 from cli_support import environment, python
 
 import structjob
@@ -254,3 +255,26 @@ def test_values_of_parameters_keep_their_form(tmp_path, monkeypatch):
         "read": "in.csv",
         "write": "out.csv",
     }
+
+
+@pytest.mark.parametrize(
+    ("raised", "status", "error"),
+    [
+        (typer.Exit(), "completed", None),
+        (click.exceptions.Exit(0), "completed", None),
+        (typer.Exit(4), "failed", "4"),
+        (click.exceptions.Exit(4), "failed", "4"),
+        (typer.Abort(), "cancelled", ""),
+        (click.Abort(), "cancelled", ""),
+    ],
+    ids=repr,
+)
+def test_an_exit_of_click_or_typer_ends_a_job_as_its_code_says(db_url, raised, status, error):
+    """R9: as `sys.exit` does, in jobs and steps that are no commands."""
+    with structjob.Tracker(db_url) as tracker:
+        with pytest.raises(type(raised)), tracker.job("work") as job, job.step("load"):
+            raise raised
+        record = tracker.run(tracker.jobs.get(job.id))
+        (step,) = tracker.run(tracker.jobs.steps(job.id))
+    assert (record.status, record.error and record.error.message) == (status, error)
+    assert step.status == status

@@ -5,7 +5,8 @@ errors.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from structjob.context.scope import Scope, current_scope
@@ -106,11 +107,25 @@ def describe(exc: BaseException) -> ErrorInfo:
     return ErrorInfo(type=type_name(exc), message=message_of(exc), traceback=format_traceback(exc))
 
 
+_EXITS = (("click.exceptions", "Exit"), ("typer.exceptions", "Exit"))
+
+
+def imported(names: Sequence[tuple[str, str]]) -> tuple[type[BaseException], ...]:
+    """Return those of the exceptions *names* whose module is imported; each is module and name."""
+    found = (getattr(sys.modules.get(module), name, None) for module, name in names)
+    return tuple(kind for kind in found if isinstance(kind, type))
+
+
 def exits_cleanly(exc: BaseException) -> bool:
-    """Return whether *exc* is a `SystemExit` that reports success."""
-    if not issubclass(type(exc), SystemExit):
-        return False
-    code = _exit_code.__get__(exc)
+    """Return whether *exc* is a `SystemExit`, or the ``Exit`` of click or Typer, and reports
+    success.
+    """
+    code: object = 1
+    if issubclass(type(exc), SystemExit):
+        code = _exit_code.__get__(exc)
+    elif issubclass(type(exc), imported(_EXITS)):
+        with suppress_faults():
+            code = getattr(exc, "exit_code", 1)
     return code is None or (type(code) in (int, bool) and code == 0)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import Any
 
-from structjob.context.errors import exits_cleanly
+from structjob.context.errors import exits_cleanly, imported
 from structjob.exceptions import Cancelled, InvalidArgument, JobCancelled, Terminated
 from structjob.lifecycle.arguments import redacted
 from structjob.lifecycle.rows import ErrorColumns
@@ -23,8 +22,15 @@ _CANCELLATIONS = (
     KeyboardInterrupt,
     Terminated,
 )
-_OTHER_CANCELLATIONS = (("greenlet", "GreenletExit"), ("trio", "Cancelled"))
-"""Cancellations of other schedulers, by module and name. None of these modules is imported here."""
+_OTHER_CANCELLATIONS = (
+    ("greenlet", "GreenletExit"),
+    ("trio", "Cancelled"),
+    ("click.exceptions", "Abort"),
+    ("typer.exceptions", "Abort"),
+)
+"""Cancellations of other schedulers, and of an unanswered prompt, by module and name. None of these
+modules is imported here.
+"""
 
 
 def outcome(exc: BaseException | None) -> str:
@@ -32,17 +38,9 @@ def outcome(exc: BaseException | None) -> str:
     if exc is None:
         return "completed"
     # not `isinstance`, because it reads an attribute of the exception, which may raise
-    kind = type(exc)
-    if issubclass(kind, _CANCELLATIONS):
-        return "cancelled"
-    if not issubclass(kind, Exception) and issubclass(kind, _other_cancellations()):
+    if issubclass(type(exc), (*_CANCELLATIONS, *imported(_OTHER_CANCELLATIONS))):
         return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
-
-
-def _other_cancellations() -> tuple[type[BaseException], ...]:
-    found = (getattr(sys.modules.get(module), name, None) for module, name in _OTHER_CANCELLATIONS)
-    return tuple(kind for kind in found if isinstance(kind, type))
 
 
 def ending(
