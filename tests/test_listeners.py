@@ -236,3 +236,15 @@ async def test_without_listeners_nothing_is_paid(tracker):
     assert tracker._recorder._append != before
     listener.close()
     assert tracker._recorder._append == before
+
+
+async def test_a_filter_with_a_password_matches_what_is_redacted(tracker):
+    """R30: as the filters of reads do."""
+    place = "postgresql://me:hunter2@db/shop"
+    heard = []
+    with tracker.listen(lambda event: heard.append(event.message), category=place) as listener:
+        async with tracker.job("copy", category=place):
+            log.info("copied")
+    await listener._task
+    assert "copied" in heard
+    assert len(heard) == await tracker.logs.count(category=place)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import dataclasses
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
+from typing import Any
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
-from structjob.filters import LogFilter
+from structjob.filter_checks import values_of
+from structjob.filters import LOG_EQUALS, LogFilter
 from structjob.lifecycle.both import WithOrAsyncWith
 from structjob.machine.clock import moment
 from structjob.models import EventRecord
@@ -24,6 +27,7 @@ from structjob.numeric import is_whole
 from structjob.spool.line import EVENT_COLUMNS, read_event
 from structjob.spool.numbers import Numbers
 from structjob.spool.recorder import Recorder
+from structjob.store.expressions import stored_values
 
 Callback = Callable[[EventRecord], "Awaitable[object] | object"]
 """A callback that takes an event; may be a coroutine function."""
@@ -66,7 +70,7 @@ class Listener(WithOrAsyncWith["Listener"]):
                 "a listener cannot select child jobs: listen to a correlation_id, or tail the log"
             )
         self._recorder = recorder
-        self._wanted = wanted
+        self._wanted = _as_stored(wanted)
         self._size = queue_size
         self._queue: deque[tuple[int, bytes]] = deque()
         self._dropped = Numbers()
@@ -175,6 +179,16 @@ class Listener(WithOrAsyncWith["Listener"]):
         if event is None:
             raise StopAsyncIteration
         return event
+
+
+def _as_stored(wanted: LogFilter) -> LogFilter:
+    """Return the filter that also matches texts whose credentials are redacted in the event."""
+    texts: dict[str, Any] = {
+        name: stored_values(values_of(value))
+        for name in LOG_EQUALS
+        if (value := getattr(wanted, name)) is not None
+    }
+    return dataclasses.replace(wanted, **texts)
 
 
 def read_line(session_id: int, line: bytes) -> EventRecord:
