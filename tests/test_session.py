@@ -13,6 +13,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -753,6 +754,17 @@ def test_the_earliest_and_the_latest_start(root, monkeypatch, written, read):
         time.tzset()
     assert spool.session.started_at == read
     spool.close()
+
+
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="no file system for such times")
+def test_a_file_of_a_year_that_python_does_not_know():
+    """faults H: a clock was wrong when the file was written."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as home:
+        directory = left_behind(Path(home) / "spool", Session(started_at="in spring"))
+        os.utime(directory / "session.json", (300_000_000_000,) * 2)
+        (spool,) = adopt(Path(home) / "spool", set())
+        assert spool.session.started_at.startswith("9998-12-31")
+        spool.close()
 
 
 def test_a_directory_of_spools_that_cannot_be_read_has_none(root, monkeypatch):

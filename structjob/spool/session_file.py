@@ -15,6 +15,7 @@ from structjob.spool.session import TIME_FORMAT, Session
 
 _NAME = "session.json"
 _EARLIEST, _LATEST = 1970, 9998
+_LAST_SECOND = datetime(_LATEST, 12, 31, tzinfo=UTC).timestamp()
 """Years that every database and every time zone can represent."""
 
 
@@ -62,7 +63,7 @@ def _clipped(session: Session, written: float) -> Session:
     except ValueError:
         started = None
     if started is None or started.tzinfo is not None:
-        started = started or datetime.fromtimestamp(max(written, 0.0), UTC)
+        started = started or datetime.fromtimestamp(min(max(written, 0.0), _LAST_SECOND), UTC)
         started = started.astimezone(UTC)
     return replace(
         session,
