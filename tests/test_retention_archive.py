@@ -365,7 +365,7 @@ async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeyp
     monkeypatch.setattr("structjob.retention.archive.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         await tracker.prune(Retention(days=30, archive=directory))
-    assert list(directory.iterdir()) == []
+    assert not directory.exists()
     assert {**before, "locks": 1} == await rows_of(database)
 
 
@@ -488,3 +488,10 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
         assert not [path for path in files if path.name.endswith(".pending")]
         assert len(numbers(files)) == len(set(numbers(files))) == before["logs"]
         assert len(records(files, "job")) == before["jobs"]
+
+
+async def test_nothing_due_leaves_no_directory(tracker, directory):
+    """R41: nor the directories above it that were absent."""
+    await work(tracker)
+    assert not await tracker.prune(Retention(days=30, archive=directory / "of" / "jobs"))
+    assert not directory.exists()
