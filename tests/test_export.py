@@ -644,3 +644,11 @@ def test_a_job_without_a_creation_was_created_when_it_started():
     made = row_of("job", {"id": "a", "operation": "o", **times})
     assert made["created_at"] == made["started_at"] == "2026-01-31 12:00:00.000000"
     assert "created_at" not in row_of("step", {"id": "s", "job_id": "a", "name": "n", **times})
+
+
+def test_a_completed_job_is_done():
+    """R21: as each completed job of our own is; a share that the file gives is kept."""
+    job = {"id": "a", "operation": "scan", "started_at": "2026-05-04T13:30:00Z"}
+    assert row_of("job", {**job, "status": "success"})["percent_complete"] == 100
+    assert row_of("job", {**job, "percent_complete": 40})["percent_complete"] == 40
+    assert "percent_complete" not in row_of("job", {**job, "status": "failed"})

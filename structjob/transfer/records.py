@@ -148,6 +148,8 @@ def row_of(kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         row["level"] = _level(row.get("level", "info"))
     else:
         row["status"] = _status(kind, row.get("status", "completed"))
+        if kind == "job" and row["status"] == JobStatus.COMPLETED:
+            row.setdefault("percent_complete", 100.0)
     extra = "attrs" if kind == "event" else "metadata"
     if rest and extra in table.c:
         held = row.get(extra) or {}
