@@ -114,7 +114,7 @@ def _warn_of_rest(host: Host) -> None:
             "closed with %s not stored in %s; %s",
             count_of(left.spilled + left.in_memory, "event"),
             engine.store.masked_url,
-            f"they wait in {engine.recorder.root}, and the next tracker delivers them"
+            f"the next tracker delivers what waits in {engine.recorder.root}"
             if engine.recorder.root
-            else "they are lost: there is no spool",
+            else "lost, because there is no spool",
         )
