@@ -355,3 +355,20 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     assert done.stdout == "{'order': 7} True\n", done.stderr
     shown = python("-m", "structjob", "jobs", "--db", "jobs.db", cwd=tmp_path)
     assert "GET /orders/<int:number>" in shown.stdout
+
+
+def test_a_stream_has_no_length(tracker):
+    """R48: waitress asks each response that has the method, and answered each stream with 500."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return iter([b"a", b"b"]) if environ["PATH_INFO"] == "/stream" else [b"ab"]
+
+    responses = {}
+    for path in ("/stream", "/whole"):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": path}
+        response = responses[path] = wsgi.JobMiddleware(app, tracker)(environ, lambda *_: None)
+        assert b"".join(response) == b"ab"
+        response.close()
+    assert not hasattr(responses["/stream"], "__len__")
+    assert len(responses["/whole"]) == 1

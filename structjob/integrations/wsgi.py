@@ -165,6 +165,8 @@ class Response:
         try:
             self._body = app(environ, self._start)
             self._chunks = iter(self._body)
+            if hasattr(self._body, "__len__"):
+                self.__class__ = _Counted
         except BaseException as exc:
             self._end(exc)
             raise
@@ -197,16 +199,6 @@ class Response:
             raise
         self._bytes += len(chunk)
         return chunk
-
-    def __len__(self) -> int:
-        """Return the number of chunks, if the application's body has a length.
-
-        A server derives ``Content-Length`` from it if there is only one chunk.
-        """
-        return len(self._body)
-
-    def __bool__(self) -> bool:
-        return True
 
     def close(self) -> None:
         """End the request: the server has sent everything, or its client has left."""
@@ -249,6 +241,20 @@ class Response:
             status = 500  # the server sends this status
         found = {"status": status, "bytes": self._bytes, "response_ms": self._response_ms}
         return {name: value for name, value in found.items() if value is not None}
+
+
+class _Counted(Response):
+    """A response whose number of chunks is known.
+
+    A server derives ``Content-Length`` from it if there is only one chunk. waitress fails if an
+    object has the method and no length.
+    """
+
+    def __len__(self) -> int:
+        return len(self._body)
+
+    def __bool__(self) -> bool:
+        return True
 
 
 def _headers(environ: dict[str, Any]) -> Iterator[tuple[bytes, bytes]]:
