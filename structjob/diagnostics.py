@@ -82,8 +82,17 @@ diagnostics = _Diagnostics(_logger, {})
 DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
 """Environment variable that makes the library log its actions to stderr: 1, true, yes or on."""
 
-DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "sqlalchemy", "alembic")
-"""Loggers of the library and of its dependencies. Their events are not recorded."""
+_DRIVERS = ("structjob", "aiosqlite", "asyncmy", "asyncpg", "alembic")
+_OWN_ENGINES = ".structjob"
+"""The end of the names of the loggers of our engines, see `structjob.store.quiet`."""
+
+
+def is_own(logger: str) -> bool:
+    """Return whether *logger* is one of the library or of its dependencies, so that its events are
+    not recorded. Those of the program's own engines of SQLAlchemy are.
+    """
+    package = logger.split(".", 1)[0]
+    return package in _DRIVERS or (package == "sqlalchemy" and logger.endswith(_OWN_ENGINES))
 
 
 _SIGNALS = sorted(_signal.valid_signals())

@@ -662,3 +662,19 @@ async def test_our_statements_are_not_in_the_log_of_the_program(
         for logger, level in zip(named, levels, strict=True):
             logger.removeHandler(kept)
             logger.setLevel(level)
+
+
+async def test_statements_of_the_programs_engines_are_recorded(tracker_of, caplog):
+    """R3: as other records of `logging` are; what our engines log never is."""
+    structjob.configure(console=False)
+    async with tracker_of() as tracker:
+        with caplog.at_level(logging.INFO, "sqlalchemy.engine"):
+            engine = create_engine("sqlite://")
+            with engine.connect() as connection:
+                connection.exec_driver_sql("SELECT 1")
+            engine.dispose()
+            logging.getLogger("sqlalchemy.engine.Engine.structjob").warning("ours")
+            logging.getLogger("sqlalchemy.pool.impl.QueuePool.structjob").critical("ours")
+        found = [event.message for event in await tracker.logs.list()]
+    assert "SELECT 1" in found
+    assert "ours" not in found

@@ -28,7 +28,7 @@ from structjob.capture.setup import SETUP
 from structjob.capture.uncaught import is_shown
 from structjob.context.errors import correlation_of
 from structjob.context.scope import Scope, current_scope
-from structjob.diagnostics import DRIVERS, fault_types, faults
+from structjob.diagnostics import fault_types, faults, is_own
 from structjob.levels import LEVELS, level_name
 from structjob.machine.frames import frame_at
 from structjob.process import on_reset
@@ -125,7 +125,7 @@ class Stdlib:
         def calling_handlers(logger: logging.Logger, record: logging.LogRecord) -> None:
             least = self.least
             # a record that `makeLogRecord` made, of a socket say, may have no name
-            if least is None or str(record.name).split(".", 1)[0] in DRIVERS:
+            if least is None or is_own(str(record.name)):
                 call_handlers(logger, record)
                 return
             alone = not logger.hasHandlers()
