@@ -2,9 +2,11 @@
 done.
 """
 
+import bz2
 import dataclasses
 import gzip
 import json
+import lzma
 import os
 import tempfile
 import threading
@@ -652,3 +654,19 @@ def test_a_completed_job_is_done():
     assert row_of("job", {**job, "status": "success"})["percent_complete"] == 100
     assert row_of("job", {**job, "percent_complete": 40})["percent_complete"] == 40
     assert "percent_complete" not in row_of("job", {**job, "status": "failed"})
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"\x28\xb5\x2f\xfd\x24\x0d", "compressed by zstd"),
+        (lzma.compress(b"{}"), "compressed by xz"),
+        (bz2.compress(b"{}"), "compressed by bzip2"),
+        (json.dumps(JOB).encode("utf-16"), "UTF-16"),
+    ],
+)
+async def test_a_file_that_must_be_converted_first(plain, tmp_path, content, what):
+    """R21: the message says so; that the line is not JSON does not help."""
+    (tmp_path / "jobs").write_bytes(content)
+    with pytest.raises(ImportRefused, match=what):
+        await plain.import_(tmp_path / "jobs")

@@ -75,6 +75,17 @@ NOTES = ("export", "dead_letter")
 """Records for people, which are not imported."""
 
 
+_OTHERS = {
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: decompress it first",
+    b"\xfd7zXZ": "is compressed by xz: decompress it first",
+    b"BZh": "is compressed by bzip2: decompress it first",
+    b"PK\x03\x04": "is a zip archive: unpack it first",
+    codecs.BOM_UTF16_LE: "is UTF-16: convert it to UTF-8 first",
+    codecs.BOM_UTF16_BE: "is UTF-16: convert it to UTF-8 first",
+}
+"""Files that are not read, by how they begin."""
+
+
 def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Yield the records of a file with the numbers of their lines.
 
@@ -82,7 +93,11 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
         ImportRefused: if a line is not a valid record.
     """
     with open(path, "rb") as raw:
-        compressed = raw.peek(2)[:2] == b"\x1f\x8b"
+        begin = raw.peek(6)
+        for mark, what in _OTHERS.items():
+            if begin.startswith(mark):
+                raise ImportRefused(f"{path} {what} (gzip and plain UTF-8 are read)")
+        compressed = begin.startswith(b"\x1f\x8b")
         with gzip.GzipFile(fileobj=raw) if compressed else nullcontext(raw) as file:
             number = blank = 0
             try:
