@@ -197,16 +197,17 @@ async def test_what_was_interrupted_is_explained_at_the_end(db_path):
     structjob.configure(console=False)
     async with structjob.Tracker(f"sqlite:///{db_path}") as tracker:
         structlog.get_logger().info("before")
-        take = tracker._recorder._next
+        counter = tracker._recorder._counter
 
         def broken_off():
-            take()
+            next(counter)
             raise KeyboardInterrupt
+            yield
 
-        tracker._recorder._next = broken_off  # right after it took its number
+        tracker._recorder._counter = broken_off()  # right after it took its number
         with pytest.raises(KeyboardInterrupt):
             structlog.get_logger().info("broken off")
-        tracker._recorder._next = take
+        tracker._recorder._counter = counter
         structlog.get_logger().info("after")
         await tracker.flush()
         assert tracker.ledger().stored == 2

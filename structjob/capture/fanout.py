@@ -255,7 +255,7 @@ class FanOut:
                 return
             attrs_shown = attrs_json
             if columns is None:
-                shown = scope.shown + name if scope is not None else name
+                shown = b"" if scope is None else scope.rendered or scope.shown
             else:
                 shown = shown_json(scope, columns, attrs)
                 attrs_shown = shown_attrs(attrs_json, attrs)
@@ -267,6 +267,7 @@ class FanOut:
                     level.shown,
                     message_json,
                     shown,
+                    name,
                     b"," if attrs else b"",
                     attrs_shown[1:],
                     b"\n",

@@ -84,6 +84,8 @@ class Scope:
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
             empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
+        rendered: *shown* once it was read, which a log call reads in a fifth of the time; ``None``
+            before.
         bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 
@@ -113,7 +115,7 @@ class Scope:
     column_values: dict[str, str | int] = field(init=False)
     columns: bytes = field(init=False)
     _ids: dict[str, str] | None = field(init=False)
-    _shown: bytes | None = field(init=False)
+    rendered: bytes | None = field(init=False)
 
     def __post_init__(
         self,
@@ -122,7 +124,7 @@ class Scope:
         project: str | None,
         provisional: str | None,
     ) -> None:
-        self.outer = self.followers = self._ids = self._shown = None
+        self.outer = self.followers = self._ids = self.rendered = None
         columns = {
             "job_id": self.job_id,
             "attempt": self.attempt,
@@ -151,9 +153,9 @@ class Scope:
     @property
     def shown(self) -> bytes:
         """*ids* as a piece of JSON that begins with a comma (or is empty)."""
-        if self._shown is None:
-            self._shown = json_fields(self.ids)
-        return self._shown
+        if self.rendered is None:
+            self.rendered = json_fields(self.ids)
+        return self.rendered
 
     @property
     def labels(self) -> dict[str, str | None]:
@@ -234,7 +236,7 @@ class Scope:
         """Take the values of *other*."""
         for name in _COPIED:
             setattr(self, name, getattr(other, name))
-        self._ids = self._shown = self.followers = None
+        self._ids = self.rendered = self.followers = None
 
 
 class _Ended:
@@ -253,7 +255,7 @@ _SHOWN = ("job_id", "parent_job_id", "step_id", "correlation_id", "trace_id", "s
 """The ids that are shown, in their order."""
 
 _COPIED = [
-    name for name in Scope.__slots__ if name not in ("__weakref__", "_ids", "_shown", "followers")
+    name for name in Scope.__slots__ if name not in ("__weakref__", "_ids", "followers", "rendered")
 ]
 
 

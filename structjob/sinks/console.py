@@ -53,6 +53,17 @@ class ConsoleSink:
         utc: Show times in UTC instead of local time (pretty only). Default: False.
     """
 
+    # What `_put` reads. Python reads an attribute slowly once `vars` was called for its object, as
+    # `writer_of` does.
+    __slots__ = (
+        "__dict__",
+        "__weakref__",
+        "_descriptor",
+        "_fd",
+        "_known",
+        "_stream",
+    )
+
     def __init__(
         self,
         stream: IO[Any] | None = None,

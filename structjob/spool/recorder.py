@@ -67,7 +67,7 @@ class Recorder:
         "__dict__",
         "__weakref__",
         "_append",
-        "_next",
+        "_counter",
         "_thread",
         "closed",
         "idle",
@@ -159,7 +159,7 @@ class Recorder:
             spool.events if spool is not None else MemoryQueue(self.queue_size, self._overflow)
         )
         self.states: RecordQueue = spool.states if spool is not None else MemoryQueue()
-        self._next = self.numbers.next
+        self._counter = self.numbers.counter
         self._append = self._write = (
             self.events.append if self.delivers else self._append_undelivered
         )
@@ -193,11 +193,12 @@ class Recorder:
         number = 0
         line = b""
         try:
-            number = self._next()
+            number = next(self._counter)
             body += NUMBER % number
             line = body + SEAL % crc32(body)  # the same as `seal_event`
+            append = self._append  # Python calls what a slot holds slowly
             try:
-                self._append(line, number)
+                append(line, number)
             except OSError as exc:
                 self._keep_refused(line, number, exc)
         except BaseException as exc:

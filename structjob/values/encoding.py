@@ -107,11 +107,13 @@ def encode_plain(attrs: dict[str, Any], known: Container[str], unknown: list[str
                     return None
                 if value not in known:
                     unknown.append(value)
+            elif kind is int or kind is bool:
+                pass
             elif kind is float:
                 # `x - x` is 0.0 only if x is finite
                 if value - value != 0.0:
                     return None
-            elif kind is not int and kind is not bool and value is not None:
+            elif value is not None:
                 return None
         out = _encode(attrs)
     except fault_types():  # half a surrogate pair, a long integer: the slow path
