@@ -10,10 +10,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from benchmarks.registry import Benchmark, Case
 
@@ -68,31 +68,28 @@ def measure(benchmark: Benchmark, case: Case, keywords: dict[str, Any]) -> dict[
         work = Path(directory, "work")
         work.mkdir()
         result, said = Path(directory, "result.json"), Path(directory, "stderr")
-        command = [
-            sys.executable,
-            "-m",
-            "benchmarks.child",
-            benchmark.name,
-            case.name,
-            json.dumps(keywords),
-            str(result),
-        ]
+        words = (benchmark.name, case.name, json.dumps(keywords), str(result))
         with said.open("wb") as stderr:
             try:
-                done = subprocess.run(
-                    command,
-                    cwd=work,
-                    env=environment(),
-                    stdout=subprocess.DEVNULL,
-                    stderr=stderr,
-                    timeout=benchmark.timeout,
-                    check=False,
-                )
+                code = child(words, work, stderr, benchmark.timeout)
             except subprocess.TimeoutExpired:
                 raise RuntimeError(f"not done within {benchmark.timeout:g} s") from None
-        if done.returncode or not result.exists():
-            raise RuntimeError(_last_line(said) or f"exit code {done.returncode}")
+        if code or not result.exists():
+            raise RuntimeError(_last_line(said) or f"exit code {code}")
         return json.loads(result.read_text())
+
+
+def child(words: Sequence[str], directory: Path, stderr: IO[bytes], timeout: float) -> int:
+    """Run `benchmarks.child` in a new process; return its exit code."""
+    return subprocess.run(
+        [sys.executable, "-m", "benchmarks.child", *words],
+        cwd=directory,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=stderr,
+        timeout=timeout,
+        check=False,
+    ).returncode
 
 
 def environment() -> dict[str, str]:

@@ -6,12 +6,16 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 import pytest
+from cli_support import preforked
 from servers import server_url
 
-from benchmarks import registry, report, runner
+from benchmarks import databases, registry, report, runner
+from benchmarks.__main__ import main
 from benchmarks.registry import Benchmark, Case, Row
 from benchmarks.runner import Outcome
 
@@ -30,28 +34,35 @@ def _row(**how: object) -> Row:
     return Row("B0", "work", "us", "µs", **{"ours": "ours", "peers": ("slow", "fast"), **how})
 
 
+def _forked(words: Sequence[str], directory: Path, stderr: IO[bytes], timeout: float) -> int:
+    """Run `benchmarks.child` as `runner.child` does, but without the imports of a new process."""
+    program = "import sys; from benchmarks import child; child.main(*sys.argv[1:])"
+    no = subprocess.DEVNULL
+    process = preforked.start(
+        program, words, directory, runner.environment(), stdin=no, stdout=no, stderr=stderr
+    )
+    try:
+        return process.wait(timeout)
+    finally:
+        process.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(310)
 @pytest.mark.parametrize("name", BENCHMARKS)
-def test_smoke_size_runs_and_writes_json(name, tmp_path):
+def test_smoke_size_runs_and_writes_json(name, tmp_path, monkeypatch, capsys):
     """`--smoke` runs every case of a benchmark that is installed, servers included; the JSON holds
     the machine, every sample, the rows.
     """
+    monkeypatch.setenv("BENCH_POSTGRESQL", server_url("postgresql"))
+    monkeypatch.setenv("BENCH_MARIADB", server_url("mariadb"))
+    monkeypatch.setenv(databases.HISTORIES, str(tmp_path))
+    # Where a browser is started, the imports are the least.
+    if not any("playwright" in case.needs for case in BENCHMARKS[name].cases):
+        monkeypatch.setattr(runner, "child", _forked)
     target = tmp_path / "result.json"
-    command = [sys.executable, "-m", "benchmarks", name, "--smoke", "--json", str(target)]
-
-    servers = {"BENCH_POSTGRESQL": server_url("postgresql"), "BENCH_MARIADB": server_url("mariadb")}
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env={**os.environ, **servers},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-    assert done.returncode == 0, done.stdout + done.stderr
+    code = main([name, "--smoke", "--json", str(target)])
+    assert code == 0, capsys.readouterr()
     document = json.loads(target.read_text())
     assert document["smoke"] is True
     assert {"python", "cores", "sqlite", "libraries", "date"} <= document["machine"].keys()
@@ -65,6 +76,15 @@ def test_smoke_size_runs_and_writes_json(name, tmp_path):
             assert outcome["medians"] == outcome["samples"][0]
     assert len(measured["rows"]) == len(BENCHMARKS[name].rows)
     assert {"label", "work", "ours", "peer", "value", "mark", "met"} <= measured["rows"][0].keys()
+
+
+@pytest.mark.slow
+def test_the_command_runs_each_case_in_a_process_of_its_own(tmp_path):
+    """`python -m benchmarks` prints the table, and ends with 0 where each case has run."""
+    command = [sys.executable, "-m", "benchmarks", "b6", "--smoke"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(row.label in done.stdout for row in BENCHMARKS["b6"].rows)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
