@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
+from database_support import SERVERS
 
 import structjob
 from structjob.exceptions import InvalidArgument, InvalidURL
@@ -118,6 +119,8 @@ def test_an_initializer_says_at_once_what_is_wrong():
         structjob.worker_initializer("sqlite://", colour="red")
 
 
+WAYS = ("fork", "spawn", "forkserver")
+
 PROGRAM = """
 import asyncio, multiprocessing, os, sys
 from concurrent.futures import ProcessPoolExecutor
@@ -168,8 +171,16 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-@pytest.mark.parametrize("how", ["fork", "spawn", "forkserver"])
-@pytest.mark.parametrize("kind", ["executor", "pool"])
+@pytest.mark.parametrize(
+    ("database", "how", "kind"),
+    [
+        *(("sqlite", how, kind) for how in WAYS for kind in ("executor", "pool")),
+        # A fork inherits connections to a server; the other ways begin without any.
+        *((server, how, "executor") for server in SERVERS for how in ("fork", "spawn")),
+        *((server, "fork", "pool") for server in SERVERS),
+    ],
+    indirect=["database"],
+)
 async def test_worker_processes_record_what_they_log(database, tmp_path, how, kind):
     """R22: with each way to start them: every line is stored, with the job in which its call was
     submitted; a call of no job has none, though the worker was started in one.

@@ -118,10 +118,15 @@ def on_site(
 async def until(condition: Callable[[], bool], what: str, seconds: float = PATIENCE) -> None:
     """Wait for what another process does; there is nothing to await."""
     deadline = time.monotonic() + seconds
-    while not await asyncio.to_thread(condition):
-        if time.monotonic() > deadline:
+    while True:
+        asked = time.monotonic()
+        if await asyncio.to_thread(condition):
+            return
+        now = time.monotonic()
+        if now > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
-        await asyncio.sleep(0.02)
+        # To ask a server starts its client, a process: most of the time is for the programs.
+        await asyncio.sleep(min(max(0.02, 3 * (now - asked)), 0.2))
 
 
 def start_program(name: str, *words: object, stderr: IO[bytes] | int) -> Forked:
