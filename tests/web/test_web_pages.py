@@ -65,20 +65,22 @@ def pages_of_program(program: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         go_on()
 
 
-@pytest.mark.parametrize("width", [1280, 400])
 @pytest.mark.parametrize("name", PAGES)
 def test_each_page_shows_its_content_without_an_error_and_without_sideways_scroll(
-    site, watched, name, width
+    site, watched, name
 ):
-    """(R47)"""
-    page = watched.page(width=width)
-    page.goto(site + PAGES[name])
-    settled(page)
-    for theme, color in (("light", "rgb(251, 251, 249)"), ("dark", "rgb(15, 17, 19)")):
-        page.emulate_media(color_scheme=theme)
-        assert page.locator("main").inner_text().strip()
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == color
+    """In both themes, and loaded in two widths (R47)."""
+    page = watched.page(shared=True)
+    for width in (1280, 400):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(site + PAGES[name])
+        settled(page)
+        for theme, color in (("light", "rgb(251, 251, 249)"), ("dark", "rgb(15, 17, 19)")):
+            page.emulate_media(color_scheme=theme)
+            assert page.locator("main").inner_text().strip()
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate("getComputedStyle(document.body).backgroundColor") == color
+        page.emulate_media(color_scheme="light")
 
 
 def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, tmp_path):
