@@ -304,8 +304,9 @@ async def test_a_job_that_began_again_meanwhile_is_archived_again(
     assert (await rows_of(database))["jobs"] == 0
 
 
+@pytest.mark.parametrize("after", [1, 2], ids=["with the event", "with the dead letters"])
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-async def test_dead_letters_are_archived_once(tracker, database, directory, monkeypatch):
+async def test_dead_letters_are_archived_once(tracker, database, directory, monkeypatch, after):
     """What could not be stored is in a file before it is deleted, and in one only, also if a prune
     stops between the two; what is kept longer now stays (R41).
     """
@@ -319,7 +320,7 @@ async def test_dead_letters_are_archived_once(tracker, database, directory, monk
     await age(database, 40, table=logs)
     monthly = Retention(days=30, archive=directory)
     with monkeypatch.context() as patch:
-        stopping(patch, 1, committed=False)
+        stopping(patch, after, committed=False)
         with pytest.raises(Stopped):
             await tracker.prune(monthly)
     assert (await rows_of(database))["dead_letters"] == 3

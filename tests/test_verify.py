@@ -404,6 +404,16 @@ def test_each_inconsistency_alone_is_told(what):
     assert not of(**what).ok
 
 
+@pytest.mark.parametrize(
+    ("explained", "hole"), [((3, 4), (2, 2)), ((2, 3), (4, 4)), ((2, 2), (3, 4)), ((4, 4), (2, 3))]
+)
+async def test_a_hole_beside_an_explanation_is_found(store, explained, hole):
+    """An explanation that begins later, or ends sooner, explains only what it covers (R28)."""
+    await store.session(1, 5, seqs=(1, 5), given_up=[explained])
+    (session,) = (await verify(store.fetch)).sessions
+    assert session.holes == (hole,)
+
+
 async def test_holes_of_which_one_answer_does_not_tell_all(store, monkeypatch):
     """However many there are, each is found (R28)."""
     monkeypatch.setattr(holes, "ANSWER", 2)
