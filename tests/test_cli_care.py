@@ -111,6 +111,7 @@ def test_verify_proves_nothing_of_what_is_not_delivered(shell: Shell) -> None:
         "of 1 program that ended wait in the spool and cannot be stored now: whether they are complete is unknown"
         in done.stderr.decode()
     )
+    assert "spool was not found" not in done.stderr.decode()  # it was: see "undelivered"
     as_json = json.loads(shell.run("verify", "--json").stdout)
     assert (as_json["ok"], as_json["undelivered"]) == (False, [int(spool.name)])
     spool.unlink()

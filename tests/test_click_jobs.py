@@ -208,6 +208,38 @@ structjob.click.tracked(app, "sqlite:///jobs.db")(prog_name="tool")
     assert (job.operation, job.metadata) == ("tool greet", {"name": "ada", "times": 2})
 
 
+@pytest.mark.parametrize("options", ["", "pretty_exceptions_enable=False"])
+def test_an_exception_looks_as_typer_shows_it(tmp_path, options):
+    """The frames of Typer are left out, and what the application sets has effect (R48)."""
+    program = f"""
+import sys, structjob, typer
+structjob.configure(console=False)
+app = typer.Typer({options})
+
+@app.command()
+def fail():
+    raise ValueError("no such name")
+
+tracked = sys.argv.pop() == "tracked"
+(structjob.click.tracked(app, "sqlite:///jobs.db") if tracked else app)()
+"""
+    (tmp_path / "tool.py").write_text(program)
+    plain, recorded = (
+        subprocess.run(
+            [sys.executable, "tool.py", word], cwd=tmp_path, capture_output=True, text=True
+        )
+        for word in ("plain", "tracked")
+    )
+    assert (plain.returncode, recorded.returncode) == (1, 1)
+    assert "ValueError: no such name" in recorded.stderr
+    if not options:
+        first, *_ = recorded.stderr.splitlines()
+        assert first == plain.stderr.splitlines()[0]
+        assert "invoke" not in recorded.stderr
+    else:
+        assert recorded.stderr.startswith("Traceback (most recent call last):")
+
+
 @pytest.mark.slow
 def test_the_program_of_the_documentation_runs(tmp_path):
     """R51: the page's program runs as it stands, and its command finds the job."""

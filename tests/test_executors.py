@@ -1,9 +1,10 @@
 """Jobs and steps in threads and worker processes (R22)."""
 
 import asyncio
-import concurrent.futures
+import concurrent.futures.process
 import copy
 import dataclasses
+import multiprocessing.pool
 import os
 import pickle
 import subprocess
@@ -38,6 +39,28 @@ async def test_a_function_keeps_the_context_it_was_made_in(tracker):
         await asyncio.to_thread(later)
         assert ids() != here
     assert found == [(here, (1,), {"x": 2}), (here, (), {})]
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        multiprocessing.pool.ExceptionWithTraceback,
+        concurrent.futures.process._ExceptionWithTraceback,
+    ],
+)
+async def test_the_traceback_of_a_worker_is_not_its_cause(tracker, wrapped):
+    """A pool attaches it to what the worker raised, as a cause: it is in the traceback, once, and
+    does not fill the line (R22).
+    """
+    raised = pickle.loads(pickle.dumps(wrapped(ValueError("seven"), None)))
+    async with tracker.job("a") as job:
+        try:
+            raise raised
+        except ValueError:
+            log.exception("not squared")
+    (line,) = await tracker.logs.list(job=job, kind="log")
+    assert "underlying_error" not in line.attrs
+    assert "RemoteTraceback" in line.attrs["exception"]["traceback"]
 
 
 async def test_it_runs_in_several_threads_at_once(tracker):

@@ -11,6 +11,7 @@ import os
 import tempfile
 import threading
 import uuid
+from datetime import UTC, datetime
 
 import pytest
 import structlog
@@ -309,6 +310,37 @@ async def test_what_was_running_ends_with_its_last_line(tracker, tmp_path):
         "silent": ("crashed", 3000),
         "done": ("completed", 1000),
     }
+
+
+async def test_what_ended_without_a_time_ends_with_its_own_last_line(tracker, tmp_path):
+    """A job of another tracker without an end is listed and counted where its last line was; a step
+    without lines has no end, and ids of steps are not those of jobs (R21).
+    """
+    job = {"record": "job", "operation": "copy", "started_at": "2020-01-02T03:04:05Z"}
+    step = {"record": "step", "job_id": 3, "started_at": "2020-01-02T03:04:05Z"}
+    records = (
+        job | {"id": 3, "status": "failed"},
+        step | {"id": 4, "name": "load"},
+        step | {"id": 5, "name": "check"},
+        {"record": "event", "ts": "2020-01-02T03:04:09Z", "message": "b", "job_id": 3},
+        {
+            "record": "event",
+            "ts": "2020-01-02T03:04:07Z",
+            "message": "a",
+            "job_id": 3,
+            "step_id": 4,
+        },
+        job | {"id": 4, "status": "failed", "ended_at": "2020-01-02T03:04:06Z"},
+        job | {"id": 5, "status": "cancelled"},
+    )
+    await tracker.import_(write(tmp_path / "old.jsonl", *records))
+    took = {job.id: job.duration_ms for job in await tracker.jobs.list()}
+    assert took == {"3": 4000, "4": 1000, "5": None}
+    steps = {step.name: step.duration_ms for step in await tracker.jobs.steps("3")}
+    assert steps == {"load": 2000, "check": None}
+    since = datetime(2020, 1, 2, 3, 4, tzinfo=UTC)
+    (copy,) = await tracker.stats.operations(since=since, by="ended")
+    assert (copy.failed, copy.total) == (2, 2)
 
 
 async def test_a_stream_that_there_is_not(plain, tmp_path):

@@ -250,7 +250,7 @@ def test_a_newer_database_is_refused(engine):
     for step in (migrations.prepare, migrations.current, migrations.upgrade):
         with (
             engine.connect() as connection,
-            pytest.raises(SchemaMismatch, match=r"9999.*upgrade structjob"),
+            pytest.raises(SchemaMismatch, match=r"^[^+]*9999.*upgrade structjob"),
         ):
             step(connection)
 

@@ -512,8 +512,10 @@ def usual(expected: Expectation) -> str:
         parts.append(f"about {lasting(expected.remaining_ms / 1000)} left")
     factor = expected.elapsed_ms / expected.median_ms if expected.median_ms else 1.0
     if expected.slower:
+        longest = expected.samples < 20  # the 95th percentile of these is the longest
+        share = "all" if longest else "95 % of the"
         parts.append(
-            f"this is {factor:.1f} times as long, slower than 95 % of the {expected.samples} previous runs"
+            f"this is {factor:.1f} times as long, slower than {share} {expected.samples} previous runs"
         )
     elif factor >= _LONGER:
         parts.append(f"this is {factor:.1f} times as long")

@@ -95,7 +95,7 @@ async def verify(db: Database, *, spools: tuple[Path, ...], as_json: bool, utc: 
         })  # fmt: skip
     else:
         _print(found, known, left, utc=utc)
-        _remark(found, db, busy, reasons)
+        _remark(found, db, left, busy, reasons)
         missing = [root for root in named if not root.is_dir()]
         searched = [f"{root}{' (does not exist)' if root in missing else ''}" for root in roots]
         say(f"spool directories searched: {', '.join(searched) or 'none'}")
@@ -234,7 +234,11 @@ async def _reasons(reader: Reader, found: VerifyResult) -> Counter[str]:
 
 
 def _remark(
-    found: VerifyResult, db: Database, busy: Collection[int], reasons: Counter[str]
+    found: VerifyResult,
+    db: Database,
+    left: Collection[int],
+    busy: Collection[int],
+    reasons: Counter[str],
 ) -> None:
     """Explain the numbers."""
     from structjob.queries.verify import LOOKS_RESTORED
@@ -269,12 +273,13 @@ def _remark(
                 f"session {session.session_id}: the database holds {count_of(session.fewer, 'event')} fewer than it had confirmed: "
                 f"{LOOKS_RESTORED}"
             )
-    if delivering := sum(number in busy for number in unknown):
+    unseen = [number for number in unknown if number not in left]
+    if delivering := sum(number in busy for number in unseen):
         say(
             f"the spools of {delivering:,} of the sessions are being delivered by another process: repeat the command in a few seconds"
         )
-    if len(unknown) > delivering:
-        sessions = count_of(len(unknown) - delivering, "session")
+    if len(unseen) > delivering:
+        sessions = count_of(len(unseen) - delivering, "session")
         say(
             f"{sessions}: the process has ended and its spool was not found, so there may be more lines. If the spool is "
             "in another directory or on another host, run `structjob verify --spool DIR` there"

@@ -26,6 +26,8 @@ E = TypeVar("E", bound=BaseException)
 
 MAX_PARTS = 32
 """Maximum number of exceptions of a group that are recorded at each level."""
+_REMOTE = ("RemoteTraceback", "_RemoteTraceback")
+"""Not causes: pools of processes attach the traceback of the worker in this form."""
 _MAX_DEPTH = 4
 """Maximum number of nested levels of exception groups that are recorded."""
 
@@ -154,7 +156,7 @@ def error_fields(
                 fields["error_code"] = code
                 break
     cause = cause_of(exc)
-    if cause is not None:
+    if cause is not None and type_name(cause) not in _REMOTE:
         fields["underlying_error"] = f"{type_name(cause)}: {message_of(cause)}"
     if REGISTERED:
         found = next((REGISTERED[kind] for kind in type(exc).__mro__ if kind in REGISTERED), {})

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 from structjob.context.propagation import from_environment
 from structjob.context.scope import current_scope
-from structjob.diagnostics import fault_types, faults
+from structjob.diagnostics import fault_types, faults, suppress_faults
 from structjob.exceptions import InvalidArgument
 from structjob.lifecycle.job_core import JobCore
 from structjob.lifecycle.jobs import Job
@@ -58,13 +58,40 @@ def tracked(command: C, url: Any = None, *, params: bool = True) -> C:
     """
     found: Any = command
     if hasattr(found, "registered_commands"):
-        found = sys.modules["typer.main"].get_command(found)
+        found = _of_typer(found)
     if not callable(getattr(found, "invoke", None)) or not hasattr(found, "params"):
         raise InvalidArgument(
             f"tracked() takes a click command or group, or a Typer application, not {command!r}: "
             "write it above @click.command()"
         )
     return _tracked(found, url, params)  # type: ignore[no-any-return]
+
+
+def _of_typer(application: Any) -> Any:
+    """Return the command of a Typer application.
+
+    Its exceptions are printed as by the application itself, which marks them for its hook.
+    """
+    typer = sys.modules["typer.main"]
+    command = typer.get_command(application)
+    run = command.main
+
+    def main(*args: Any, **options: Any) -> Any:
+        try:
+            return run(*args, **options)
+        except Exception as exc:
+            with suppress_faults():  # the names belong to Typer, and may change
+                look = typer.DeveloperExceptionConfig(
+                    pretty_exceptions_enable=application.pretty_exceptions_enable,
+                    pretty_exceptions_show_locals=application.pretty_exceptions_show_locals,
+                    pretty_exceptions_short=application.pretty_exceptions_short,
+                )
+                setattr(exc, typer._typer_developer_exception_attr_name, look)  # noqa: SLF001
+                sys.excepthook = typer.except_hook
+            raise
+
+    command.main = main
+    return command
 
 
 def _tracked(command: Any, url: Any, params: bool) -> Any:

@@ -208,7 +208,9 @@ def _where(connection: Connection) -> str:
             ).scalar()
             or "sqlite://"
         )
-    return connection.engine.url.render_as_string(hide_password=True)
+    url = connection.engine.url
+    url = url.set(drivername=url.get_backend_name())  # as users write it, without the driver
+    return url.render_as_string(hide_password=True)
 
 
 def _read_revision(connection: Connection) -> str | None:

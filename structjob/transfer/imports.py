@@ -217,8 +217,8 @@ class _Checked:
     """Id of such a job → the first line that names it."""
     occurrences: Counter[str] = field(default_factory=Counter)
     """Fingerprint → number of events in the file."""
-    last: dict[str, str] = field(default_factory=dict)
-    """Old id of a job or a step → time of its last event."""
+    last: dict[tuple[str, str], str] = field(default_factory=dict)
+    """``("job" or "step", old id)`` → time of its last event."""
 
 
 def _check(path: Path, ids: Ids) -> _Checked:
@@ -292,7 +292,7 @@ def _check_record(checked: _Checked, number: int, kind: str, row: Mapping[str, A
     elif row.get("step_id") is not None and job_id is None:
         raise ValueError("it has a step_id and no job_id")
     else:
-        for owner in filter(None, (job_id, row.get("step_id"))):
+        for owner in (("job", job_id or ""), ("step", row.get("step_id") or "")):
             checked.last[owner] = max(checked.last.get(owner, ""), row["ts"])
 
 
@@ -423,7 +423,12 @@ class _Rows:
 
     def states(self, kind: str, row: dict[str, Any]) -> list[bytes]:
         owner = row["job_id"] if kind != "job" else row["id"]
-        row = _ended(row, self._checked.last.get(row.get("id", ""), self._checked.last.get(owner)))
+        own = self._checked.last.get((kind, row.get("id", "")))
+        row = _ended(
+            row,
+            own or self._checked.last.get(("job", owner)),
+            own if owner not in self._checked.attempts else None,
+        )
         if kind == "step":
             self._steps[row["id"]] = row["name"]
             row |= {
@@ -521,11 +526,12 @@ _OF_ATTEMPT = tuple(
 )
 
 
-def _ended(row: dict[str, Any], last: str | None) -> dict[str, Any]:
+def _ended(row: dict[str, Any], last: str | None, own: str | None) -> dict[str, Any]:
     """Return *row*, marked as crashed if it was still running, because no job runs in an import.
 
-    *last* is the time of its last event. It becomes the end of a running job or step. A missing
-    duration is computed.
+    *last* is the time of its last event, or of its job's. It becomes the end of a running job or
+    step. A job or step that completed or failed without an end gets the time of its *own* last
+    event: statistics of what ended would leave it out. A missing duration is computed.
     """
     if row["status"] == "running":
         crashed = {"error_type": "Crashed", "error_message": "it was running when it was exported"}
@@ -535,6 +541,8 @@ def _ended(row: dict[str, Any], last: str | None) -> dict[str, Any]:
             **row,
             "status": "crashed",
         }
+    elif row["status"] in ("completed", "failed") and row.get("completed_at") is None:
+        row = {**row, "completed_at": own}
     begun, ended = row.get("started_at"), row.get("completed_at")
     if (
         row.get("duration_ms") is None

@@ -44,15 +44,20 @@ TABLES = {
 }
 """The table for each kind of record."""
 
+_TIMES = {
+    "start_time": "started_at",
+    "end_time": "completed_at",
+    "ended_at": "completed_at",
+    "finished_at": "completed_at",
+}
 _ALIASES = {
     "job": {
         "job_id": "id",
         "name": "operation",
-        "start_time": "started_at",
-        "end_time": "completed_at",
+        **_TIMES,
     },
     "attempt": {},
-    "step": {"step_id": "id", "start_time": "started_at", "end_time": "completed_at"},
+    "step": {"step_id": "id", **_TIMES},
     "event": {"timestamp": "ts", "event": "message"},
 }
 """Field names of other trackers and of log files → our names."""

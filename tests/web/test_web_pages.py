@@ -371,6 +371,37 @@ def test_each_status_of_the_jobs_page_says_how_many_jobs_it_lists(site, watched)
         assert number == len(listed) > 0
 
 
+def test_a_job_that_was_slower_than_all_before_it_and_the_list_of_such_jobs(tmp_path, watched):
+    """Its sign is as high as its text, and the address's filter is shown beside the list: without
+    it, the list looked like that of all jobs, and an empty one like an empty database.
+    """
+    records = [
+        {
+            "record": "job", "id": f"n-{number}", "operation": "nightly", "started_at": f"2026-05-0{number}T02:00:00Z",
+            "completed_at": f"2026-05-0{number}T02:{59 if number == 7 else 20 - number}:00Z",
+        }
+        for number in range(1, 8)
+    ]  # fmt: skip
+    file, url = tmp_path / "jobs.jsonl", f"sqlite:///{tmp_path}/slow.db"
+    file.write_text("\n".join(map(json.dumps, records)))
+    python("-m", "structjob", "--db", url, "import", file, check=True)
+    page = watched.page()
+    with pages_of(url) as site:
+        page.goto(f"{site}jobs/n-7")
+        compared = page.locator(".rug")
+        compared.get_by_text("slower than all").wait_for()
+        assert compared.locator("svg.g").bounding_box()["height"] < 16
+        page.goto(f"{site}jobs?sort=duration")
+        page.get_by_role("columnheader", name="Took ↓").wait_for()
+        page.goto(f"{site}jobs?slower=true")
+        page.get_by_role("row").get_by_text("nightly").wait_for()
+        assert page.locator("tbody tr").count() == 1
+        page.locator(".chip", has_text="slower").get_by_role("button").last.click()
+        until(page, "document.querySelectorAll('tbody tr').length === 7")
+        page.goto(f"{site}jobs?parent_job_id=n-1")
+        page.get_by_text("No job matches").wait_for()
+
+
 def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watched):
     """The count is that of the database, not of the lines that are loaded (R47)."""
     page = watched.page()

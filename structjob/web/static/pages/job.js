@@ -210,7 +210,7 @@ function Rug({ data, ms: present }) {
   return html`<div class="rug"><svg viewBox="0 0 190 22" role="img" aria-label="this duration among earlier ones"><line class="rugline" x1="0" x2="190" y1="19.5" y2="19.5" />
     ${sorted.map((one) => html`<line class="rugtick" x1=${x(one)} x2=${x(one)} y1="12" y2="19" />`)}<line class="rugmid" x1=${x(estimate.median_ms)} x2=${x(estimate.median_ms)} y1="7" y2="19" />
     ${present != null && html`<line class=${`s-${kind} pin`} x1=${x(present)} x2=${x(present)} y1="2" y2="19" /><path class=${`b-${kind}`} d=${`M${x(present) - 4} 0h8l-4 5z`} />`}</svg>
-    ${estimate.slower && html`<span class="warn"><${Glyph} of="slower" /> </span>`}${plural(estimate.samples, "run")}, usually ${duration(estimate.median_ms)}${share >= 0.5 ? ` · slower than ${percent(100 * share)}` : ""}</div>`;
+    ${estimate.slower && html`<span class="warn"><${Glyph} of="slower" /> </span>`}${plural(estimate.samples, "run")}, usually ${duration(estimate.median_ms)}${share === 1 ? " · slower than all" : share >= 0.5 ? ` · slower than ${percent(100 * share)}` : ""}</div>`;
 }
 
 function Overall({ job, estimate }) {

@@ -129,7 +129,8 @@ export default function Jobs({ query }) {
   const toggle = (id, to) => setOpen((old) => { const out = new Set(old); if (to ?? !out.has(id)) out.add(id); else out.delete(id); return out; });
   const current = rows[Math.min(at, rows.length - 1)];
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
-  const chips = [...query].filter(([name]) => FIELDS.includes(name) || name.startsWith("metadata."));
+  const chips = [...query].filter(([name]) => !["status", "root", "cursor", "window", "limit"].includes(name)); // all that is asked for and has no control of its own
+  const arrow = query.get("order") === "asc" ? " ↑" : " ↓", longest = query.get("sort") === "duration";
   const rootOnly = params(query).root;
   usePage({
     title: "Jobs",
@@ -157,7 +158,7 @@ export default function Jobs({ query }) {
     ${newer.count > 0 && html`<button type="button" class="newer" onClick=${() => { reload(); newer.clear(); }}><b>${count(newer.count)} newer</b> ${newer.count === 1 ? "job" : "jobs"} since this list was loaded <kbd>r</kbd><span>rows do not move while you read</span></button>`}
     ${error && !data ? html`<${Failed} error=${error} retry=${reload} />` : data && !rows.length ? html`<${Empty} query=${query} chips=${chips} status=${status} />` : html`
     <div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl jobs" aria-label="jobs"><colgroup><col class="c-job" /><col class="c-family wide" /><col class="wide" /><col class="c-time wide" /><col class="c-took" /><col class="c-usual wide" /><col class="c-e" /><col class="c-owner wide" /><col class="c-host wide" /><col class="c-id wide" /></colgroup>
-      <thead><tr><th scope="col">Job</th><th scope="col" class="wide">Family</th><th scope="col" class="wide">Detail</th><th scope="col" class="r wide">Started ↓</th><th scope="col" class="r">Took</th><th scope="col" class="wide">vs usual</th><th scope="col" class="r">Errors</th><th scope="col" class="wide">Owner</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Id</th></tr></thead>
+      <thead><tr><th scope="col">Job</th><th scope="col" class="wide">Family</th><th scope="col" class="wide">Detail</th><th scope="col" class="r wide">Started${longest ? "" : arrow}</th><th scope="col" class="r">Took${longest ? arrow : ""}</th><th scope="col" class="wide">vs usual</th><th scope="col" class="r">Errors</th><th scope="col" class="wide">Owner</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Id</th></tr></thead>
       <tbody ref=${body}>${data && rows.map((row, i) => html`<${Row} key=${row.job.id} ...${row} data=${data} open=${open.has(row.job.id)} onToggle=${() => toggle(row.job.id)} current=${i === at} onSelect=${() => setAt(i)} />`)}</tbody></table></div>
       ${data && (data.page.next_cursor || query.get("cursor")) && html`<div class="bar">${query.get("cursor") && html`<a class="btn" href=${href("jobs", "", without(query, "cursor"))}>Newest</a>`}${data.page.next_cursor && html`<button type="button" class="btn" onClick=${() => setQuery({ cursor: data.page.next_cursor })}>Older jobs</button>`}</div>`}</div>`}`;
 }

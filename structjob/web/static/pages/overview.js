@@ -58,6 +58,7 @@ export default function Overview({ query }) {
   const ended = all.completed + all.failed + all.crashed + all.cancelled;
   const judged = all.completed + all.failed + all.crashed;
   const since = `-${window}`;
+  const errorLines = (data.volume?.by_level?.error ?? 0) + (data.volume?.by_level?.critical ?? 0);
   const silent = data.sessions.filter((one) => one.status === "silent");
   const attention = [
     ...data.bad.items.map((job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, name: job.operation, what: job.description ?? "", loud: job.status === "crashed" ? "process died" : job.error?.type, rest: job.error?.message, time: job.completed_at ?? job.created_at })),
@@ -70,7 +71,7 @@ export default function Overview({ query }) {
       <div><${Fig} n=${ended} name=${`ended in ${spanText(window)}`} to=${href("jobs", "", { since, root: 0 })} /><span class="op">=</span><${Fig} n=${all.completed} more=${judged ? percent((100 * all.completed) / judged, 1) : ""} name="completed" to=${href("jobs", "", { since, status: "completed", root: 0 })} />
         <span class="op">+</span><${Fig} n=${all.failed} name="failed" color=${all.failed ? "err" : ""} to=${href("jobs", "", { since, status: "failed", root: 0 })} /><span class="op">+</span><${Fig} n=${all.crashed} name="crashed" color=${all.crashed ? "err" : ""} to=${href("jobs", "", { since, status: "crashed", root: 0 })} />
         <span class="op">+</span><${Fig} n=${all.cancelled} name="cancelled" to=${href("jobs", "", { since, status: "cancelled", root: 0 })} /></div>
-      ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${spanText(window)}`} to=${href("logs", "", { since })} /><${Fig} n=${(data.volume.by_level?.error ?? 0) + (data.volume.by_level?.critical ?? 0)} color=${data.volume.by_level?.error ? "err" : ""} name="errors" to=${href("logs", "", { since, level: "error" })} /></div>`}</div>
+      ${data.volume && html`<div><${Fig} n=${data.volume.total} name=${`lines stored in ${spanText(window)}`} to=${href("logs", "", { since })} /><${Fig} n=${errorLines} color=${errorLines ? "err" : ""} name="error lines" to=${href("logs", "", { since, level: "error" })} /></div>`}</div>
     <div class=${`halves ${data.running.length ? "" : "idle"}`}><section><h2>Running now <small>${data.running.length ? plural(data.running.length, "root job") : "nothing runs"}</small></h2>
         ${data.running.slice(0, 8).map((job) => html`<${Running} key=${job.id} job=${job} usual=${data.usual.get(job.operation)} />`)}</section>
       <section><h2>Needs attention <small>${attention.length ? count(attention.length - data.bad.items.length + all.failed + all.crashed) : "nothing"}</small>${data.bad.next_cursor && html`<a class="right link" href=${href("jobs", "", { since, status: "failed,crashed", root: 0 })}>all ${count(all.failed + all.crashed)} failed jobs</a>`}</h2>${attention.slice(0, 8).map((one) => html`<a class="line-item" href=${one.to}><${Glyph} of=${one.glyph} /><span class="cut"><b>${one.name}</b> <span class="ink2">${one.what}</span> <span class=${one.glyph === "silent" ? "warn" : "err"}>${one.loud}</span> <span class="ink2">${brief(one.rest ?? "", 90)}</span></span><span class="r">${rough(present() - new Date(one.time))}</span></a>`)}</section></div>
