@@ -2,7 +2,8 @@
 
 The numbers are those of the complaints in the specification of the pages; 5, 6 and a part of 8 are
 tested in ``test_web_proxies.py``, the hostile texts of 8 in ``test_web_pages.py``. With
-``STRUCTJOB_TEST_FULL=1``, 1 takes the lines of an hour at 500 a second, and 10 takes ten minutes.
+``STRUCTJOB_TEST_FULL=1``, 1 takes the lines of an hour at 500 a second, 2 and 4 take the 50,000
+lines of the specification, and 10 takes ten minutes.
 With ``STRUCTJOB_TEST_IDLE=1`` the bounds of time are those of the specification.
 """
 
@@ -57,7 +58,7 @@ def empty(tmp_path) -> str:
 
 
 @pytest.mark.timeout(3_600)
-def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
+def test_1_280000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
     """The page goes on following, holds the newest lines only, and answers its keys (R44, R47).
 
     The marks are 150 MB and 100 ms, also after the 1.8 million lines of an hour at 500 a second.
@@ -69,7 +70,7 @@ def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
         page.evaluate(f"() => {{ window.paused = 0; {VIEWER}.addEventListener('structjob-state', ({{ detail }}) => {{ window.paused += detail.paused; }}); }}")  # fmt: skip
         devtools = page.context.new_cdp_session(page)
         heaps = []
-        rounds = 45 if FULL else 11
+        rounds = 45 if FULL else 7
         for number in range(1, rounds + 1):
             write(40_000)
             until(page, f"{VIEWER}.lines.at(-1)?.attrs.n === '{40_000 * number:06}'", 120)
@@ -85,12 +86,13 @@ def test_1_440000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
             page.keyboard.press(key)
         until(page, "window.answered.length === 11", 60)
         slowest = max(page.evaluate("window.answered"))
+        print([round(heap, 1) for heap in heaps])
         print(f"{40_000 * rounds:,} lines: heap {max(heaps):.0f} MB, slowest key {slowest:.0f} ms")
         record_property("heap_mb", max(heaps))
         record_property("slowest_key_ms", slowest)
         assert max(heaps) <= 150
         half = rounds // 2  # what has passed takes no memory
-        assert max(heaps[half:]) <= 1.2 * max(heaps[2:half])
+        assert max(heaps[half:]) <= (1.2 if FULL else 1.13) * max(heaps[1:half])
         assert slowest <= mark(100, 5_000)
         page.close()
 
@@ -179,7 +181,7 @@ def test_2_each_line_comes_once_however_often_the_connection_breaks(empty, watch
                     cable.target = int(address.rsplit(":", 1)[1].rstrip("/"))
                 if number == 10:
                     cable.sockets = False
-                write(1_400)
+                write(1_400 if FULL else 200)
                 until(page, f"{VIEWER}.state === 'live'", 40)
             assert page.evaluate("document.querySelector('header .live').innerText") in ("live · sse", "live · polling")  # fmt: skip
             write(2_000 - 10)
@@ -194,7 +196,7 @@ def test_2_each_line_comes_once_however_often_the_connection_breaks(empty, watch
         shown = page.evaluate("window.got")
         assert len(shown) == len(set(shown))
         assert shown == stored
-        assert len(stored) > 50_000
+        assert len(stored) > (50_000 if FULL else 26_000)
         page.close()
     finally:
         cable.close()
@@ -364,14 +366,14 @@ def test_4_repeats_that_fold_to_few_rows_do_not_hide_what_is_before_them(empty, 
         page.close()
 
 
-LINES = 60_000
-WARNINGS = 50_000
-HITS = 1_922
+LINES = 60_000 if FULL else 30_000
+WARNINGS = LINES // 6 * 5
+HITS = 1_922 if FULL else 1_022
 
 
 @pytest.fixture(scope="module")
 def long_log(tmp_path_factory) -> str:
-    """The URL of a database with a job of 60,000 lines: 50,000 warnings, 1,922 with a text."""
+    """The URL of a database with a job of many lines: warnings, and some with a text."""
     directory = tmp_path_factory.mktemp("long")
     program = (
         "import sys, structlog, structjob\n"
@@ -410,11 +412,11 @@ def test_4_walking_finding_copying_and_downloading_give_all_lines(long_log, watc
         assert page.evaluate(f"{VIEWER}.lines.map((v) => v.session_id + ':' + v.seq)") == stored
 
         top = page.locator("structjob-logs").bounding_box()["y"]
-        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 30_000")
-        row = page.locator(f"structjob-logs .row[data-key='{stored[30_000]}']")
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 15_000")
+        row = page.locator(f"structjob-logs .row[data-key='{stored[15_000]}']")
         row.click(position={"x": 300, "y": 8})
-        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 25_000 + 10")
-        page.locator(f"structjob-logs .row[data-key='{stored[25_001]}']").click(
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 10_000 + 10")
+        page.locator(f"structjob-logs .row[data-key='{stored[10_001]}']").click(
             position={"x": 300, "y": 8}, modifiers=["Shift"]
         )
         page.keyboard.press("Control+c")
