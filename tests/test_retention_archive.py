@@ -304,6 +304,32 @@ async def test_a_job_that_began_again_meanwhile_is_archived_again(
     assert (await rows_of(database))["jobs"] == 0
 
 
+async def test_a_job_that_begins_again_before_it_is_deleted_keeps_its_lines(
+    tracker, database, directory, monkeypatch
+):
+    """A job that begins again after it was archived, and before the same prune deletes it, keeps
+    the lines of each attempt (R41).
+    """
+    await fill(tracker, database)
+    before = {event.id for event in await tracker.logs.list(job="twice")}
+    original, begun = deleter.Deleter._chunk, []
+
+    async def chunk(self, call, size):
+        if not begun:
+            begun.append(True)
+            async with tracker.job("twice", job_id="twice"):
+                log.info("the third attempt")
+            await tracker.flush()
+        return await original(self, call, size)
+
+    monkeypatch.setattr(deleter.Deleter, "_chunk", chunk)
+    await tracker.prune(Retention(days=30, archive=directory))
+    assert before < {event.id for event in await tracker.logs.list(job="twice")}
+    assert [one.attempt for one in await tracker.jobs.history("twice")] == [1, 2, 3]
+    assert [job.id for job in await tracker.jobs.list()] == ["twice"]
+    assert (await tracker.verify()).ok
+
+
 @pytest.mark.parametrize("after", [1, 2], ids=["with the event", "with the dead letters"])
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
 async def test_dead_letters_are_archived_once(tracker, database, directory, monkeypatch, after):
