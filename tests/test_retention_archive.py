@@ -2,10 +2,12 @@
 it back (R41, R21).
 """
 
+import asyncio
 import gzip
 import json
 import os
 import re
+import threading
 from datetime import timedelta
 from pathlib import Path
 
@@ -15,8 +17,8 @@ from retention_support import age, log, rows_of, work
 
 import structjob
 from structjob import ImportRefused, InvalidArgument, Retention
-from structjob.retention import archiver, deleter, finding
-from structjob.retention.archive import Archive
+from structjob.retention import archiver, deleter, finding, prune
+from structjob.retention.archive import Archive, ArchiveFile
 from structjob.store.tables import logs
 
 TESTS = Path(__file__).parent
@@ -392,7 +394,7 @@ async def test_a_full_disk_deletes_nothing(tracker, database, directory, monkeyp
     monkeypatch.setattr("structjob.retention.archive.os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         await tracker.prune(Retention(days=30, archive=directory))
-    assert not directory.exists()
+    assert list(directory.iterdir()) == []
     assert {**before, "locks": 1} == await rows_of(database)
 
 
@@ -403,10 +405,9 @@ async def test_a_bad_archive_is_refused_first(tracker, database, tmp_path):
     """
     await fill(tracker, database)
     (tmp_path / "file").touch()
-    with pytest.raises(
-        InvalidArgument, match="cannot be made: File exists; name another directory"
-    ):
-        await tracker.prune(Retention(days=30, archive=tmp_path / "file"))
+    for name, why in (("file", "File exists"), ("x" * 300, "File name too long")):
+        with pytest.raises(InvalidArgument, match=f"be made: {why}; name another directory"):
+            await tracker.prune(Retention(days=30, archive=tmp_path / name))
     assert (
         await tracker.prune(Retention(days=30, archive=tmp_path / "new"), dry_run=True)
     ).jobs == 5
@@ -445,6 +446,57 @@ async def test_two_databases_share_a_directory(tracker, database, directory, tmp
         await work(other)
         await other.prune(Retention(days=0, archive=directory))
     assert len(list(directory.glob("*.pending"))) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_prune_with_nothing_due_leaves_the_directory_to_others(
+    tracker, directory, tmp_path, monkeypatch
+):
+    """A prune of another database that began meanwhile writes to it (R41)."""
+    due_now, others = prune.due_now, []
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def in_turn(fetch, retention):
+        if retention.days:
+            other_prune = other.prune(Retention(days=0, archive=directory / "of" / "jobs"))
+            others.append(asyncio.create_task(other_prune))
+            await begun.wait()
+        else:
+            begun.set()
+            await ended.wait()
+        return await due_now(fetch, retention)
+
+    async with structjob.Tracker(f"sqlite:///{tmp_path / 'other.db'}") as other:
+        await work(other)
+        with monkeypatch.context() as patch:
+            patch.setattr(prune, "due_now", in_turn)
+            assert not await tracker.prune(Retention(days=30, archive=directory / "of" / "jobs"))
+            ended.set()
+            (archived,) = (await others[0]).archived
+    assert len(records([archived], "job")) == 1
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_cancelled_prune_does_not_wait_for_its_file(tracker, directory, monkeypatch):
+    """Of a disk that hangs, for example (R41)."""
+    await work(tracker)
+    hangs, goes_on, add = asyncio.Event(), threading.Event(), ArchiveFile.add
+    loop = asyncio.get_running_loop()
+
+    def hanging(file, *args):
+        loop.call_soon_threadsafe(hangs.set)
+        goes_on.wait(60)
+        add(file, *args)
+
+    monkeypatch.setattr(ArchiveFile, "add", hanging)
+    task = asyncio.create_task(tracker.prune(Retention(days=0, archive=directory)))
+    await hangs.wait()
+    loop.call_later(30, goes_on.set)  # ends a prune that waits
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not goes_on.is_set()
+    goes_on.set()
 
 
 KILLED = """
@@ -515,10 +567,3 @@ async def test_kill_nine_in_the_middle(tracker, database, directory, tmp_path, a
         assert not [path for path in files if path.name.endswith(".pending")]
         assert len(numbers(files)) == len(set(numbers(files))) == before["logs"]
         assert len(records(files, "job")) == before["jobs"]
-
-
-async def test_nothing_due_leaves_no_directory(tracker, directory):
-    """R41: nor the directories above it that were absent."""
-    await work(tracker)
-    assert not await tracker.prune(Retention(days=30, archive=directory / "of" / "jobs"))
-    assert not directory.exists()

@@ -42,7 +42,6 @@ class Archive:
     """
 
     def __init__(self, directory: Path, database: str) -> None:
-        self._made = [place for place in (directory, *directory.parents) if not place.exists()]
         self._prefix = f"structjob-{blake2b(database.encode(), digest_size=4).hexdigest()}-"
         try:
             self._directory = make_directory(directory)
@@ -58,12 +57,6 @@ class Archive:
             raise InvalidArgument(
                 f"the archive {directory} cannot be written to; change its permissions, or name another directory"
             )
-
-    def leave(self) -> None:
-        """Remove the directories that were created for nothing."""
-        with suppress(OSError):  # it is not empty
-            for directory in self._made:
-                directory.rmdir()
 
     def pending(self) -> list[Path]:
         """Return files whose content may not be fully deleted, oldest first.

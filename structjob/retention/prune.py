@@ -123,8 +123,6 @@ async def prune(
             archiver = None if archive is None else Archiver(deleter, archive, worker)
             return await _prune(deleter, archiver, retention)
     finally:
-        if archive is not None:
-            await worker.run(archive.leave)
         worker.close()
 
 
