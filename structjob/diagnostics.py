@@ -6,6 +6,7 @@ Neither enters the pipeline, because the pipeline would then produce its own inp
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]  # `signal` makes enums of the answers: 50 times as long
+import atexit
 import contextvars
 import functools
 import logging
@@ -26,58 +27,84 @@ from structjob.text.wording import count_of
 _HANDLERS_TIMEOUT = 1.0
 """Seconds that a thread of the library waits for the program's handlers."""
 
+_EXIT_TIMEOUT = 5.0
+"""Seconds that the end of the process waits for the handlers of messages from such threads."""
+
+_MESSAGES_LIMIT = 10
+"""Messages from such threads that may wait for the handlers."""
+
 
 class _Diagnostics(logging.LoggerAdapter[logging.Logger]):
     """The library's own logger. It never raises, whatever the handlers of the program do.
 
     `logging` itself raises if ``sys.stderr`` is closed. A handler may also block for ever: nothing
     reads its pipe, or an exception of a signal handler has left its lock held. So the library's own
-    threads, which deliver, call the handlers in another thread, and wait for it only briefly. If it
-    is still blocked at their next message, that message is dropped.
+    threads, which deliver, call the handlers in other threads, in the order of their messages, and
+    wait only briefly. If too many messages wait, further ones are dropped, and the next one that is
+    not says how many.
     """
 
-    _call: tuple[Thread, float] | None = None
-    """The thread that calls the handlers, and until when it is waited for (monotonic seconds)."""
+    _calls: tuple[Thread, ...] = ()
+    """The threads that call the handlers, each for one message, after the thread before it."""
+    _until = 0.0
+    """Until when they are waited for (monotonic seconds)."""
+    _dropped = 0
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
         """Log one message."""
         with suppress(Exception):
             if not self.isEnabledFor(level):
                 return
-            if kwargs.get("exc_info") is True:
-                kwargs["exc_info"] = sys.exc_info()
-            call = functools.partial(super().log, level, msg, *args, stacklevel=2, **kwargs)
+            path, line, function, _stack = self.logger.findCaller(stacklevel=2)
+            exc = kwargs.get("exc_info")
+            error = (type(exc), exc, exc.__traceback__) if exc is not None else None
+            record = self.logger.makeRecord(
+                self.logger.name, level, path, line, msg, args, error, function
+            )
             if current_thread().name.startswith("structjob-"):
-                call = functools.partial(self._apart, call)
-            call()
+                self._apart(record)
+            else:
+                self.logger.handle(record)
 
-    def _apart(self, call: Callable[[], None]) -> None:
-        if self._call is not None and not _ended(*self._call):
+    def _apart(self, record: logging.LogRecord) -> None:
+        calls = tuple(call for call in self._calls if call.is_alive())
+        if len(calls) >= _MESSAGES_LIMIT:
+            self._dropped += 1
             return
-        context = contextvars.copy_context()
-        thread = Thread(target=context.run, args=(_tried, call), name="handlers", daemon=True)
+        if self._dropped:
+            dropped = count_of(self._dropped, "message", "was", "were")
+            record.msg = f"{record.msg} ({dropped} dropped before, while a handler was busy)"
+            self._dropped = 0
+        work = (_handle, self.logger, record, calls[-1:])
+        call = Thread(
+            target=contextvars.copy_context().run, args=work, name="handlers", daemon=True
+        )
         try:
-            thread.start()
+            call.start()
         except RuntimeError:  # the interpreter is exiting
-            call()
-        else:
-            self._call = thread, time.monotonic() + _HANDLERS_TIMEOUT
-            _ended(*self._call)
+            self.logger.handle(record)
+            return
+        self._calls = (*calls, call)
+        if not calls:
+            self._until = time.monotonic() + _HANDLERS_TIMEOUT
+        call.join(max(0.0, self._until - time.monotonic()))
+
+    def await_handlers(self) -> None:
+        """Wait until all messages were handled, but only briefly."""
+        for call in self._calls[-1:]:
+            call.join(_EXIT_TIMEOUT)
 
 
-def _tried(call: Callable[[], None]) -> None:
+def _handle(logger: logging.Logger, record: logging.LogRecord, before: tuple[Thread, ...]) -> None:
+    for call in before:
+        call.join()
     with suppress(Exception):
-        call()
-
-
-def _ended(thread: Thread, deadline: float) -> bool:
-    """Return whether *thread* has ended; wait for it until *deadline*."""
-    thread.join(max(0.0, deadline - time.monotonic()))
-    return not thread.is_alive()
+        logger.handle(record)
 
 
 _logger = logging.getLogger("structjob")
 diagnostics = _Diagnostics(_logger, {})
+atexit.register(diagnostics.await_handlers)
 
 DEBUG_VARIABLE = "STRUCTJOB_DEBUG"
 """Environment variable that makes the library log its actions to stderr: 1, true, yes or on."""

@@ -17,6 +17,8 @@ from stopwatch import Stopwatch
 
 import structjob
 from structjob import InvalidArgument, InvalidState, NotOpen
+from structjob import diagnostics as diagnostics_module
+from structjob.diagnostics import diagnostics
 from structjob.machine import loops
 
 __all__ = ["faulty"]
@@ -628,10 +630,12 @@ class _Blocked(logging.Handler):
     def __init__(self):
         super().__init__()
         self.called, self.released = threading.Event(), threading.Event()
+        self.records = []
 
     def emit(self, record):
         self.called.set()
         self.released.wait()
+        self.records.append(record)
 
 
 def test_a_handler_that_blocks_does_not_stop_delivery(db_url, faulty):
@@ -654,3 +658,37 @@ def test_a_handler_that_blocks_does_not_stop_delivery(db_url, faulty):
         finally:
             logging.getLogger("structjob").removeHandler(handler)
             handler.released.set()
+
+
+def test_a_slow_handler_gets_each_message_and_the_place_it_is_from(monkeypatch):
+    """The tracker's own thread waits only briefly for a handler that sends mail. What it drops if
+    the handler stays busy is counted.
+    """
+    monkeypatch.setattr(diagnostics_module, "_HANDLERS_TIMEOUT", 0.0)
+    monkeypatch.setattr(diagnostics_module, "_EXIT_TIMEOUT", None)
+    diagnostics.await_handlers()
+    handler = _Blocked()
+    records = handler.records
+
+    def work():
+        for number in range(12):
+            diagnostics.warning("message %d", number)
+        handler.released.set()
+        diagnostics.await_handlers()
+        diagnostics.warning("the end")
+        diagnostics.await_handlers()
+
+    logging.getLogger("structjob").addHandler(handler)
+    try:
+        thread = threading.Thread(target=work, name="structjob-loop")
+        thread.start()
+        thread.join()
+    finally:
+        logging.getLogger("structjob").removeHandler(handler)
+    assert [record.getMessage() for record in records] == [
+        *(f"message {number}" for number in range(10)),
+        "the end (2 messages were dropped before, while a handler was busy)",
+    ]
+    assert {(record.filename, record.funcName, record.threadName) for record in records} == {
+        ("test_without_loop.py", "work", "structjob-loop")
+    }
