@@ -78,3 +78,25 @@ def test_a_job_whose_start_is_interrupted_is_not_current(monkeypatch, db_url, en
         assert structjob.current_job() is None
         assert SCOPE.get() is None
         assert [job.status for job in tracker.run(tracker.jobs.list())] == ["failed"]
+
+
+@pytest.mark.parametrize("enter", [_after_its_scope, _after_all])
+@pytest.mark.parametrize("what", ["as_current", "correlate", "retrying", "attempt"])
+def test_a_block_whose_start_is_interrupted_is_left(monkeypatch, db_url, enter, what):
+    """R14: what is logged after it belongs to the job around it."""
+    with structjob.Tracker(db_url) as tracker, tracker.job("work") as job:
+        own = SCOPE.get()
+        other = job.step("other")
+        other.start()
+        blocks = {
+            "as_current": lambda: [other.as_current()],
+            "correlate": lambda: [structjob.correlate("other")],
+        }.get(what, lambda: job.retrying("fetch"))
+        with monkeypatch.context() as patched, pytest.raises(Timeout):
+            if what == "retrying":
+                patched.setattr(Entry, "enter", enter)
+            for block in blocks():
+                patched.setattr(Entry, "enter", enter)
+                with block:
+                    pytest.fail("its start was interrupted")
+        assert SCOPE.get() is own

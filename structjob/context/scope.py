@@ -376,7 +376,11 @@ class Binding(Generic[Bound]):
         entry = None if self._scope is None else Entry(self._scope.copied())
         self._entries.append(entry)
         if entry is not None:
-            entry.enter()
+            try:  # a signal handler may raise where a call begins or ends
+                entry.enter()
+            except BaseException as exc:
+                self.__exit__(type(exc), exc, None)
+                raise
         return self._value
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:

@@ -347,8 +347,8 @@ class StepTries(Tries[S]):
     async def before(self) -> None:
         if self._whole.status is None:
             self._whole.start()
-        core_of(self._whole).enter_scope()
-        try:
+        try:  # see `Job.__aenter__`
+            core_of(self._whole).enter_scope()
             await super().before()
         except BaseException as exc:
             self.over = True
@@ -358,9 +358,9 @@ class StepTries(Tries[S]):
             core_of(self._whole).leave_scope()
 
     async def enter(self, number: int) -> S:
-        core_of(self._whole).enter_scope()
-        self._step = self._make_step(f"attempt-{number}", metadata=self.numbers())
-        try:
+        try:  # see `Job.__aenter__`
+            core_of(self._whole).enter_scope()
+            self._step = self._make_step(f"attempt-{number}", metadata=self.numbers())
             return await self._step.__aenter__()
         except BaseException:
             core_of(self._whole).leave_scope()
