@@ -232,7 +232,7 @@ async def test_a_fault_of_one_part_leaves_no_other_open(gone, fails):
     ("spilled", "in_memory", "root", "said"),
     [
         (2, 3, "/spool", ["closed with 5 events not stored in test://; the next tracker delivers what waits in /spool"]),
-        (0, 1, None, ["closed with 1 event not stored in test://; lost, because there is no spool"]),
+        (0, 1, None, ["closed with 1 event not stored in test://; what was not stored is lost, because there is no spool"]),
         (7, 0, "/spool", ["closed with 7 events not stored in test://; the next tracker delivers what waits in /spool"]),
         (0, 0, "/spool", []),
     ],

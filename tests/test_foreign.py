@@ -664,6 +664,27 @@ async def test_our_statements_are_not_in_the_log_of_the_program(
             logger.setLevel(level)
 
 
+@pytest.mark.parametrize("database", ["mariadb", "postgresql"], indirect=True)
+async def test_our_statements_are_not_recorded_by_a_name_of_the_programs(database, tmp_path):
+    """What stores an event is no event, also if the program names the engine: it would never end
+    (R3).
+    """
+    structjob.configure(console=False)
+    named = logging.getLogger("sqlalchemy.engine")
+    level = named.level
+    named.setLevel(logging.INFO)
+    try:
+        async with structjob.Tracker(
+            database.url, spool=tmp_path / "spool", engine_options={"logging_name": "mine"}
+        ) as tracker:
+            logging.getLogger("app").warning("an event")
+            await tracker.flush()
+            await tracker.flush()
+            assert await tracker.logs.count() == 1
+    finally:
+        named.setLevel(level)
+
+
 async def test_statements_of_the_programs_engines_are_recorded(tracker_of, caplog):
     """R3: as other records of `logging` are; what our engines log never is."""
     structjob.configure(console=False)

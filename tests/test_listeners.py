@@ -8,7 +8,7 @@ import structlog
 
 import structjob
 from structjob.exceptions import InvalidArgument, InvalidFilter, NotOpen
-from structjob.filters import LogFilter
+from structjob.filters import LOG_EQUALS, LogFilter
 
 log = structlog.get_logger("tests.listeners")
 
@@ -236,6 +236,35 @@ async def test_without_listeners_nothing_is_paid(tracker):
     assert tracker._recorder._append != before
     listener.close()
     assert tracker._recorder._append == before
+
+
+async def test_each_column_filters(tracker):
+    """The filters of a listener are those of reads: each finds its event (R30)."""
+    async with tracker.job(
+        "copy", job_id="j", category="c", project="p", correlation_id="co"
+    ) as job:
+        async with job.step("first"):
+            log.error("here", trace_id="a" * 32)
+            await tracker.flush()
+            (stored,) = await tracker.logs.list(text="here")
+            wanted = {
+                name: getattr(stored, name)
+                for name in LOG_EQUALS
+                if getattr(stored, name) is not None
+            }
+            assert wanted.keys() >= {"correlation_id", "step_id", "trace_id", "fingerprint"}
+            heard = []
+            listeners = [
+                tracker.listen(
+                    lambda event, name=name: heard.append((name, event.message)), **{name: value}
+                )
+                for name, value in wanted.items()
+            ]
+            log.error("here", trace_id="a" * 32)
+    for listener in listeners:
+        listener.close()
+        await listener._task
+    assert {name for name, message in heard if message == "here"} == set(wanted)
 
 
 async def test_a_filter_with_a_password_matches_what_is_redacted(tracker):

@@ -48,9 +48,9 @@ class Clock:
         self.now = 1000.0
         self.slept: list[float] = []
         monkeypatch.setattr(links, "_now", lambda: self.now)
-        monkeypatch.setattr(links, "_sleep", self._sleep)
+        monkeypatch.setattr(links, "wait_until_set", self._sleep)
 
-    async def _sleep(self, seconds: float, hurry: asyncio.Event) -> None:
+    async def _sleep(self, event: asyncio.Event, seconds: float) -> None:
         self.now += seconds
         self.slept.append(seconds)
         await asyncio.sleep(0)

@@ -714,7 +714,7 @@ async def test_a_browser_gets_a_page_where_there_is_nothing(tracker):
         assert "there is nothing at /nothing</p>" in page.text
         page = await web.get("", headers={"Accept": "text/html", "Host": "<evil>.example"})
         assert (page.status_code, page.headers["content-type"]) == (421, "text/html; charset=utf-8")
-        assert "--allowed-host &lt;evil&gt;.example" in page.text
+        assert "another server, &#x27;&lt;evil&gt;.example&#x27;; if it is this one" in page.text
         other = await web.get("nothing")
         assert (other.status_code, other.headers["content-type"]) == (404, "application/problem+json")  # fmt: skip
         assert (await web.put("api/v1/jobs")).headers["allow"] == "GET, HEAD"

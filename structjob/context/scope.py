@@ -84,8 +84,8 @@ class Scope:
         columns: The columns for the database, as a piece of JSON that begins with a comma (or is
             empty).
         shown: *ids* as a piece of JSON that begins with a comma (or is empty).
-        rendered: *shown* once it was read, which a log call reads in a fifth of the time; ``None``
-            before.
+        rendered: A cache of *shown*, ``None`` until that is first read; a log call reads it faster
+            than the property.
         bound: Fields that every event of the job gets; the same `dict` in all of its scopes.
     """
 

@@ -116,5 +116,5 @@ def _warn_of_rest(host: Host) -> None:
             engine.store.masked_url,
             f"the next tracker delivers what waits in {engine.recorder.root}"
             if engine.recorder.root
-            else "lost, because there is no spool",
+            else "what was not stored is lost, because there is no spool",
         )

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Executable, RowMapping
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import InvalidArgument, SchemaMismatch, StoreUnavailable
-from structjob.machine.loops import happens
+from structjob.machine.loops import wait_until_set
 from structjob.store.contract import Store
 from structjob.text.wording import count_of
 
@@ -204,7 +204,7 @@ class DatabaseLink:
             else:
                 self.found()
                 return result
-            await happens(self._try_now, pause)
+            await wait_until_set(self._try_now, pause)
 
     async def try_again(self, seconds: float) -> None:
         """Wake the callers that wait for the database.
@@ -215,7 +215,7 @@ class DatabaseLink:
             return
         self._news.clear()
         self._wake()
-        await happens(self._news, seconds)
+        await wait_until_set(self._news, seconds)
 
     def _wake(self) -> None:
         self._try_now.set()

@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import dataclasses
+import copy
 import inspect
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
-from typing import Any
 
 from structjob.exceptions import InvalidArgument, InvalidFilter
 from structjob.filter_checks import values_of
@@ -183,12 +182,11 @@ class Listener(WithOrAsyncWith["Listener"]):
 
 def _as_stored(wanted: LogFilter) -> LogFilter:
     """Return the filter that also matches texts whose credentials are redacted in the event."""
-    texts: dict[str, Any] = {
-        name: stored_values(values_of(value))
-        for name in LOG_EQUALS
-        if (value := getattr(wanted, name)) is not None
-    }
-    return dataclasses.replace(wanted, **texts)
+    stored = copy.copy(wanted)  # a new filter would count these texts, and refuse some
+    for name in LOG_EQUALS:
+        if (value := getattr(wanted, name)) is not None:
+            object.__setattr__(stored, name, stored_values(values_of(value)))
+    return stored
 
 
 def read_line(session_id: int, line: bytes) -> EventRecord:

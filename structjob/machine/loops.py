@@ -52,7 +52,7 @@ running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_r
 """Return the loop that runs in this thread, or ``None``."""
 
 
-async def happens(event: asyncio.Event, seconds: float) -> None:
+async def wait_until_set(event: asyncio.Event, seconds: float) -> None:
     """Wait until *event* is set, *seconds* at most."""
     with suppress(TimeoutError):
         async with asyncio.timeout(seconds):

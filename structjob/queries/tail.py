@@ -23,7 +23,7 @@ from sqlalchemy import func, literal, or_, select
 from sqlalchemy.engine import RowMapping
 
 from structjob.exceptions import NotOpen, StoreUnavailable
-from structjob.machine.loops import happens, running_loop
+from structjob.machine.loops import running_loop, wait_until_set
 from structjob.models import EncodedEvent, EventRecord, Gap
 from structjob.queries import tail_reader
 from structjob.queries.event_rows import COLUMNS, line
@@ -243,7 +243,7 @@ class Tail(Generic[T_co]):
         while not self._woken.is_set() and self._stamp() == stamp:
             if (left := end - loop.time()) <= 0:
                 return False
-            await happens(self._woken, left if stamp is None else min(left, LOOK))
+            await wait_until_set(self._woken, left if stamp is None else min(left, LOOK))
         return True
 
     async def _fill(self) -> bool:

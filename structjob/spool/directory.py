@@ -412,10 +412,16 @@ def left_in(places: Places) -> list[Path]:
     found: dict[str, Path] = {}
     for place, exactly in _in_order(places):
         for directory in directories(place):
-            its = places.database is not None and database_of(directory) == places.database
-            if its or not exactly:
+            if not exactly or _names(directory, places.database):
                 found.setdefault(os.path.realpath(directory), directory)
     return list(found.values())
+
+
+def _names(directory: Path, database: str | None) -> bool:
+    """Return whether the spool in *directory* can be read, and belongs to *database*."""
+    with contextlib.suppress(OSError):
+        return database is not None and database_of(directory) == database
+    return False
 
 
 def _in_order(places: Places) -> Iterator[tuple[Path, bool]]:

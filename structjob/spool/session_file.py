@@ -15,8 +15,8 @@ from structjob.spool.session import TIME_FORMAT, Session
 
 _NAME = "session.json"
 _EARLIEST, _LATEST = 1970, 9998
-_LAST_SECOND = datetime(_LATEST, 12, 31, tzinfo=UTC).timestamp()
 """Years that every database and every time zone can represent."""
+_LATEST_START = datetime(_LATEST, 12, 31, tzinfo=UTC).timestamp()
 
 
 def write_session(directory: Path, session: Session) -> None:
@@ -63,7 +63,7 @@ def _clipped(session: Session, written: float) -> Session:
     except ValueError:
         started = None
     if started is None or started.tzinfo is not None:
-        started = started or datetime.fromtimestamp(min(max(written, 0.0), _LAST_SECOND), UTC)
+        started = started or datetime.fromtimestamp(min(max(written, 0.0), _LATEST_START), UTC)
         started = started.astimezone(UTC)
     return replace(
         session,

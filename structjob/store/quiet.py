@@ -7,12 +7,27 @@ with them. Our engines have loggers of their own, so that the program's engines 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy import Engine
 
 NAMES = {"logging_name": "structjob", "pool_logging_name": "structjob"}
-"""Options of ``create_engine``."""
+"""Options of ``create_engine``; their loggers are known by the end of their names, see
+`structjob.diagnostics.is_own`.
+"""
+
+
+def names(given: Mapping[str, Any]) -> dict[str, str]:
+    """Return `NAMES` with the names that a program gave in *given* before them.
+
+    Its levels and handlers hold for our loggers, too, which are still known as ours: storing an
+    event must not record the statements that store it.
+    """
+    return {
+        option: f"{given[option]}.{name}" if given.get(option) else name
+        for option, name in NAMES.items()
+    }
 
 
 def quiet(engine: Engine) -> Engine:

@@ -32,7 +32,7 @@ from structjob.store.batch_sizer import BatchSizer
 from structjob.store.contract import NO_NOTICES, Ended, Ending, Ingest, Notices, Write, Written
 from structjob.store.faults import Fault, Faults
 from structjob.store.ingest import fold
-from structjob.store.quiet import NAMES, quiet
+from structjob.store.quiet import NAMES, names, quiet
 from structjob.store.worker import in_own_thread
 from structjob.urls import driver_options, tls
 from structjob.urls.url import masked
@@ -182,7 +182,7 @@ class ServerStore:
         given = dict(self._options)
         own = self.options()
         options = {
-            "hide_parameters": True, "pool_size": 5, "max_overflow": 5, **NAMES, **own, **given,
+            "hide_parameters": True, "pool_size": 5, "max_overflow": 5, **own, **given, **names(given),
         }  # fmt: skip
         options["connect_args"] = driver_options.merged(
             own.get("connect_args", {}), given.get("connect_args", {})
