@@ -146,6 +146,26 @@ def test_a_spool_directory_that_is_open_to_others_is_closed(tmp_path):
     assert stat.S_IMODE(root.stat().st_mode) == 0o700
 
 
+def test_a_spool_that_cannot_be_read_hides_no_other(home, monkeypatch):
+    """faults 57: what was left is listed, also beside a spool of another user's, and the own place
+    is listed without a look into each spool.
+    """
+    database = parse("postgresql://db.internal/jobs")
+    found = places(database)
+    own = left_behind(found.candidates[0], identity(database))
+    shared = found.shelves[0] / "under-another-name"
+    closed, ours = left_behind(shared, "x"), left_behind(shared, identity(database))
+    read = spool_directory.read_session
+
+    def refused(directory):
+        if directory in (own, closed):
+            raise PermissionError(13, "Permission denied", str(directory))
+        return read(directory)
+
+    monkeypatch.setattr(spool_directory, "read_session", refused)
+    assert set(spool_directory.left_in(found)) == {own, ours}
+
+
 async def test_what_was_left_under_other_names_is_delivered(bare_database, home):
     """faults 57: by an earlier version's name, in a former release's directory that one is in, in
     the temporary directory, in another `$STRUCTJOB_SPOOL`; what is for another database stays where

@@ -412,12 +412,12 @@ def left_in(places: Places) -> list[Path]:
     found: dict[str, Path] = {}
     for place, exactly in _in_order(places):
         for directory in directories(place):
-            if not exactly or _names(directory, places.database):
+            if not exactly or _is_of(directory, places.database):
                 found.setdefault(os.path.realpath(directory), directory)
     return list(found.values())
 
 
-def _names(directory: Path, database: str | None) -> bool:
+def _is_of(directory: Path, database: str | None) -> bool:
     """Return whether the spool in *directory* can be read, and belongs to *database*."""
     with contextlib.suppress(OSError):
         return database is not None and database_of(directory) == database
