@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import click
 import pytest
@@ -240,6 +241,24 @@ tracked = sys.argv.pop() == "tracked"
         assert recorded.stderr.startswith("Traceback (most recent call last):")
 
 
+def test_an_exception_that_the_caller_expects_leaves_the_hook_of_the_program(tmp_path, monkeypatch):
+    """R48: another one, later, is reported as the program wants it."""
+    app = typer.Typer()
+
+    @app.command()
+    def fail():
+        raise ValueError("no such name")
+
+    def report(*exception):
+        pass
+
+    monkeypatch.setattr(sys, "excepthook", report)
+    command = structjob.click.tracked(app, f"sqlite:///{tmp_path / 'jobs.db'}")
+    with pytest.raises(ValueError, match="no such name"):
+        command([], standalone_mode=False)
+    assert sys.excepthook is report
+
+
 @pytest.mark.slow
 def test_the_program_of_the_documentation_runs(tmp_path):
     """R51: the page's program runs as it stands, and its command finds the job."""
@@ -301,8 +320,13 @@ def test_values_of_parameters_keep_their_form(tmp_path, monkeypatch):
     ],
     ids=repr,
 )
-def test_an_exit_of_click_or_typer_ends_a_job_as_its_code_says(db_url, raised, status, error):
+def test_an_exit_of_click_or_typer_ends_a_job_as_its_code_says(
+    db_url, monkeypatch, raised, status, error
+):
     """R9: as `sys.exit` does, in jobs and steps that are no commands."""
+    monkeypatch.delitem(
+        sys.modules, "typer.exceptions", raising=False
+    )  # Typer 0.27 has them elsewhere
     with structjob.Tracker(db_url) as tracker:
         with pytest.raises(type(raised)), tracker.job("work") as job, job.step("load"):
             raise raised
@@ -310,3 +334,19 @@ def test_an_exit_of_click_or_typer_ends_a_job_as_its_code_says(db_url, raised, s
         (step,) = tracker.run(tracker.jobs.steps(job.id))
     assert (record.status, record.error and record.error.message) == (status, error)
     assert step.status == status
+
+
+def test_a_module_that_cannot_be_read_does_not_hide_an_error(db_url, monkeypatch):
+    """R9: `typer` stands for modules that load their attributes late, and fail."""
+
+    class Lazy(ModuleType):
+        def __getattr__(self, name):
+            raise ImportError("it is broken")
+
+    monkeypatch.setitem(sys.modules, "typer", Lazy("typer"))
+    with structjob.Tracker(db_url) as tracker:
+        with pytest.raises(ValueError, match="mine"), tracker.job("work") as job:
+            raise ValueError("mine")
+        assert structjob.current_job() is None
+        record = tracker.run(tracker.jobs.get(job.id))
+    assert (record.status, record.error.message) == ("failed", "mine")

@@ -109,13 +109,18 @@ def describe(exc: BaseException) -> ErrorInfo:
     return ErrorInfo(type=type_name(exc), message=message_of(exc), traceback=format_traceback(exc))
 
 
-_EXITS = (("click.exceptions", "Exit"), ("typer.exceptions", "Exit"))
+_EXITS = (("click.exceptions", "Exit"), ("typer", "Exit"))
 
 
 def imported(names: Sequence[tuple[str, str]]) -> tuple[type[BaseException], ...]:
     """Return those of the exceptions *names* whose module is imported; each is module and name."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in names)
-    return tuple(kind for kind in found if isinstance(kind, type))
+    found = []
+    for module, name in names:
+        with suppress_faults():  # a module may load its attributes late, and fail
+            kind = getattr(sys.modules.get(module), name, None)
+            if isinstance(kind, type):
+                found.append(kind)
+    return tuple(found)
 
 
 def exits_cleanly(exc: BaseException) -> bool:

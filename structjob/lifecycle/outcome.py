@@ -26,7 +26,7 @@ _OTHER_CANCELLATIONS = (
     ("greenlet", "GreenletExit"),
     ("trio", "Cancelled"),
     ("click.exceptions", "Abort"),
-    ("typer.exceptions", "Abort"),
+    ("typer", "Abort"),
 )
 """Cancellations of other schedulers, and of an unanswered prompt, by module and name. None of these
 modules is imported here.
