@@ -543,7 +543,9 @@ def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str]
     """Explain why ``tracked.events >= [...]`` is false, and why an event never equals a mapping."""
     if op == ">=" and isinstance(left, Events) and isinstance(right, Sequence):
         return ["tracked.events >= [...]", *(left.unmet(right) or ())]
-    if op == "==" and type(left).__name__ == "EventRecord" and isinstance(right, Mapping):
+    kind = type(left)
+    is_event = (kind.__module__, kind.__name__) == ("structjob.models", "EventRecord")
+    if op == "==" and is_event and isinstance(right, Mapping):
         return [
             "event == {...}: an event is a record, not a dictionary",
             "write tracked.events >= [{...}], or call tracked.assert_event(message, ...)",

@@ -222,6 +222,12 @@ def test_events_in_their_order(tracked):
     ]
 
 
+def test_a_class_of_the_program_may_have_the_name_of_ours():
+    """R50: pytest explains its comparisons itself."""
+    own = type("EventRecord", (), {})()
+    assert structjob.testing.pytest_assertrepr_compare("==", own, {"n": 8}) is None
+
+
 SET_UP = """
 import logging
 import pytest

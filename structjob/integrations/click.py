@@ -80,6 +80,8 @@ def _of_typer(application: Any) -> Any:
         try:
             return run(*args, **options)
         except Exception as exc:
+            if not options.get("standalone_mode", True):  # the caller expects it
+                raise
             with suppress_faults():  # the names belong to Typer, and may change
                 look = typer.DeveloperExceptionConfig(
                     pretty_exceptions_enable=application.pretty_exceptions_enable,
