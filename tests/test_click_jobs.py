@@ -324,9 +324,8 @@ def test_an_exit_of_click_or_typer_ends_a_job_as_its_code_says(
     db_url, monkeypatch, raised, status, error
 ):
     """R9: as `sys.exit` does, in jobs and steps that are no commands."""
-    monkeypatch.delitem(
-        sys.modules, "typer.exceptions", raising=False
-    )  # Typer 0.27 has them elsewhere
+    # Typer 0.27 has its own elsewhere
+    monkeypatch.delitem(sys.modules, "typer.exceptions", raising=False)
     with structjob.Tracker(db_url) as tracker:
         with pytest.raises(type(raised)), tracker.job("work") as job, job.step("load"):
             raise raised
