@@ -15,6 +15,7 @@ from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
 from structjob.engine.opening import Connected, Options
 from structjob.engine.queue import Queue
+from structjob.engine.shutdown import await_threads
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.job_control import JobControl
@@ -389,7 +390,10 @@ class Tracker(JobControl, Upkeep):
         return await self.open()
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        await self.aclose()
+        try:
+            await await_threads()
+        finally:
+            await self.aclose()
 
     # -- events
     # --------------------------------------------------------------------------

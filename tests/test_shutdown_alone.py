@@ -187,9 +187,12 @@ async def test_jobs_clean_up_before_everything_is_stored(ends, db_url, monkeypat
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def test_a_job_that_ignores_it_is_not_waited_for_longer(ends, db_url, monkeypatch):
-    """R34: it is recorded as cancelled all the same."""
-    monkeypatch.setattr(shutdown, "GRACE", 0.02)
+@pytest.mark.parametrize("blocked", [False, True])
+async def test_a_job_that_ignores_it_is_not_waited_for_longer(ends, db_url, monkeypatch, blocked):
+    """R34: it is recorded as cancelled all the same. Its time begins with the signal, also if the
+    loop was blocked then.
+    """
+    monkeypatch.setattr(shutdown, "GRACE", 3600.0 if blocked else 0.02)
     tracker = await structjob.Tracker(db_url).open()
     over, begun = asyncio.Event(), asyncio.Event()
 
@@ -203,6 +206,9 @@ async def test_a_job_that_ignores_it_is_not_waited_for_longer(ends, db_url, monk
     task = asyncio.create_task(ignores())
     await begun.wait()
     sigterm()
+    if blocked:
+        clock = shutdown.time.monotonic
+        monkeypatch.setattr(shutdown.time, "monotonic", lambda: clock() + 3600.0)
     await died()
     assert (await read(db_url))[1] == {"ignores": CANCELLED}
     over.set()
@@ -294,7 +300,7 @@ async def test_one_who_is_alone_is_cancelled(ends, db_url, monkeypatch):
     monkeypatch.setattr(asyncio, "all_tasks", lambda: {shutdown._ending})
     by_hand = await (await tracker.create_job("by hand")).start()
 
-    async def cancelled(deadline):
+    async def cancelled():
         raise asyncio.CancelledError
 
     monkeypatch.setattr(shutdown, "_cancel_jobs", cancelled)

@@ -577,7 +577,7 @@ def test_a_greenlet_does_not_take_the_trackers_loop_for_its_own():
 
 def test_gevents_patches_are_noticed(monkeypatch):
     """They are made before anything else is imported; eventlet's, too."""
-    assert not loops._threads_are_greenlets()
+    assert not loops.threads_are_greenlets()
     for name, asked in (
         ("gevent.monkey", "is_module_patched"),
         ("eventlet.patcher", "is_monkey_patched"),
@@ -585,7 +585,7 @@ def test_gevents_patches_are_noticed(monkeypatch):
         for patched in (True, False):
             module = types.SimpleNamespace(**{asked: lambda _, patched=patched: patched})
             monkeypatch.setitem(sys.modules, name, module)
-            assert loops._threads_are_greenlets() is patched
+            assert loops.threads_are_greenlets() is patched
         monkeypatch.delitem(sys.modules, name)
 
 

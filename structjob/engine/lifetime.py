@@ -202,7 +202,7 @@ class Lifetime:
 
     def leave_here(self) -> None:
         """Close the tracker at the end of its ``with`` block."""
-        shutdown.await_threads()
+        shutdown.await_threads_here()
         self.close_here(shutdown.CLOSING if shutdown.under_way() else CLOSING_WAITS)
         shutdown.finish()
 

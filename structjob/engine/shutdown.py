@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from structjob.diagnostics import diagnostics
 from structjob.exceptions import Terminated
-from structjob.machine.loops import running_loop
+from structjob.machine.loops import running_loop, threads_are_greenlets
 from structjob.process import at_fork, on_reset
 
 if TYPE_CHECKING:
@@ -171,15 +171,31 @@ def _ask_to_stop() -> None:
 
 
 def _in_threads() -> bool:
-    """Whether a job runs in a ``with`` block of another thread."""
-    elsewhere = (job.cancellation.thread for tracker in list(_open) for job in list(tracker.live))
-    return not {None, threading.get_ident()}.issuperset(elsewhere)
+    """Whether a job runs in a ``with`` block of another thread that has not ended.
+
+    A job in a generator that nothing continues can outlive its thread.
+    """
+    elsewhere = {job.cancellation.thread for tracker in list(_open) for job in list(tracker.live)}
+    elsewhere -= {None, threading.get_ident()}
+    if not elsewhere or threads_are_greenlets():
+        return bool(elsewhere)
+    return not elsewhere.isdisjoint(sys._current_frames())  # noqa: SLF001 -- `threading` does not know all threads
 
 
-def await_threads() -> None:
+def _threads_have_time() -> bool:
+    return bool(_ending) and _in_threads() and time.monotonic() < _grace_ends
+
+
+def await_threads_here() -> None:
     """After SIGTERM, wait until the jobs in ``with`` blocks of other threads have ended."""
-    while _ending and _in_threads() and time.monotonic() < _grace_ends:
+    while _threads_have_time():
         time.sleep(_LOOK)
+
+
+async def await_threads() -> None:
+    """Do the same on an event loop."""
+    while _threads_have_time():  # noqa: ASYNC110 -- a few checks, once in the life of a process
+        await asyncio.sleep(_LOOK)
 
 
 def _begin() -> None:
@@ -191,15 +207,14 @@ def _begin() -> None:
 
 async def _end() -> None:
     """Cancel the jobs, close the trackers, and end the process."""
-    deadline = time.monotonic() + GRACE
     try:
-        await _cancel_jobs(deadline)
+        await _cancel_jobs()
     except asyncio.CancelledError:
         # The main coroutine has ended, and its runner cancels all other tasks. These may need time,
         # too.
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
-            await asyncio.wait(others, timeout=deadline - time.monotonic())
+            await asyncio.wait(others, timeout=_grace_ends - time.monotonic())
     _cancel_rest()
     with suppress(asyncio.CancelledError):
         await _close()
@@ -213,14 +228,14 @@ def _flush_streams() -> None:
             stream.flush()
 
 
-async def _cancel_jobs(deadline: float) -> None:
+async def _cancel_jobs() -> None:
     """Cancel the tasks of running jobs, including jobs that begin meanwhile.
 
-    Wait until they have ended, or until *deadline*.
+    Wait until they have ended, or until their time is over.
     """
     asked: set[asyncio.Task[Any]] = set()
     _ask_to_stop()
-    while time.monotonic() < deadline:
+    while time.monotonic() < _grace_ends:
         # Cancel each task once, even if it belongs to several jobs, and skip tasks that are being
         # cancelled: a second cancellation would interrupt their cleanup.
         running = [job for tracker in list(_open) for job in list(tracker.live)]

@@ -40,7 +40,8 @@ def _of_this_greenlet() -> asyncio.AbstractEventLoop | None:
     return loop if getattr(loop, "_thread_id", None) == threading.get_ident() else None
 
 
-def _threads_are_greenlets() -> bool:
+def threads_are_greenlets() -> bool:
+    """Return whether gevent or eventlet has replaced the threads of this process."""
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     return bool(
         (gevent is not None and gevent.is_module_patched("threading"))
@@ -48,7 +49,7 @@ def _threads_are_greenlets() -> bool:
     )
 
 
-running_loop = _of_this_greenlet if _threads_are_greenlets() else asyncio._get_running_loop  # noqa: SLF001 -- the public function raises an exception without a loop, which takes ten times as long
+running_loop = _of_this_greenlet if threads_are_greenlets() else asyncio._get_running_loop  # noqa: SLF001 -- the public function raises an exception without a loop, which takes ten times as long
 """Return the loop that runs in this thread, or ``None``."""
 
 
@@ -73,7 +74,7 @@ def require_early_patches() -> None:
 
     A greenlet would then take the tracker's loop for its own, and could never wait for it.
     """
-    if running_loop is not _of_this_greenlet and _threads_are_greenlets():
+    if running_loop is not _of_this_greenlet and threads_are_greenlets():
         raise InvalidState(
             "gevent's or eventlet's patches came after structjob was imported: call "
             "gevent.monkey.patch_all() at the start of the program, before structjob is imported "
