@@ -332,10 +332,13 @@ async def test_what_ended_without_a_time_ends_with_its_own_last_line(tracker, tm
         },
         job | {"id": 4, "status": "failed", "ended_at": "2020-01-02T03:04:06Z"},
         job | {"id": 5, "status": "cancelled"},
+        {"record": "event", "ts": "2020-01-02T03:04:06Z", "message": "c", "job_id": 5},
+        job | {"id": 6, "status": "completed"},  # its clock was set back
+        {"record": "event", "ts": "2020-01-02T03:04:04Z", "message": "d", "job_id": 6},
     )
     await tracker.import_(write(tmp_path / "old.jsonl", *records))
     took = {job.id: job.duration_ms for job in await tracker.jobs.list()}
-    assert took == {"3": 4000, "4": 1000, "5": None}
+    assert took == {"3": 4000, "4": 1000, "5": None, "6": None}
     steps = {step.name: step.duration_ms for step in await tracker.jobs.steps("3")}
     assert steps == {"load": 2000, "check": None}
     since = datetime(2020, 1, 2, 3, 4, tzinfo=UTC)
@@ -695,6 +698,7 @@ def test_a_completed_job_is_done():
         (lzma.compress(b"{}"), "compressed by xz"),
         (bz2.compress(b"{}"), "compressed by bzip2"),
         (json.dumps(JOB).encode("utf-16"), "UTF-16"),
+        (json.dumps(JOB).encode("utf-32"), "UTF-32"),
     ],
 )
 async def test_a_file_that_must_be_converted_first(plain, tmp_path, content, what):

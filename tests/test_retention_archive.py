@@ -504,7 +504,6 @@ import asyncio, os, signal, sys
 sys.path.insert(0, sys.argv[4])
 import structjob
 from structjob.retention import archiver, deleter, finding
-from structjob.retention.archive import Archive
 
 finding._TOPS, archiver.FILE = 2, 40
 original, left = deleter.Deleter._chunk, [int(sys.argv[3])]

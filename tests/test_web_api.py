@@ -160,6 +160,7 @@ async def test_an_event_is_named_by_its_session_and_number(web):
         ("jobs?metadata.=3", 400, "metadata."),
         ("jobs?limit=0", 400, "limit"),
         ("jobs?status=broken", 400, "status"),
+        ("jobs?owner=broken&status=broken", 400, "status"),
         ("jobs?since=yesterday", 400, "since"),
         ("jobs?since=2026-11-28T12:00:00", 400, "since"),
         ("jobs?cursor=x", 400, "cursor"),

@@ -89,7 +89,8 @@ def _of_typer(application: Any) -> Any:
                     pretty_exceptions_short=application.pretty_exceptions_short,
                 )
                 setattr(exc, typer._typer_developer_exception_attr_name, look)  # noqa: SLF001
-                sys.excepthook = typer.except_hook
+                if sys.excepthook is sys.__excepthook__:  # another hook records or shows it
+                    sys.excepthook = typer.except_hook
             raise
 
     command.main = main

@@ -85,6 +85,8 @@ _OTHERS = {
     b"\xfd7zXZ": "is compressed by xz: decompress it first",
     b"BZh": "is compressed by bzip2: decompress it first",
     b"PK\x03\x04": "is a zip archive: unpack it first",
+    codecs.BOM_UTF32_LE: "is UTF-32: convert it to UTF-8 first",  # begins as UTF-16 does
+    codecs.BOM_UTF32_BE: "is UTF-32: convert it to UTF-8 first",
     codecs.BOM_UTF16_LE: "is UTF-16: convert it to UTF-8 first",
     codecs.BOM_UTF16_BE: "is UTF-16: convert it to UTF-8 first",
 }

@@ -136,16 +136,18 @@ def refusal(exc: StructjobError) -> Refused:
 
 def _about(detail: str, request: Request) -> str | None:
     """Return the parameter whose value, path or name *detail* contains."""
-    given = [*request.path_params.items(), *request.query_params.multi_items()]
-    said = []
-    for name, value in given:
-        quoted = [*value.split(","), *name.split(".", 1)[1:]]
-        if any(repr(one) in detail for one in quoted):
-            return name
-        names = "|".join(re.escape(one) for one in (name, _FIELDS.get(name, name)))
-        if found := re.search(rf"\b({names})\b", detail):
-            said.append((found.start(), name))
-    return min(said)[1] if said else None
+    quoted, named = [], []
+    for name, value in [*request.path_params.items(), *request.query_params.multi_items()]:
+        places = [
+            found.start()
+            for one in {name, _FIELDS.get(name, name)}
+            if one in detail and (found := re.search(rf"\b{re.escape(one)}\b", detail))
+        ]
+        if any(repr(one) in detail for one in (*value.split(","), *name.split(".", 1)[1:])):
+            quoted.append((not places, name))  # two parameters may have the value
+        elif places:
+            named.append((min(places), name))
+    return min(quoted or named, default=(0, None))[1]
 
 
 def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:

@@ -32,7 +32,6 @@ export class Problem extends Error {
     status: number;
     title: any;
     parameter: any;
-    hint: any;
     body: any;
     /** Whether asking again is of no use, on any transport. */
     get final(): boolean;
