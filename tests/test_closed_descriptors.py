@@ -290,6 +290,7 @@ def own():
 with structjob.Tracker(URL) as tracker:
     with tracker.job("first"):
         log.info("before")
+        tracker.run(tracker.flush())  # what SQLite writes at that moment would reach a new file
         names = become_a_daemon()
     began = time.monotonic()
     try:
