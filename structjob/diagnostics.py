@@ -39,9 +39,9 @@ class _Diagnostics(logging.LoggerAdapter[logging.Logger]):
 
     `logging` itself raises if ``sys.stderr`` is closed. A handler may also block for ever: nothing
     reads its pipe, or an exception of a signal handler has left its lock held. So the library's own
-    threads, which deliver, call the handlers in other threads, in the order of their messages, and
-    wait only briefly. If too many messages wait, further ones are dropped, and the next one that is
-    not says how many.
+    threads, which deliver, call the handlers in other threads, in the order of each thread's
+    messages, and wait only briefly. If too many messages wait, further ones are dropped, and the
+    next one that is not says how many.
     """
 
     _calls: tuple[Thread, ...] = ()
@@ -57,6 +57,8 @@ class _Diagnostics(logging.LoggerAdapter[logging.Logger]):
                 return
             path, line, function, _stack = self.logger.findCaller(stacklevel=2)
             exc = kwargs.get("exc_info")
+            if exc is True:  # as `exception` gives it
+                exc = sys.exc_info()[1]
             error = (type(exc), exc, exc.__traceback__) if exc is not None else None
             record = self.logger.makeRecord(
                 self.logger.name, level, path, line, msg, args, error, function

@@ -189,18 +189,19 @@ async def test_jobs_clean_up_before_everything_is_stored(ends, db_url, monkeypat
 
 @pytest.mark.parametrize("blocked", [False, True])
 async def test_a_job_that_ignores_it_is_not_waited_for_longer(ends, db_url, monkeypatch, blocked):
-    """R34: it is recorded as cancelled all the same. Its time begins with the signal, also if the
-    loop was blocked then.
+    """R34: it is asked to stop, and recorded as cancelled all the same. Its time begins with the
+    signal, also if the loop was blocked then.
     """
     monkeypatch.setattr(shutdown, "GRACE", 3600.0 if blocked else 0.02)
     tracker = await structjob.Tracker(db_url).open()
-    over, begun = asyncio.Event(), asyncio.Event()
+    over, begun, asked = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def ignores():
         async with tracker.job("ignores"):
             begun.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await over.wait()
+            asked.set()
             await over.wait()
 
     task = asyncio.create_task(ignores())
@@ -210,6 +211,7 @@ async def test_a_job_that_ignores_it_is_not_waited_for_longer(ends, db_url, monk
         clock = shutdown.time.monotonic
         monkeypatch.setattr(shutdown.time, "monotonic", lambda: clock() + 3600.0)
     await died()
+    assert asked.is_set()
     assert (await read(db_url))[1] == {"ignores": CANCELLED}
     over.set()
     await task

@@ -676,6 +676,10 @@ def test_a_slow_handler_gets_each_message_and_the_place_it_is_from(monkeypatch):
         handler.released.set()
         diagnostics.await_handlers()
         diagnostics.warning("the end")
+        try:
+            raise KeyError("odd")
+        except KeyError:
+            diagnostics.exception("it failed")
         diagnostics.await_handlers()
 
     logging.getLogger("structjob").addHandler(handler)
@@ -688,7 +692,9 @@ def test_a_slow_handler_gets_each_message_and_the_place_it_is_from(monkeypatch):
     assert [record.getMessage() for record in records] == [
         *(f"message {number}" for number in range(10)),
         "the end (2 messages were dropped before, while a handler was busy)",
+        "it failed",
     ]
+    assert "KeyError: 'odd'" in logging.Formatter().format(records[-1])
     assert {(record.filename, record.funcName, record.threadName) for record in records} == {
         ("test_without_loop.py", "work", "structjob-loop")
     }

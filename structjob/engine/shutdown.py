@@ -215,6 +215,7 @@ async def _end() -> None:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=_grace_ends - time.monotonic())
+        await await_threads()
     _cancel_rest()
     with suppress(asyncio.CancelledError):
         await _close()
@@ -235,7 +236,7 @@ async def _cancel_jobs() -> None:
     """
     asked: set[asyncio.Task[Any]] = set()
     _ask_to_stop()
-    while time.monotonic() < _grace_ends:
+    while True:
         # Cancel each task once, even if it belongs to several jobs, and skip tasks that are being
         # cancelled: a second cancellation would interrupt their cleanup.
         running = [job for tracker in list(_open) for job in list(tracker.live)]
@@ -251,7 +252,9 @@ async def _cancel_jobs() -> None:
         ended = all(task.done() or task.get_loop().is_closed() for task in asked)
         if ended and not _in_threads():
             return
-        await asyncio.sleep(_LOOK)
+        await asyncio.sleep(_LOOK)  # a turn for each task, also if the loop was blocked until now
+        if time.monotonic() >= _grace_ends:
+            return
 
 
 def _cancel_rest() -> None:

@@ -5,6 +5,7 @@ Files that a dead process left unfinished are finished first.
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,11 +114,13 @@ class Archiver:
     async def _finish(self, pending: Path) -> None:
         self.archived.append(str(await self._worker.run(finish, pending)))
 
-    def discard(self) -> None:
-        """Remove an incomplete file; its content is not deleted from the database."""
-        if self._file is not None:
-            self._file.discard()
-            self._file = None
+    def discard(self) -> asyncio.Future[None] | None:
+        """Begin to remove an incomplete file; its content is not deleted from the database.
+
+        The worker does so: its last write may still wait for the disk.
+        """
+        file, self._file = self._file, None
+        return None if file is None else self._worker.submit(file.discard)
 
     # -- finishing the work of a dead process
     # --------------------------------------------------------------------------

@@ -213,9 +213,11 @@ async def _prune(deleter: Deleter, archiver: Archiver | None, retention: Retenti
             ):
                 await taker.dead_letters(page)
         await taker.end()
-    finally:
-        if archiver is not None:
-            archiver.discard()
+    except BaseException as exc:
+        removed = archiver.discard() if archiver is not None else None
+        if removed is not None and isinstance(exc, Exception):  # a cancellation waits for no disk
+            await removed
+        raise
     (kept,) = await fetch(select(func.min(logs.c.ts).label("ts")))
     return deleter.deleted(
         archived=tuple(archiver.archived) if archiver is not None else (), oldest=kept["ts"]

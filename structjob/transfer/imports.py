@@ -541,10 +541,13 @@ def _ended(row: dict[str, Any], last: str | None, own: str | None) -> dict[str, 
             **row,
             "status": "crashed",
         }
-    elif row["status"] in ("completed", "failed") and row.get("completed_at") is None:
-        # a clock that was set back leaves the end unknown
-        if own is not None and own >= (row.get("started_at") or own):
-            row = {**row, "completed_at": own}
+    elif (
+        row["status"] in ("completed", "failed")
+        and row.get("completed_at") is None
+        and own is not None
+        and own >= (row.get("started_at") or own)  # else a clock was set back
+    ):
+        row = {**row, "completed_at": own}
     begun, ended = row.get("started_at"), row.get("completed_at")
     if (
         row.get("duration_ms") is None

@@ -147,7 +147,7 @@ def _about(detail: str, request: Request) -> str | None:
             quoted.append((not places, name))  # two parameters may have the value
         elif places:
             named.append((min(places), name))
-    return min(quoted or named, default=(0, None))[1]
+    return min(quoted or named, key=lambda one: one[0], default=(0, None))[1]
 
 
 def describe(errors: Sequence[Mapping[str, Any]]) -> Refused:
