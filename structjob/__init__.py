@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from structjob.capture.install import install
     from structjob.capture.logger import success
     from structjob.capture.processors import add_context
-    from structjob.capture.record_ids import IdFilter
+    from structjob.capture.record_ids import IdFilter, add_ids_to_logging
     from structjob.capture.uncaught import capture_uncaught
     from structjob.context.errors import classify, enrich
     from structjob.context.executors import ContextExecutor, in_context
@@ -91,7 +91,7 @@ if TYPE_CHECKING:
 
 _WHERE = {
     "capture.configure": ("configure",),
-    "capture.record_ids": ("IdFilter",),
+    "capture.record_ids": ("IdFilter", "add_ids_to_logging"),
     "capture.uncaught": ("capture_uncaught",),
     "context.errors": ("classify", "enrich"),
     "context.executors": ("ContextExecutor", "in_context"),
@@ -236,6 +236,7 @@ __all__ = [
     "VerifyResult",
     "add_context",
     "add_hook",
+    "add_ids_to_logging",
     "capture_output",
     "capture_uncaught",
     "classify",

@@ -397,6 +397,30 @@ async def test_a_formatter_of_the_program_shows_the_ids(tracker_of, recording):
     assert [event.attrs for event in events] == [{}, {}, {"job_id": "mine"}]
 
 
+async def test_formatters_that_the_program_has_show_the_ids_after_one_call(
+    tracker_of, recording, monkeypatch
+):
+    """Section 2 of integrations: the handlers of the root logger, or those that are given."""
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with pytest.warns(RuntimeWarning, match=r"basicConfig\(\)"):
+        structjob.add_ids_to_logging()
+    recording()
+    shown, other = io.StringIO(), io.StringIO()
+    logging.basicConfig(stream=shown, format="%(job_id)s %(correlation_id)s %(message)s")
+    handler = logging.StreamHandler(other)
+    handler.setFormatter(logging.Formatter("%(job_id)s: %(message)s"))
+    monkeypatch.setattr(lib, "handlers", [handler])
+    structjob.add_ids_to_logging()
+    added = structjob.add_ids_to_logging(handler)
+    assert isinstance(added, logging.Filter)
+    async with tracker_of() as tracker:
+        lib.warning("outside")
+        async with tracker.job("a", correlation_id="web-42") as job:
+            lib.warning("inside")
+    assert shown.getvalue().splitlines() == ["- - outside", f"{job.id} web-42 inside"]
+    assert other.getvalue().splitlines() == ["-: outside", f"{job.id}: inside"]
+
+
 async def test_what_a_record_brings_along_is_kept(tracker_of, recording):
     """faults 18: `stack_info`, the text of an exception from another process, and `extra` under the
     names of the event's own fields.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 
 from structjob.context.scope import current_scope
 
@@ -43,3 +44,31 @@ class IdFilter(logging.Filter):
             if not hasattr(record, name):
                 setattr(record, name, Id(ids[name]) if name in ids else self._default)
         return True
+
+
+def add_ids_to_logging(*handlers: logging.Handler) -> IdFilter:
+    """Give the records of `logging` their ids, for formatters that the program has.
+
+    Without arguments, and without a handler at the root logger, it warns (`RuntimeWarning`). ::
+
+        logging.basicConfig(format="%(levelname)s %(job_id)s %(message)s")
+        structjob.add_ids_to_logging()
+
+    Args:
+        handlers: The handlers that show the ids; by default those that the root logger has now.
+
+    Returns:
+        The filter that was added, for the handlers that are made later.
+    """
+    added = IdFilter()
+    handlers = handlers or tuple(logging.getLogger().handlers)
+    if not handlers:
+        warnings.warn(
+            "add_ids_to_logging() found no handler at the root logger: call logging.basicConfig() "
+            "before it, or give it the handlers",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    for handler in handlers:
+        handler.addFilter(added)
+    return added
