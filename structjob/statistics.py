@@ -161,6 +161,21 @@ class JobErrors:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobEvents:
+    """The number of events of a job and its descendants.
+
+    A number is None if very many rows would have to be read for it.
+    """
+
+    job_id: str
+    total: int | None
+    warnings: int | None
+    """Events of level warning."""
+    errors: int | None
+    """Events of level error or critical."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorStatistics:
     """The number of errors of one type, in one step of one operation.
 

@@ -213,6 +213,7 @@ STATISTICS = {
     "errors of an hour": (lambda a: a.stats.errors(**HOUR), "logs_by_fingerprint|logs_by_time"),
     "jobs with errors in an hour": (lambda a: a.stats.errors_by_job(**HOUR), "logs_by_level"),
     "errors of a job": (lambda a: a.stats.errors_by_job(job=a.job), "logs_by_job"),
+    "events of jobs": (lambda a: a.stats.events_by_job([a.job]), "logs_by_job"),
     "volume of an hour": (lambda a: a.stats.volume(**HOUR), "logs_by_level|logs_by_time"),
     "volume of a project in an hour": (
         lambda a: a.stats.volume(project="venus", **HOUR),

@@ -19,7 +19,7 @@ from statistics_support import (
 
 import structjob
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
-from structjob.queries import volume
+from structjob.queries import event_counts, volume
 from structjob.queries.jobs import Jobs
 from structjob.queries.statistics import Statistics
 from structjob.store.tables import jobs, logs, metadata, steps
@@ -278,6 +278,55 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
     assert await stats.errors_by_job(job="k") == []
 
 
+@pytest.mark.parametrize(
+    ("bounds", "all_known"),
+    [
+        ({}, True),
+        ({"ROWS": 250}, True),
+        ({"ROWS": 30}, False),
+        ({"ENTRIES": 60}, False),
+        ({"DESCENDANTS": 3}, False),
+    ],
+)
+async def test_events_of_jobs_are_what_counting_by_hand_says_or_unknown(
+    store, stats, monkeypatch, bounds, all_known
+):
+    """A job's events include those of its descendants. Beyond a bound a number is None, and never
+    too small (R40).
+    """
+    for name, bound in bounds.items():
+        monkeypatch.setattr(event_counts, name, bound)
+    history = History(9)
+    ids = [job["id"] for job in history.jobs]
+    parents = {ids[n]: ids[n // 3] for n in range(1, 30)} | {ids[31]: ids[32], ids[32]: ids[31]}
+    for job in history.jobs:
+        job["parent_job_id"] = parents.get(job["id"])
+    await store.keep(history)
+    members = {job["id"]: {job["id"]} for job in history.jobs}
+    for _ in range(10):
+        for child, parent in parents.items():
+            members[parent] |= members[child]
+    asked = [*ids[:60], "not there"]
+    found = await stats.events_by_job(asked)
+    assert [one.job_id for one in found] == asked
+    unknown = False
+    for one in found:
+        rows = [row for row in history.logs if row["job_id"] in members.get(one.job_id, ())]
+        levels = [row["level"] for row in rows]
+        expected = {
+            "total": len(rows),
+            "warnings": levels.count("warning"),
+            "errors": levels.count("error") + levels.count("critical"),
+        }
+        for name, number in expected.items():
+            if (counted := getattr(one, name)) is None:
+                unknown = True
+            else:
+                assert counted == number, (one, name)
+    assert unknown is not all_known
+    assert await stats.events_by_job([]) == []
+
+
 async def test_storage_has_every_table(store, stats):
     """Rows are counted; bytes are the database's own, of each table and of all (R40)."""
     history = await store.keep(History(8))
@@ -517,6 +566,7 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         assert sum(one.total for one in await stats.throughput(**{name: EVIL})) == 0
     assert (await stats.volume(project=EVIL)).total == 0
     assert await stats.errors_by_job(operation=EVIL, project=EVIL, job=EVIL) == []
+    assert [one.total for one in await stats.events_by_job([EVIL])] == [0]
     with pytest.raises(JobNotFound):
         await reader.estimate(EVIL)
     assert len(store.sent) >= 20
@@ -543,6 +593,7 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         (lambda s: s.steps(since=T0 + 5 * H, until=T0 + 6 * H), "steps_by_time"),
         (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
         (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_job"),
+        (lambda s: s.events_by_job(["job-0003"]), "logs_by_job"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_category"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
     ],

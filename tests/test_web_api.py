@@ -283,6 +283,19 @@ async def test_statistics_are_those_of_the_tracker(web, tracker, path):
         assert found == json.loads(msgspec.json.encode(own))
 
 
+async def test_events_of_jobs_are_counted_with_those_of_their_children(web, tracker):
+    """The list of jobs says how many lines, warnings and errors the log of each job has (R47)."""
+    listed = (await ask(web, "jobs"))["items"]
+    found = await ask(web, f"statistics/events-by-job?job={','.join(one['id'] for one in listed)}")
+    assert [one["job_id"] for one in found] == [one["id"] for one in listed]
+    for one in found:
+        for name, level in (("total", ""), ("errors", "&level=error"), ("warnings", "&levels=warning")):  # fmt: skip
+            count = await ask(web, f"logs/count?job={one['job_id']}{level}")
+            assert one[name] == count["count"]
+    await ask(web, f"statistics/events-by-job?job={','.join(map(str, range(101)))}", 400)
+    await ask(web, "statistics/events-by-job", 400)
+
+
 async def test_trends_are_the_p95_of_each_operation_by_time(web, tracker):
     """The overview asks once for the lines of all its operations (R40, R46)."""
     operations = [one.operation for one in await tracker.stats.operations()]

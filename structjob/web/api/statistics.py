@@ -14,6 +14,7 @@ from structjob.statistics import (
     ErrorInterval,
     ErrorStatistics,
     JobErrors,
+    JobEvents,
     OperationStatistics,
     ProjectStatistics,
     StatsFilter,
@@ -100,6 +101,12 @@ class ErrorTimesQuery(ErrorStatsQuery):
     bucket: Span = BUCKET
 
 
+class EventsQuery(Query):
+    """Parameters of the number of events by job."""
+
+    job: Several = Field(description="The ids of the jobs, 100 at most.")
+
+
 class VolumeQuery(Query):
     """Parameters of the volume."""
 
@@ -167,6 +174,15 @@ async def count_errors_by_time(reader: Reads, query: Asked[ErrorTimesQuery]) -> 
 async def count_errors_by_job(reader: Reads, query: Asked[ErrorStatsQuery]) -> Any:
     """Return the jobs with the most errors in their logs."""
     return await reader.stats.errors_by_job(**query.given())
+
+
+@reads(router, "/events-by-job", list[JobEvents])
+async def count_events_by_job(reader: Reads, query: Asked[EventsQuery]) -> Any:
+    """Return how many events, warnings and errors jobs have, with those of their descendants.
+
+    A number that cannot be counted quickly is null.
+    """
+    return await reader.stats.events_by_job(query.job)
 
 
 @reads(router, "/volume", Volume)
