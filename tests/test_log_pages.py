@@ -2,7 +2,9 @@
 kind of database.
 """
 
+import contextlib
 import itertools
+import sqlite3
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
@@ -252,6 +254,33 @@ async def test_a_histogram_of_a_job_does_not_read_its_lines(database, monkeypatc
                 read = [row[3] for row in plan if "INDEX structjob_logs_by_job" in row[3]]
                 covered.append(bool(read) and all("COVERING" in one for one in read))
     assert covered == [True, True, False]  # what is left is less than a chunk
+
+
+@pytest.mark.parametrize("database", ["sqlite"], indirect=True)
+async def test_a_histogram_of_one_interval_reads_each_line_once(database, monkeypatch):
+    """It takes as long as one of many intervals, though each chunk is a part of the interval (R47:
+    the counts of a job of a million lines).
+    """
+    monkeypatch.setattr(paging, "SCAN_LIMIT", 100)
+    monkeypatch.setattr(histograms, "SCAN_LIMIT", 100)
+    await database.job("a")
+    await database.add(1, range(1, 2_001), job_id="a")
+    one, many = [await _effort(database, buckets) for buckets in (1, 100)]
+    assert one < 2 * many
+
+
+async def _effort(database, buckets):
+    """Return how many hundreds of SQLite's instructions a histogram of the job takes to count."""
+    database.asked.clear()
+    assert (await database.logs.histogram(job_id="a", buckets=buckets)).total == 2_000
+    steps = itertools.count()
+    with contextlib.closing(sqlite3.connect(database.engine.url.database)) as connection:
+        connection.set_progress_handler(lambda: next(steps) < 0, 100)
+        for statement in database.asked:
+            sql = str(statement.compile(database.engine, compile_kwargs={"literal_binds": True}))
+            if "AS number" in sql:
+                connection.execute(sql).fetchall()
+    return next(steps)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)

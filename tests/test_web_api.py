@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import re
 import sqlite3
+from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
@@ -20,6 +22,7 @@ from starlette.routing import Mount
 from web_support import client, served, some_work
 
 import structjob
+from structjob.queries import histograms, paging
 from structjob.queries.logs import Logs
 from structjob.web import app as structjob_app
 from structjob.web import metrics, params
@@ -94,6 +97,40 @@ async def test_a_job_is_found_by_any_id(web, work, any_id):
     assert found["progress"]["total_steps"] == 1
     assert found["lost_events"] == {}
     assert (await ask(web, f"jobs/{any_id}/progress"))["job_id"] == work.id
+
+
+async def test_a_job_tells_how_many_events_it_has_by_level(any_tracker, monkeypatch):
+    """Those of all attempts and steps, each once; a child job has its own. Of very many events the
+    newest are counted, and the answer says so (R46).
+    """
+    log = structlog.get_logger()
+    async with any_tracker.job("outer", external_job_id="gui-1") as outer:
+        log.debug("began")
+        async with outer.step("load"):
+            for number in range(20):
+                log.info("loaded", n=number)
+            log.warning("slow")
+        async with any_tracker.job("inner", parent=outer):
+            log.error("of the child")
+    await any_tracker.flush()
+    listed = await any_tracker.logs.list(job_id=outer.id, children=False)
+    wanted = Counter(event.level for event in listed)
+    assert wanted["info"] > 20
+    async with client(any_tracker) as web:
+        found = (await ask(web, "jobs/gui-1"))["events"]
+        assert found == {
+            "by_level": dict(sorted(wanted.items())),
+            "partial": False,
+            "looked_at": len(listed),
+            "counted_since": None,
+        }
+        for module in (paging, histograms):
+            monkeypatch.setattr(module, "SCAN_LIMIT", 10)
+        monkeypatch.setattr(histograms, "_now", itertools.count().__next__)
+        some = (await ask(web, "jobs/gui-1"))["events"]
+    assert (some["partial"], some["looked_at"]) == (True, 10)
+    assert some["by_level"] == Counter(event.level for event in listed[-10:])
+    assert datetime.fromisoformat(some["counted_since"]) == listed[-10].ts
 
 
 async def test_progress_tells_of_parent_children_and_running_steps(tracker):

@@ -205,9 +205,15 @@ def _ranges(
         after, before = stretch.ends, stretch.begins
         if (after and end <= after) or (before and begin > before):
             continue
-        # where the chunk has all of the interval, its own conditions would only be slow
-        whole = not (after and begin <= after) and not (before and end > before)
-        more = () if whole else stretch.conditions
+        # Each bound once, because SQLite may choose the wider one of two. Where the chunk has all
+        # of the interval, its own conditions would only be slow.
+        starts_inside = not (after and begin <= after)
+        ends_inside = not (before and end > before)
+        bounds = (
+            *((logs.c.ts >= begin,) if starts_inside else ()),
+            *((logs.c.ts < end,) if ends_inside else ()),
+            *(() if starts_inside and ends_inside else stretch.conditions),
+        )
         counted = (
             select(
                 literal(number * _width(edges), BigInteger()).label("number"),
@@ -215,7 +221,7 @@ def _ranges(
                 func.count().label("n"),
             )
             .select_from(logs)
-            .where(*conditions, logs.c.ts >= begin, logs.c.ts < end, *more)
+            .where(*conditions, *bounds)
         )
         found.append(cast("Select[Any]", counted if by is None else counted.group_by(by)))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import fields
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from pydantic import Field
 
 from structjob.exceptions import JobNotFound
 from structjob.models import AttemptRecord, JobProgress, JobRecord, JobTree, StepRecord
+from structjob.reader import Reader
 from structjob.statistics import Estimate
 from structjob.statuses import JobStatus, StepStatus
 from structjob.web.answers import PageOf, Reads, Writes, by_of, page_of, reads
@@ -20,6 +22,23 @@ from structjob.web.body import body_as
 from structjob.web.params import Asked, AttemptQuery, JobQuery, NoQuery, Query
 
 router = APIRouter(tags=["jobs"])
+
+
+_COUNTING = 0.1
+"""Seconds after which no further 100,000 events of a job are counted: its page waits for this."""
+
+
+class EventCounts(msgspec.Struct):
+    """How many events a job has, by level.
+
+    ``partial``: the job has so many that there was time for the newest ``looked_at`` only; all
+    from ``counted_since`` on are counted.
+    """
+
+    by_level: dict[str, int]
+    partial: bool
+    looked_at: int
+    counted_since: datetime | None
 
 
 class JobDetail(msgspec.Struct):
@@ -31,6 +50,8 @@ class JobDetail(msgspec.Struct):
     """Of the whole job: those of its steps are at ``/jobs/{id}/estimate``."""
     lost_events: dict[str, int]
     """How many of its events were dropped, by reason."""
+    events: EventCounts
+    """Of the job and its steps, in all attempts. Child jobs have their own."""
 
 
 class Related(msgspec.Struct):
@@ -96,12 +117,21 @@ async def list_jobs(reader: Reads, query: Asked[JobQuery]) -> Any:
 async def get_job(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
     """Return a job by any id: its id, external id or context id."""
     job = await reader.jobs.find(id)
-    progress, estimate, lost = await asyncio.gather(
+    progress, estimate, lost, events = await asyncio.gather(
         reader.jobs.progress(job.id),
         reader.jobs.estimate(job.id, steps=False),
         reader.jobs.lost_events(job.id),
+        _events_of(reader, job.id),
     )
-    return JobDetail(job, progress, estimate, lost)
+    return JobDetail(job, progress, estimate, lost, events)
+
+
+async def _events_of(reader: Reader, job_id: str) -> EventCounts:
+    found = await reader.logs.histogram(
+        job_id=job_id, children=False, buckets=1, max_seconds=_COUNTING
+    )
+    by_level = {level: n for bar in found.bars for level, n in sorted(bar.counts.items())}
+    return EventCounts(by_level, found.partial, found.looked_at, found.counted_since)
 
 
 @reads(router, "/jobs/{id:id}/progress", LiveProgress, problems=(404,), etag=True)
