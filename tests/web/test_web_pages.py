@@ -371,6 +371,72 @@ def test_each_status_of_the_jobs_page_says_how_many_jobs_it_lists(site, watched)
         assert number == len(listed) > 0
 
 
+def headings(page):
+    """The first words of the titles of the columns, once there are rows."""
+    page.get_by_role("row").nth(1).wait_for()
+    titles = page.locator("table.jobs th").filter(visible=True)
+    return [one.split()[0] for one in titles.all_inner_texts()]
+
+
+def test_the_list_of_jobs_says_how_many_lines_warnings_and_errors_each_has(site, watched):
+    """With those of its child jobs, as its log has them; each number leads to its lines (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs?owner=ada")
+    row = page.get_by_role("row").filter(has_text="gui-17")
+    for title, query in (("lines", ""), ("errors", "&level=error"), ("warnings", "&levels=warning")):  # fmt: skip
+        number = ask(site, f"logs/count?job=gui-17{query}")["count"]
+        assert number > 1
+        link = row.get_by_title(re.compile(f"^{number} {title}$"))
+        link.wait_for()
+        assert link.inner_text() == str(number)
+    page.get_by_role("button", name="child jobs of vm-migrate").first.click()
+    kid = page.locator("tr.kid", has_text="part-2")
+    link = kid.get_by_title("1 error", exact=True)
+    link.click()
+    page.wait_for_url("**/jobs/*?level=error")
+    page.locator("structjob-logs .row .error").wait_for()
+    page.set_viewport_size({"width": 900, "height": 900})  # no room for all of them
+    page.go_back()
+    usual = ["Job", "Family", "Detail", "Started", "Took", "vs", "E", "Owner", "Host", "Id"]
+    assert headings(page) == usual
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_columns_of_the_list_of_jobs_are_chosen_by_keyboard_and_stay(site, watched, kept):
+    """The choice stays in the browser, or as long as the page if it keeps nothing (R47)."""
+    page = watched.page()
+    if not kept:
+        page.add_init_script(
+            "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('refused', 'SecurityError'); } });"
+        )
+    page.goto(f"{site}jobs")
+    usual = headings(page)
+    assert usual == ["Job", "Family", "Detail", "Started", "Took", "vs", "Lines", "E", "W", "Owner", "Host", "Id"]  # fmt: skip
+    page.keyboard.press("c")
+    page.get_by_role("checkbox", name="Family").and_(page.locator(":focus")).wait_for()
+    for key in ("Space", "ArrowDown", "ArrowDown", "ArrowDown", "Space"):
+        page.keyboard.press(key)
+    chosen = ["Job", "Detail", "Started", "Ended", *usual[4:]]
+    assert headings(page) == chosen
+    page.keyboard.press("Escape")
+    page.get_by_role("checkbox", name="Family").wait_for(state="detached")
+    page.keyboard.press("j")  # a key of the page again
+    page.locator("tr.cur").wait_for()
+    page.keyboard.press("L")
+    page.wait_for_url("**/logs")
+    page.keyboard.press("J")
+    assert headings(page) == chosen
+    page.reload()
+    assert headings(page) == (chosen if kept else usual)
+    page.get_by_role("button", name="Columns").click()
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Reset").wait_for(state="detached")
+    assert headings(page) == usual
+    page.reload()
+    assert headings(page) == usual
+
+
 def test_a_job_that_was_slower_than_all_before_it_and_the_list_of_such_jobs(tmp_path, watched):
     """Its sign is as high as its text, and the address's filter is shown beside the list: without
     it, the list looked like that of all jobs, and an empty one like an empty database.
@@ -594,7 +660,7 @@ def test_the_way_back_to_a_list_finds_its_place(site, watched, back):
     page.locator("tr.cur").wait_for()
     for key in ("ArrowRight", "j", "j"):
         page.keyboard.press(key)
-    stood = page.locator("tr.kid.cur").inner_text()
+    stood = page.locator("tr.kid.cur .name").get_attribute("href")
     page.keyboard.press("Enter")
     page.locator("main h1", has_text="copy-part").wait_for()
     if back == "Escape":
@@ -602,7 +668,7 @@ def test_the_way_back_to_a_list_finds_its_place(site, watched, back):
     else:
         page.go_back()
     page.locator("tr.kid.cur").wait_for()
-    assert page.locator("tr.kid.cur").inner_text() == stood
+    assert page.locator("tr.kid.cur .name").get_attribute("href") == stood
     assert page.url.endswith("/jobs?root=1&operation=vm-migrate")
 
 

@@ -1,7 +1,8 @@
 // The list of jobs: families, running rows live, nothing moves under the pointer.
 
+import { signal } from "@preact/signals";
 import { Chip, Glyph, Menu, Progress, Segments, answered, html, useData, useEffect, useMemo, useRef, useState, usePage } from "../ui.js";
-import { brief, count, dot, full, percent, plural, spent, when } from "../format.js";
+import { brief, count, dot, full, percent, plural, recall, remember, spent, when } from "../format.js";
 import { api, apiUrl, go, href, setQuery } from "../route.js";
 import { AddFilter } from "./filters.js";
 import { CurlItem, Failed, took } from "./common.js";
@@ -24,7 +25,7 @@ const Family = ({ children: kids }) => html`<span class="family" role="img"
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
-const LIMIT = 50, COUNTED = 10_000;
+const LIMIT = 50, AT_ONCE = 100, COUNTED = 10_000;
 
 function params(query) {
   // What is unknown is asked for as well: the server says what is wrong, and shows nothing for it.
@@ -37,10 +38,9 @@ async function load(query, signal) {
   const page = await api.jobs(params(query), signal);
   const oldest = page.items.reduce((least, job) => (job.created_at < least ? job.created_at : least), page.items[0]?.created_at ?? "");
   const quiet = (promise, other) => promise.catch(() => other);
-  const [kids, usual, bad, sessions] = await Promise.all([
+  const [kids, usual, sessions] = await Promise.all([
     page.items.length ? quiet(api.jobs({ since: oldest, order: "asc", limit: 2000 }, signal), { items: [] }) : { items: [] },
     quiet(api.statistics("operations", { since: "-28d", limit: 500 }, signal), []),
-    quiet(api.statistics("errors-by-job", { ...(oldest ? { since: oldest } : {}), limit: 500 }, signal), []),
     quiet(api.sessions({ limit: 200 }, signal), []),
   ]);
   const families = new Map();
@@ -48,7 +48,6 @@ async function load(query, signal) {
   return {
     page, families,
     usual: new Map(usual.filter((one) => one.completed >= 5).map((one) => [one.operation, one.p50_ms])), // as `jobs.estimate` has it
-    errors: new Map(bad.map((one) => [one.job_id, one.errors])),
     hosts: new Map(sessions.map((one) => [one.session_id, one.host])),
   };
 }
@@ -65,6 +64,28 @@ function useCounts(query, data) {
   };
   useEffect(() => { if (data) look(); }, [data?.usual]); // of another load: rows that change in place keep it
   return { counts, refresh: () => { if (Date.now() - called.current > COUNTED) look(); } };
+}
+
+/** The numbers of lines, warnings and errors of the jobs that are shown. They come after the list, and anew while jobs change. */
+function useLines(rows, data, wanted) {
+  const [lines, setLines] = useState(new Map());
+  const asked = useRef(new Set()), called = useRef(0), loaded = useRef(null);
+  const ids = wanted ? rows.map((row) => row.job.id) : [];
+  const look = async (some) => {
+    called.current = Date.now();
+    for (let i = 0; i < some.length; i += AT_ONCE) {
+      const job = some.slice(i, i + AT_ONCE);
+      job.forEach((id) => asked.current.add(id));
+      const found = await api.statistics("events-by-job", { job }).catch(() => []);
+      setLines((old) => new Map([...old, ...found.map((one) => [one.job_id, one])]));
+    }
+  };
+  useEffect(() => {
+    if (loaded.current !== data?.usual) { loaded.current = data?.usual; asked.current.clear(); }
+    const fresh = ids.filter((id) => !asked.current.has(id));
+    if (fresh.length) look(fresh);
+  }, [ids.join(), data?.usual]);
+  return { lines, refresh: () => { if (Date.now() - called.current > COUNTED) look(ids); } };
 }
 
 export function Detail({ job }) {
@@ -86,22 +107,68 @@ function summary(result) {
 
 export const identity = (job) => job.external_job_id || job.id.slice(-8);
 
-function Row({ job, data, depth, open, onToggle, current, onSelect, last, unfolded }) {
+/** A number of lines as a link to them. The log of a job has those of its child jobs, and so does the number. */
+function Lines({ job, lines, of, query, className = "" }) {
+  const n = lines?.[of];
+  if (n === undefined) return null;
+  if (n === null) return html`<span class="dim" title="too many to be counted quickly">–</span>`;
+  if (!n) return html`<span class="dim">·</span>`;
+  return html`<a class=${className} title=${plural(n, query?.level ?? query?.levels ?? "line")} href=${href("jobs", job.id, query)}>${n < 10_000_000 ? dot(n) : `${count(Math.floor(n / 1_000_000))}\u202fM`}</a>`;
+}
+
+// What a reader can choose, in its order: title, class of the column and of its cells, the cell.
+// What is not "wide" is shown on small screens, too.
+const COLUMNS = {
+  family: ["Family", "c-family", "wide", ({ kids }) => kids.length > 0 && html`<${Family}>${kids}<//>`],
+  detail: ["Detail", "", "wide", ({ job }) => html`<${Detail} job=${job} />`],
+  started: ["Started", "c-time", "r wide", ({ job }) => html`<span title=${full(job.started_at ?? job.created_at)}>${job.started_at ? when(job.started_at) : "–"}</span>`],
+  ended: ["Ended", "c-time", "r wide", ({ job }) => (job.completed_at ? html`<span title=${full(job.completed_at)}>${when(job.completed_at)}</span>` : "–")],
+  took: ["Took", "c-took", "r", ({ job, ms }) => spent(ms, job.status)],
+  usual: ["vs usual", "c-usual", "wide", ({ job, ms, data }) => html`<${Usual} ms=${ms} usual=${data.usual.get(job.operation)} status=${job.status} />`],
+  lines: ["Lines", "c-lines", "r wide large", ({ job, lines }) => html`<${Lines} job=${job} lines=${lines} of="total" />`],
+  errors: ["E", "c-e", "r", ({ job, lines }) => html`<${Lines} className="err" job=${job} lines=${lines} of="errors" query=${{ level: "error" }} />`, "Errors"],
+  warnings: ["W", "c-e", "r wide large", ({ job, lines }) => html`<${Lines} className="warn" job=${job} lines=${lines} of="warnings" query=${{ levels: "warning" }} />`, "Warnings"],
+  owner: ["Owner", "c-owner", "wide", ({ job }) => job.owner ?? ""],
+  project: ["Project", "c-host", "wide", ({ job }) => job.project ?? ""],
+  type: ["Type", "c-host", "wide", ({ job }) => job.job_type ?? ""],
+  attempt: ["Attempt", "c-owner", "r wide", ({ job }) => count(job.attempt)],
+  host: ["Host", "c-host", "wide", ({ job, data }) => data.hosts.get(job.session_id) ?? (job.session_id ? "" : "–")],
+  id: ["Id", "c-id", "r wide mono dim", ({ job }) => identity(job)],
+};
+const USUAL = Object.keys(COLUMNS).filter((one) => !["ended", "project", "type", "attempt"].includes(one));
+const KEPT = "structjob-columns", FIRST = "job"; // the column that is always there: so the choice of no other is one, too
+const known = (names) => Object.keys(COLUMNS).filter((one) => names.includes(one));
+const kept = recall(KEPT);
+const chosen = signal(kept ? known(kept.split(",")) : USUAL);
+
+function choose(names) {
+  chosen.value = known(names);
+  remember(KEPT, names === USUAL ? "" : [FIRST, ...chosen.value].join());
+}
+
+/** The choice of columns: boxes that Tab and the arrow keys go through, and Space ticks. */
+function ColumnChoice() {
+  const box = useRef(null);
+  useEffect(() => { box.current.querySelector("input").focus(); }, []);
+  const move = (event) => {
+    const by = { ArrowDown: 1, j: 1, ArrowUp: -1, k: -1 }[event.key];
+    if (!by) return;
+    const all = [...box.current.querySelectorAll("input, button")];
+    all[(all.indexOf(document.activeElement) + by + all.length) % all.length].focus();
+    event.preventDefault();
+  };
+  return html`<div class="choice" role="group" aria-label="columns" ref=${box} onKeyDown=${move}>${Object.entries(COLUMNS).map(([name, [title, , , , long = title]]) => html`
+    <label key=${name}><input type="checkbox" checked=${chosen.value.includes(name)} onChange=${(event) => choose(event.target.checked ? [...chosen.value, name] : chosen.value.filter((one) => one !== name))} /> ${long}</label>`)}
+    <button type="button" class="link" onClick=${() => choose(USUAL)}>Reset</button></div>`;
+}
+
+function Row({ job, data, lines, columns, depth, open, onToggle, current, onSelect, last, unfolded }) {
   const kids = data.families.get(job.id) ?? [];
-  const ms = took(job);
-  const errors = data.errors.get(job.id);
-  const host = data.hosts.get(job.session_id);
+  const all = { job, data, lines, kids, ms: took(job) };
   return html`<tr class=${`${depth ? "kid" : ""} ${last ? "last" : ""} ${unfolded ? "unfolded" : ""} ${current ? "cur" : ""}`} aria-selected=${current ? "true" : undefined} onClick=${onSelect}>
     <td><div class="job">${kids.length ? html`<button type="button" class="twisty" onClick=${(event) => { event.stopPropagation(); onToggle(); }} aria-expanded=${String(open)} aria-label=${`${plural(kids.length, "child job", "child jobs")} of ${job.operation}`}>${open ? "▾" : "▸"}</button>` : html`<span class="twisty"></span>`}
       <${Glyph} of=${job.status} /> <a class="name" href=${href("jobs", job.external_job_id || job.id)}>${job.operation}</a> <span class="what cut">${job.description ?? ""}</span></div></td>
-    <td class="wide">${kids.length > 0 && html`<${Family}>${kids}<//>`}</td>
-    <td class="wide"><${Detail} job=${job} /></td>
-    <td class="r wide" title=${full(job.started_at ?? job.created_at)}>${job.started_at ? when(job.started_at) : "–"}</td>
-    <td class="r">${spent(ms, job.status)}</td>
-    <td class="wide"><${Usual} ms=${ms} usual=${data.usual.get(job.operation)} status=${job.status} /></td>
-    <td class="r err">${errors ? html`<a href=${href("jobs", job.id, { level: "error" })}>${dot(errors)}</a>` : html`<span class="dim">·</span>`}</td>
-    <td class="wide">${job.owner ?? ""}</td><td class="wide cut">${host ?? (job.session_id ? "" : "–")}</td>
-    <td class="r wide mono dim">${identity(job)}</td></tr>`;
+    ${columns.map((name) => html`<td key=${name} class=${COLUMNS[name][2]}>${COLUMNS[name][3](all)}</td>`)}</tr>`;
 }
 
 export default function Jobs({ query }) {
@@ -113,7 +180,6 @@ export default function Jobs({ query }) {
   const newer = useNewer(query, data);
   const refresh = useLiveRows(data, set);
   const counted = useCounts(query, data);
-  useChanges("jobs", () => { newer.look(); refresh(); counted.refresh(); });
   const status = query.get("status") || "";
   const rows = useMemo(() => {
     const out = [];
@@ -126,6 +192,9 @@ export default function Jobs({ query }) {
     data?.page.items.forEach((job) => add(job, 0, false));
     return out;
   }, [data, open]);
+  const columns = chosen.value;
+  const counts = useLines(rows, data, ["lines", "errors", "warnings"].some((one) => columns.includes(one)));
+  useChanges("jobs", () => { newer.look(); refresh(); counted.refresh(); counts.refresh(); });
   const toggle = (id, to) => setOpen((old) => { const out = new Set(old); if (to ?? !out.has(id)) out.add(id); else out.delete(id); return out; });
   const current = rows[Math.min(at, rows.length - 1)];
   const move = (by) => setAt(Math.max(0, Math.min(rows.length - 1, at + by)));
@@ -134,13 +203,13 @@ export default function Jobs({ query }) {
   const rootOnly = params(query).root;
   usePage({
     title: "Jobs",
-    keys: [["j k", "move"], ["⏎", "open"], ["→", "unfold"], ["f", "filter"], ["y", "copy link"]],
+    keys: [["j k", "move"], ["⏎", "open"], ["→", "unfold"], ["f", "filter"], ["c", "columns"], ["y", "copy link"]],
     facts: data ? `${plural(data.page.items.length, "job")}${data.page.next_cursor ? ", more exist" : ""}${data.page.partial ? " · partial" : ""} · ${count(ms)}\u202fms` : slow ? "reading jobs" : "",
     on: {
       j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), g: () => setAt(0), G: () => setAt(rows.length - 1),
       Enter: () => current && go(href("jobs", current.job.external_job_id || current.job.id)),
       ArrowRight: () => current && toggle(current.job.id, true), ArrowLeft: () => current && toggle(current.job.id, false),
-      f: () => setAdding(true), r: () => { reload(); newer.clear(); },
+      c: () => document.querySelector("button.columns").click(), f: () => setAdding(true), r: () => { reload(); newer.clear(); },
       Escape: () => { if (adding) setAdding(false); else if (chips.length) setQuery({ [chips.at(-1)[0]]: null }); else return false; return true; },
     },
   });
@@ -153,13 +222,14 @@ export default function Jobs({ query }) {
       ${chips.map(([name, value]) => html`<${Chip} name=${name} op=${name === "q" ? "~" : name === "since" ? "≥" : name === "until" ? "<" : "="} value=${value} onRemove=${() => setQuery({ [name]: null, cursor: null })} onClick=${() => setAdding(name)} />`)}
       <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
       <span class="grow"></span>
+      <span class="wide"><${Menu} className="btn quiet columns" label="Columns"><${ColumnChoice} /><//></span>
       <${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("jobs", params(query))} target="_blank" rel="noreferrer">JSON</a><${CurlItem} path="jobs" params=${params(query)} /></${Menu}>
     </div>
     ${newer.count > 0 && html`<button type="button" class="newer" onClick=${() => { reload(); newer.clear(); }}><b>${count(newer.count)} newer</b> ${newer.count === 1 ? "job" : "jobs"} since this list was loaded <kbd>r</kbd><span>rows do not move while you read</span></button>`}
     ${error && !data ? html`<${Failed} error=${error} retry=${reload} />` : data && !rows.length ? html`<${Empty} query=${query} chips=${chips} status=${status} />` : html`
-    <div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl jobs" aria-label="jobs"><colgroup><col class="c-job" /><col class="c-family wide" /><col class="wide" /><col class="c-time wide" /><col class="c-took" /><col class="c-usual wide" /><col class="c-e" /><col class="c-owner wide" /><col class="c-host wide" /><col class="c-id wide" /></colgroup>
-      <thead><tr><th scope="col">Job</th><th scope="col" class="wide">Family</th><th scope="col" class="wide">Detail</th><th scope="col" class="r wide">Started${longest ? "" : arrow}</th><th scope="col" class="r">Took${longest ? arrow : ""}</th><th scope="col" class="wide">vs usual</th><th scope="col" class="r">Errors</th><th scope="col" class="wide">Owner</th><th scope="col" class="wide">Host</th><th scope="col" class="r wide">Id</th></tr></thead>
-      <tbody ref=${body}>${data && rows.map((row, i) => html`<${Row} key=${row.job.id} ...${row} data=${data} open=${open.has(row.job.id)} onToggle=${() => toggle(row.job.id)} current=${i === at} onSelect=${() => setAt(i)} />`)}</tbody></table></div>
+    <div class="scroll" tabindex="-1"><div class="tbl-pad"><table class="tbl jobs" aria-label="jobs"><colgroup><col class=${columns.includes("detail") ? "c-job" : ""} />${columns.map((one) => html`<col key=${one} class=${`${COLUMNS[one][1]} ${COLUMNS[one][2]}`} />`)}</colgroup>
+      <thead><tr><th scope="col">Job</th>${columns.map((one) => { const [title, , kind, , long] = COLUMNS[one]; return html`<th key=${one} scope="col" class=${kind.replace(/ mono| dim/g, "")} title=${long} aria-label=${long}>${title}${one === (longest ? "took" : "started") ? arrow : ""}</th>`; })}</tr></thead>
+      <tbody ref=${body}>${data && rows.map((row, i) => html`<${Row} key=${row.job.id} ...${row} data=${data} lines=${counts.lines.get(row.job.id)} columns=${columns} open=${open.has(row.job.id)} onToggle=${() => toggle(row.job.id)} current=${i === at} onSelect=${() => setAt(i)} />`)}</tbody></table></div>
       ${data && (data.page.next_cursor || query.get("cursor")) && html`<div class="bar">${query.get("cursor") && html`<a class="btn" href=${href("jobs", "", without(query, "cursor"))}>Newest</a>`}${data.page.next_cursor && html`<button type="button" class="btn" onClick=${() => setQuery({ cursor: data.page.next_cursor })}>Older jobs</button>`}</div>`}</div>`}`;
 }
 
