@@ -1,6 +1,7 @@
 """What is stored, typed or imported neither steers a terminal nor harms the database."""
 
 import asyncio
+import base64
 import gzip
 import json
 import sqlite3
@@ -81,6 +82,19 @@ def test_a_usage_error_shows_what_was_typed_without_obeying_it(db_url, words):
     assert "\x1b" not in said
     assert escape(said.replace("\n", "")) == said.replace("\n", "")
     assert "\\x" in said
+
+
+def test_deep_json_on_the_command_line_is_text(db_url):
+    """faults 0.8: it was a RecursionError."""
+    typed(db_url, "migrate", "--yes")
+    assert "RecursionError" not in typed(db_url, "logs", "--where", f"a={'[' * 5000}", code=0)
+
+
+async def test_deep_json_in_a_cursor_is_no_cursor(tracker):
+    """faults 0.8: it was a RecursionError."""
+    cursor = base64.urlsafe_b64encode(b'["f","from",1.0,"k",' + b"[" * 5000).decode()
+    with pytest.raises(InvalidFilter, match="cursor"):
+        await tracker.jobs.list(cursor=cursor)
 
 
 @pytest.mark.parametrize(

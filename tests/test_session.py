@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -251,6 +252,41 @@ def test_what_is_left_for_a_database_is_found_wherever_it_is(tmp_path, caplog):
     assert [spool_directory.database_of(left[name]) for name in ("own", "beside")] == [None, "here"]
     (tmp_path / "link").symlink_to(left["beside"])
     assert spool_directory.database_of(tmp_path / "link") is None
+
+
+@pytest.mark.parametrize("place", ["own", "beside"])
+@pytest.mark.parametrize("bad", ["nested", "directory", "unreadable"])
+def test_a_bad_description_stops_no_other_spool(tmp_path, monkeypatch, place, bad):
+    """faults 0.3: `session.json` has any content, is a directory, or its directory cannot be read;
+    the other spools are found, shown and adopted, and no file stays open.
+    """
+    own, shelf = tmp_path / "own", tmp_path / "shelf"
+    shelf.mkdir(mode=0o700)
+    root = own if place == "own" else shelf / "a"
+    directory, *others = (left_behind(root, Session(database="here")) for _ in range(3))
+    described = directory / "session.json"
+    if bad == "nested":
+        described.write_bytes(b'{"x":' + b"[" * 50_000)
+    elif bad == "directory":
+        described.unlink()
+        described.mkdir()
+    else:  # its mode is 000, and the test is not run by root
+        scandir = os.scandir
+
+        def refused(path):
+            if os.fspath(path) == str(directory):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return scandir(path)
+
+        described.unlink()
+        monkeypatch.setattr(os, "scandir", refused)
+    places = Places("here", (own,), shelves=(shelf,))
+    before = set(os.listdir("/proc/self/fd"))
+    assert {*others} <= {*spool_directory.left_in(places)}
+    assert spool_directory.database_of(directory) is None
+    taken = close_all(spool_directory.adopt_elsewhere(places, None, set()))
+    assert {int(other.name) for other in others} <= {*taken}
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_which_directories_are_in_use(root):
@@ -659,6 +695,16 @@ def test_a_pipe_in_place_of_a_note_holds_nobody_up(root):
     directory = left_behind(root)
     os.mkfifo(directory / "set-aside")
     assert spool_directory.set_aside(directory).reason == ""
+
+
+def test_a_directory_in_place_of_a_note_is_no_note(root):
+    """faults 0.3: the spool is delivered, and no file stays open."""
+    directory = left_behind(root)
+    (directory / "set-aside").mkdir()
+    before = set(os.listdir("/proc/self/fd"))
+    assert spool_directory.set_aside(directory) is None
+    assert close_all(adopt(root, set())) == [int(directory.name)]
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 def test_a_look_leaves_everything_as_it_was(root):

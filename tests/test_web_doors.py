@@ -350,6 +350,28 @@ async def test_an_open_websocket_subscribes_to_nothing_with_a_revoked_token(trac
             assert json.loads(await opened.recv())["data"]["status"] == 401
 
 
+async def test_deep_json_is_refused(tracker, tokens):
+    """faults 0.8: it was an internal error, also for a client without a token."""
+    text, _ = tokens.create("write")
+    deep = '{"x":' + "[" * 5000
+    async with behind(tracker, Doors(tokens)) as web:
+        json_of = {**bearer(text), "Content-Type": "application/json"}
+        answer = await web.post("/api/v1/retention/prune", content=deep, headers=json_of)
+        assert answer.status_code == 400
+        found = await web.get(f"/api/v1/logs?attr.n={'[' * 5000}", headers=bearer(text))
+        assert found.status_code == 200
+    async with served(build(tracker, Doors(tokens))) as address:
+        socket = f"{address.replace('http', 'ws')}/api/v1/stream/ws"
+        async with websockets.connect(socket) as opened:
+            await opened.send(deep)
+            await opened.wait_closed()
+            assert opened.close_code == 4401
+        async with websockets.connect(socket, additional_headers=bearer(text)) as opened:
+            await opened.recv()
+            await opened.send(deep)
+            assert json.loads(await opened.recv())["data"]["status"] == 400
+
+
 async def test_pages_of_an_allowed_origin_may_read_with_a_token(tracker, tokens):
     """(R46)"""
     text, _ = tokens.create("read")

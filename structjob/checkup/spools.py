@@ -177,7 +177,7 @@ def waiting_since(directory: Path, stored: int) -> datetime | None:
 
     ``None`` if there is no such line.
     """
-    for path in sorted(directory.glob("events-*.jsonl")):
+    for path in _segments(directory):
         with suppress(OSError), path.open("rb") as file:  # it may have been delivered meanwhile
             for line in file:
                 if verify_line(line) and number_of(line) > stored:
@@ -187,7 +187,7 @@ def waiting_since(directory: Path, stored: int) -> datetime | None:
 
 def _last_seq(directory: Path) -> int:
     """Return the number of the last complete line, from the newest segment that has one."""
-    for path in sorted(directory.glob("events-*.jsonl"), reverse=True):
+    for path in reversed(_segments(directory)):
         try:
             with path.open("rb") as file:
                 file.seek(max(0, path.stat().st_size - _TAIL))
@@ -198,3 +198,8 @@ def _last_seq(directory: Path) -> int:
         if found:
             return max(found)
     return 0
+
+
+def _segments(directory: Path) -> list[Path]:
+    """Return the files with a session's events, oldest first; to open a pipe would block."""
+    return sorted(path for path in directory.glob("events-*.jsonl") if path.is_file())

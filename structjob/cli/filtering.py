@@ -39,7 +39,7 @@ def attributes(
             raise click.BadParameter(f"{given!r} is not key=value", ctx, param)
         try:
             found[key] = msgspec.json.decode(value)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, RecursionError):
             found[key] = value
     return found
 

@@ -120,6 +120,21 @@ def open_directly(path: Path, flags: int) -> int:
     return _open(_Place(path), flags, special=False)
 
 
+def read_start(path: Path, most: int) -> tuple[bytes, float]:
+    """Return the first *most* bytes of a small file, and when it was last written (Unix time).
+
+    This never blocks, although the path may name a pipe, and it follows no link.
+
+    Raises:
+        OSError: if it cannot be read, for example because it is a directory.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.read(fd, most), os.fstat(fd).st_mtime
+    finally:
+        os.close(fd)
+
+
 def set_apart(fd: int) -> int:
     """Give a file that stays open a high number, and return it.
 

@@ -30,7 +30,7 @@ def from_text(text: object, unpack: Callable[[bytes], T], wrong: str) -> T:
     try:
         padded = text + "=" * (-len(text) % 4)
         return unpack(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (msgspec.MsgspecError, ValueError):
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         raise InvalidFilter(wrong) from None
 
 

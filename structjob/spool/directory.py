@@ -30,6 +30,7 @@ from structjob.machine.files import (
     lock_file,
     make_directory,
     open_directly,
+    read_start,
     replace_descriptor,
 )
 from structjob.machine.host import is_network
@@ -375,13 +376,11 @@ def adopt(
     adopted = []
     for name in names:
         directory = root / name
-        if not _ours(directory):
+        if not _ours(directory) or (exactly and not _is_of(directory, database)):
             continue
         # A directory that cannot be read is left to the report of `structjob doctor`; it must not
         # block the others.
         with contextlib.suppress(OSError):
-            if exactly and (database is None or database_of(directory) != database):
-                continue
             if (spool := _adopt(directory, database)) is not None:
                 adopted.append(spool)
     return adopted
@@ -418,10 +417,7 @@ def left_in(places: Places) -> list[Path]:
 
 
 def _is_of(directory: Path, database: str | None) -> bool:
-    """Return whether the spool in *directory* can be read, and belongs to *database*."""
-    with contextlib.suppress(OSError):
-        return database is not None and database_of(directory) == database
-    return False
+    return database is not None and database_of(directory) == database
 
 
 def _in_order(places: Places) -> Iterator[tuple[Path, bool]]:
@@ -485,13 +481,10 @@ class SetAside(NamedTuple):
 
 def set_aside(directory: Path) -> SetAside | None:
     """Return why *directory* was set aside by `SessionSpool.set_aside`; ``None`` if it was not."""
-    try:
-        fd = os.open(directory / _SET_ASIDE, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return None
-    with open(fd, "rb") as file, contextlib.suppress(OSError):
-        reason = file.read(4096).decode("utf-8", "replace").strip()
-        return SetAside(reason, time.time() - os.fstat(fd).st_mtime, directory / _SET_ASIDE)
+    note = directory / _SET_ASIDE
+    with contextlib.suppress(OSError):
+        content, written = read_start(note, 4096)
+        return SetAside(content.decode("utf-8", "replace").strip(), time.time() - written, note)
     return None
 
 
@@ -505,9 +498,11 @@ def _ours(directory: Path) -> bool:
 
 
 def database_of(directory: Path) -> str | None:
-    """Return which database a session's *directory* is for, if it names one."""
-    session = read_session(directory) if _ours(directory) else None
-    return session.database if session is not None else None
+    """Return which database a session's *directory* is for, if it can be read and names one."""
+    with contextlib.suppress(OSError):
+        session = read_session(directory) if _ours(directory) else None
+        return session.database if session is not None else None
+    return None
 
 
 def sweep(root: Path) -> None:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 import msgspec
 
-from structjob.machine.files import open_directly
+from structjob.machine.files import open_directly, read_start
 from structjob.spool.disk import DiskQueue
 from structjob.spool.session import TIME_FORMAT, Session
 
 _NAME = "session.json"
 _EARLIEST, _LATEST = 1970, 9998
 """Years that every database and every time zone can represent."""
-_LATEST_START = datetime(_LATEST, 12, 31, tzinfo=UTC).timestamp()
 
 
 def write_session(directory: Path, session: Session) -> None:
@@ -32,13 +31,11 @@ def read_session(directory: Path) -> Session | None:
     if not 0 < number < 1 << 53 or directory.name != str(number):
         return None
     try:
-        fd = os.open(directory / _NAME, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-        with open(fd, "rb") as file:
-            session = msgspec.json.decode(file.read(65_536), type=Session)
-            written = os.fstat(fd).st_mtime
+        content, written = read_start(directory / _NAME, 65_536)
+        session = msgspec.json.decode(content, type=Session)
         if session.session_id == number:
             return _clipped(session, written)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     # A power failure may leave the file empty. The events are kept even if their session is
     # unknown.
@@ -63,7 +60,8 @@ def _clipped(session: Session, written: float) -> Session:
     except ValueError:
         started = None
     if started is None or started.tzinfo is not None:
-        started = started or datetime.fromtimestamp(min(max(written, 0.0), _LATEST_START), UTC)
+        latest = datetime(_LATEST, 12, 31, tzinfo=UTC).timestamp()
+        started = started or datetime.fromtimestamp(min(max(written, 0.0), latest), UTC)
         started = started.astimezone(UTC)
     return replace(
         session,

@@ -43,7 +43,7 @@ async def json_of(request: Request) -> Any:
         raise Refused(415, "the body must be JSON: Content-Type: application/json")
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
         raise Refused(400, f"the body is not JSON: {exc}") from None
 
 

@@ -329,6 +329,6 @@ def _value(text: str) -> Any:
     """
     try:
         found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError):
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
         return text
     return text if isinstance(found, dict | list) else found

@@ -333,7 +333,7 @@ class Socket:
                 await self._put(frame("unsubscribed", {}), name)
             else:
                 raise Refused(400, "op must be auth, subscribe or unsubscribe")
-        except msgspec.DecodeError as exc:
+        except (msgspec.DecodeError, RecursionError) as exc:
             await self._refuse(Refused(400, f"the message is no JSON: {exc}"), name)
         except Refused as exc:
             await self._refuse(exc, name)
@@ -420,7 +420,7 @@ async def admitted(socket: WebSocket) -> str | Literal[False] | None:
         return doors.token_of(said.token, socket.scope).id
     except TimeoutError:
         await socket.close(4408, f"no token came within {AUTH_TIMEOUT:.0f} s")
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         await socket.close(4401, 'the first message must be {"op": "auth", "token": "…"}')
     except Refused as exc:
         await close(socket, exc)
