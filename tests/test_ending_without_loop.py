@@ -8,7 +8,7 @@ import signal
 import sys
 
 import pytest
-from test_termination import Program, look
+from test_termination import Program, end_by_sigterm, look
 
 import structjob
 
@@ -29,10 +29,7 @@ def test_sigterm_unwinds_the_blocks(db_url):
                     log.info("cleaned")
         print("not reached")
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        assert program.end(-signal.SIGTERM, within=10) == ([], "")
+    assert end_by_sigterm(text, db_url, within=10) == ([], "")
     assert asyncio.run(look(db_url)) == (
         ["cleaned"],
         {"nightly": ("cancelled", "SIGTERM")},
@@ -69,10 +66,7 @@ def test_sigterm_ends_the_jobs_of_other_threads_and_of_loops(db_url):
             while True:
                 time.sleep(1)
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=12)
+    end_by_sigterm(text, db_url, within=12)
     _, jobs, _, ok = asyncio.run(look(db_url))
     assert {name: status for name, (status, _) in jobs.items()} == dict.fromkeys(
         ("works", "hangs", "task"), "cancelled"
@@ -128,10 +122,7 @@ def test_the_job_of_a_thread_has_time_to_clean_up(db_url, main):
             begun.wait()
         begun = threading.Event()
         """
-    with Program(text + main, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        assert program.end(-signal.SIGTERM, within=12) == ([], "")
+    assert end_by_sigterm(text + main, db_url, within=12) == ([], "")
     lines, jobs, _, ok = asyncio.run(look(db_url))
     assert (lines, ok) == (["cleaned"], True)
     assert jobs == dict.fromkeys(jobs, ("cancelled", "SIGTERM"))
@@ -157,10 +148,7 @@ def test_a_job_whose_thread_has_ended_is_not_waited_for(db_url):
             while True:
                 time.sleep(1)
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=60)
+    end_by_sigterm(text, db_url, within=60)
     _, jobs, _, ok = asyncio.run(look(db_url))
     assert (jobs, ok) == ({"left": ("cancelled", "SIGTERM")}, True)
 
@@ -179,10 +167,7 @@ def test_sigterm_with_a_loop_in_the_main_thread(db_url):
         with structjob.Tracker(url) as tracker:
             asyncio.run(main(tracker))
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=12)
+    end_by_sigterm(text, db_url, within=12)
     assert asyncio.run(look(db_url)) == (["cleaned"], {"task": ("cancelled", "SIGTERM")}, [], True)
 
 
@@ -204,10 +189,7 @@ def test_sigterm_with_a_loop_in_another_thread(db_url, tmp_path):
                 time.sleep(1)
         """
     other = f"sqlite:///{tmp_path}/other.db"
-    with Program(text, db_url, other) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=8)
+    end_by_sigterm(text, db_url, other, within=8)
     ended = ("cancelled", "SIGTERM")
     assert asyncio.run(look(db_url)) == ([], {"main": ended}, [], True)
     assert asyncio.run(look(other)) == ([], {"thread": ended}, [], True)
@@ -269,10 +251,7 @@ def test_sigterm_with_a_tracker_of_init(db_url):
             ready()
             time.sleep(60)
         """
-    with Program(text, db_url) as program:
-        program.await_word()
-        program.send(signal.SIGTERM)
-        program.end(-signal.SIGTERM, within=10)
+    end_by_sigterm(text, db_url, within=10)
     _, jobs, _, ok = asyncio.run(look(db_url))
     ended = ("cancelled", "SIGTERM")
     assert (jobs, ok) == ({"a": ended, "of a thread": ended}, True)

@@ -84,12 +84,12 @@ class Program:
         return out.decode().split(), err.decode()
 
 
-def end_by_sigterm(text, url, code=-signal.SIGTERM):
+def end_by_sigterm(text, *arguments, code=-signal.SIGTERM, within=20):
     """Send SIGTERM to a program that is ready, and return what `Program.end` returns."""
-    with Program(text, url) as program:
+    with Program(text, *arguments) as program:
         program.await_word()
         program.send(signal.SIGTERM)
-        return program.end(code, within=20)
+        return program.end(code, within)
 
 
 async def look(url):
@@ -235,7 +235,7 @@ async def test_sigterm_in_a_blocked_loop(db_url):
                     time.sleep(0.1)
         asyncio.run(main())
         """
-    end_by_sigterm(text, db_url, 128 + signal.SIGTERM)
+    end_by_sigterm(text, db_url, code=128 + signal.SIGTERM)
     messages, jobs, _, ok = await look(db_url)
     assert (messages, jobs, ok) == (["in it"], {"blocked": ("cancelled", "SIGTERM")}, True)
 
