@@ -77,7 +77,7 @@ async def test_one_bad_event_is_put_aside_and_its_neighbours_are_stored(tracker,
     """
     for n in range(20):
         log.info("good", n=n)
-    number = tracker._recorder.numbers.next()
+    number = next(tracker._recorder.numbers.counter)
     tracker._recorder.events.append(seal(poison, b',"seq":%d' % number), number)
     for n in range(20, 40):
         log.info("good", n=n)
@@ -104,7 +104,7 @@ async def test_a_bad_event_that_is_delivered_twice_is_put_aside_once(tracker, db
             seal(b'{"ts":null,"level":"info","message":"x","attrs":{}', b',"seq":1'), 1
         )
         await tracker.flush()
-    tracker._recorder.numbers.next()
+    next(tracker._recorder.numbers.counter)
     log.info("good")
     await tracker.flush()
     assert rows(db_path, "SELECT seq FROM structjob_dead_letters") == [(1,)]
@@ -130,7 +130,7 @@ async def test_one_bad_change_of_state_is_put_aside_and_its_neighbours_are_store
     async with tracker.job("before"):
         pass
     for _ in range(2):
-        number = tracker._recorder.state_numbers.next()
+        number = next(tracker._recorder.state_numbers.counter)
         tracker._recorder.states.append(seal(poison, b',"state_seq":%d' % number), number)
         async with tracker.job("after") as job, job.step("step"):
             pass
@@ -149,7 +149,7 @@ async def test_a_piece_of_a_record_costs_no_other_record(tracker, db_path):
     (event,) = [
         seal(b'{"ts":"2026-01-31 12:00:00","level":"info","message":"torn","attrs":{}', b',"seq":2')
     ]
-    tracker._recorder.numbers.next()
+    next(tracker._recorder.numbers.counter)
     os.write(tracker._recorder.spool.events._fd, event[:50])  # and no newline
     tracker._recorder.fallback.append(event, 2)
     log.info("behind it")
@@ -676,7 +676,9 @@ async def test_a_started_job_can_be_found_from_elsewhere(db_path, tracker):
     of order in the file (R19).
     """
     recorder = tracker._recorder
-    held = recorder.state_numbers.next()  # another thread has its number and has not written yet
+    held = next(
+        recorder.state_numbers.counter
+    )  # another thread has its number and has not written yet
     promise = tracker._engine.committed(held)
     async with tracker.job("found") as job:
         assert rows(db_path, f"SELECT operation FROM structjob_jobs WHERE id = '{job.id}'") == [

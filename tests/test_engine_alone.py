@@ -388,7 +388,7 @@ async def test_what_waits_when_the_session_has_ended_is_lost(make, caplog, expla
     """
     site = make()
     site.log(3)
-    site.recorder.broken_off.next()
+    next(site.recorder.broken_off.counter)
     site.link.ended = Ended(left=[{"id": "late", "operation": "x"}], explained=explained)
     await site.engine._end_own()
     assert dict(site.own.dropped) == {"interrupted" if explained else "missing": 3}
@@ -407,7 +407,7 @@ async def test_what_a_cancelled_writer_held_goes_to_the_spool(make):
     append, recorder._append = recorder._append, _refuse
     site.log(3)
     recorder._append = append
-    number = recorder.state_numbers.next()
+    number = next(recorder.state_numbers.counter)
     recorder.fallback_states.append(b'{"state_seq":%d}\n' % number, number)
     states = recorder.fallback_states.read(1000, 10)
     held = recorder.fallback.read(10_000, 10)

@@ -173,7 +173,7 @@ async def test_dead_letters_are_counted_apart(db_path, tracker, caplog):
     (guarantees 2 and 7), and a warning says so.
     """
     structlog.get_logger().info("good")
-    number = tracker._recorder.numbers.next()
+    number = next(tracker._recorder.numbers.counter)
     from structjob.spool.line import seal
 
     tracker._recorder.events.append(

@@ -260,7 +260,7 @@ async def test_a_spool_without_its_tally_explains_nothing(database, root, progra
     hole stays a hole.
     """
     program.log(5)
-    program.recorder.numbers.next()
+    next(program.recorder.numbers.counter)
     program.log(1)
     (program.recorder.spool.directory / "tally").unlink()
     program.die()
@@ -338,7 +338,7 @@ async def test_numbers_in_the_hands_of_threads_are_in_flight(database, root, pro
 
     def work():
         program.log(10)
-        program.recorder.numbers.next()  # killed before it is written
+        next(program.recorder.numbers.counter)  # killed before it is written
 
     program.log(1)
     for _ in range(3):
@@ -364,9 +364,9 @@ async def test_numbers_in_the_hands_of_threads_are_in_flight(database, root, pro
 async def test_more_numbers_than_threads_are_not_in_flight(database, root, program):
     """faults 0.1: a single thread had one number in its hands at most."""
     program.log(3)
-    program.recorder.numbers.next()
+    next(program.recorder.numbers.counter)
     program.log(3)
-    program.recorder.numbers.next()
+    next(program.recorder.numbers.counter)
     program.log(3)
     program.die()
     assert (await adopted(database, root))[program.number].holes == ((4, 4), (8, 8))
@@ -567,7 +567,7 @@ async def test_a_number_that_the_recorder_did_not_note_stays_a_hole(database, tr
     another absent number is missing.
     """
     log.info("before")
-    tracker._recorder.numbers.next()
+    next(tracker._recorder.numbers.counter)
     log.info("after")
     await tracker.aclose()
     async with opened(database) as store:

@@ -217,7 +217,7 @@ async def test_a_job_shows_how_many_of_its_lines_are_missing(any_tracker, job_id
     async with any_tracker.job("whole", job_id="whole"):
         pass
     recorder = any_tracker._recorder
-    numbers = [recorder.numbers.next() for _ in range(8)]
+    numbers = [next(recorder.numbers.counter) for _ in range(8)]
     for job, reason, (first, last) in (
         (job_id, "spool_full", (0, 2)), ("another", "spool_full", (3, 3)), (job_id, "spool_full", (4, 4)), (job_id, "queue_full", (5, 6)),
         (None, "queue_full", (7, 7)),

@@ -613,7 +613,7 @@ async def test_what_the_first_writer_looks_for_before_it_sleeps(make):
     batch = site.recorder.states.read(1000, 10)
     site.own.acknowledge(batch, None, Written(states=[1]))
     assert not site.writers._has_more(0)
-    site.recorder.state_numbers.next()  # a thread has it, and has not written yet
+    next(site.recorder.state_numbers.counter)  # a thread has it, and has not written yet
     assert not site.writers._has_more(0)
     site.log(1)
     site.read()

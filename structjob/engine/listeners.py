@@ -111,7 +111,7 @@ class Listener(WithOrAsyncWith["Listener"]):
         if _listening.get():
             return  # logged by a callback: passing it on would never end
         if len(self._queue) >= self._size:
-            self._dropped.next()
+            next(self._dropped.counter)
             return
         self._queue.append((self._recorder.session.session_id, line))
         if self._idle:
@@ -149,7 +149,7 @@ class Listener(WithOrAsyncWith["Listener"]):
             except (Exception, asyncio.CancelledError) as exc:
                 if type(exc) is asyncio.CancelledError and self._task and self._task.cancelling():
                     raise
-                self._failed.next()
+                next(self._failed.counter)
                 name = getattr(callback, "__qualname__", type(callback).__name__)
                 self._recorder.warn(
                     f"listener {name}",

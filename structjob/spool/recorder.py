@@ -183,7 +183,7 @@ class Recorder:
                 self.kept.keep(body)
             return
         if self.closed:
-            self.rejected.next()
+            next(self.rejected.counter)
             if self.forked:
                 self._warn_forked()
             hand_over(body, level)
@@ -209,7 +209,7 @@ class Recorder:
                 self.lost.append(Dropped(number, number, "interrupted"))
                 self._risk(number)
             else:
-                self.broken_off.next()
+                next(self.broken_off.counter)
             if not isinstance(exc, fault_types()):
                 raise
         if self.idle:
@@ -328,7 +328,7 @@ class Recorder:
             Its ``state_seq``; 0 if it was refused.
         """
         if self.closed:
-            self.rejected.next()
+            next(self.rejected.counter)
             if self.forked:
                 self._warn_forked()
                 return 0
@@ -346,7 +346,7 @@ class Recorder:
     def _put_state(self, kind: str, describe: Callable[[], Row]) -> int:
         # Take the number first. If the row were created before it, another thread could record the
         # end in between, with a smaller number, and the older row would then replace the end.
-        number = self.state_numbers.next()
+        number = next(self.state_numbers.counter)
         try:
             line = seal_state(state_body(kind, describe()), number)
             try:
