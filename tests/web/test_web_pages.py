@@ -468,6 +468,34 @@ def test_a_job_that_was_slower_than_all_before_it_and_the_list_of_such_jobs(tmp_
         page.get_by_text("No job matches").wait_for()
 
 
+def test_lines_of_several_jobs_name_their_job_where_there_is_no_room_for_columns(site, watched):
+    """Also in a page of another site; a log of one job does not repeat its name (R47)."""
+    page = watched.page(width=400)
+
+    def named(message, job):
+        """Wait for a line that stands beside the name of a job, or beside none."""
+        beside = "getComputedStyle(row.querySelector('.attrs'), '::before').content"
+        until(page, f"[...{VIEWER}?.tall.querySelectorAll('.row:has(.attrs)') ?? []].some((row) => row.textContent.includes({message!r}) && {beside} === {json.dumps(job)})")  # fmt: skip
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert page.evaluate(f"{VIEWER}.box.scrollWidth <= {VIEWER}.box.clientWidth")
+
+    page.goto(f"{site}logs?q=snapshot+restored")
+    named("snapshot restored", '"vm-migrate  "')
+    page.goto(f"{site}logs?q=work+failed")
+    named("work failed", '"– system  "')
+    page.goto(f"{site}jobs/gui-17?q=slow+read")  # with its child jobs
+    named("volume=pg-07-disk-1", '"copy-part  "')
+    page.goto(f"{site}jobs?operation=inject-virtio&limit=1")
+    page.locator("a.name").first.click()
+    named("inject-virtio begins", "none")
+    page.evaluate(
+        f"document.body.replaceChildren(); const one = document.createElement('structjob-logs'); one.setAttribute('src', '{site}'); one.setAttribute('q', 'begins'); document.body.append(one);"
+    )
+    named("inject-virtio begins", '"inject-virtio  "')
+    page.set_viewport_size({"width": 1280, "height": 900})
+    named("inject-virtio begins", "none")
+
+
 def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watched):
     """The count is that of the database, not of the lines that are loaded (R47)."""
     page = watched.page()

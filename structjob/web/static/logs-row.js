@@ -30,6 +30,7 @@ export function lineNode(line, view, whole = false) {
   const message = line.message.trim() ? el("span", "msg", shown(line.message, view.find, whole)) : el("span", "msg more", "no text");
   message.setAttribute("part", "message");
   const attrs = el("span", "attrs");
+  attrs.dataset.job = cell(line, "job"); // seen where there is no room for columns
   const used = new Set(view.columns.filter((one) => one.startsWith("attr.")).map((one) => one.slice(5)));
   const own = OWN.test(line.kind) && line.message !== line.kind; // imported lines may say no more than their kind
   let shownAttrs = 0, more = 0;

@@ -54,6 +54,7 @@ export class Window {
 
   clear() {
     this.lines = [];
+    this.several = false; // whether they are of more than one job
     this.known = new Set();
     this.items = [];
     this.day = ["", "", false];
@@ -72,7 +73,8 @@ export class Window {
     for (const line of lines) {
       const had = this.known.size;
       if (this.known.add(idOf(line)).size === had) continue;
-      if (fresh.length) share(fresh.at(-1), line);
+      const before = fresh.at(-1) ?? this.lines.at(-1);
+      if (before) { share(before, line); this.several ||= before.job_id !== line.job_id; }
       fresh.push(line);
     }
     if (!fresh.length) return fresh;

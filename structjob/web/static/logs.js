@@ -575,6 +575,7 @@ export class StructjobLogs extends HTMLElement {
     this.#drawn = performance.now();
     this.#undrawn = 0;
     const w = this.#window, height = this.#height || 300, overscan = pouring ? 0 : OVERSCAN;
+    this.tall.classList.toggle("jobs", w.several || !this.wanted.job);
     for (let pass = 0; pass < 3; pass += 1) {
       // known, so that the browser lays out once, with the new rows
       const end = Math.max(0, w.total - height);
