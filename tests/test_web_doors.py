@@ -131,13 +131,26 @@ async def test_a_login_outlives_a_restart_and_another_worker_knows_it(tracker, t
 
 async def test_wrong_tokens_are_soon_refused_for_a_while(tracker, tokens):
     """(R46)"""
-    text, _ = tokens.create("read")
+    tokens.create("read")
     async with behind(tracker, Doors(tokens)) as web:
         for _ in range(FAILURES):
             assert (await web.post("/login", json={"token": "sj_x"})).status_code == 401
-        answer = await web.post("/login", json={"token": text})
+        answer = await web.post("/login", json={"token": "sj_x"})
         assert answer.status_code == 429
         assert 0 < int(answer.headers["retry-after"]) <= 61
+
+
+async def test_wrong_tokens_lock_out_no_valid_one(tracker, tokens):
+    """Behind a proxy all users may have one address (R46)."""
+    text, _ = tokens.create("read")
+    async with behind(tracker, Doors(tokens)) as web:
+        for _ in range(FAILURES + 1):
+            answer = await web.get("/api/v1/jobs", headers=bearer("sj_x"))
+        assert answer.status_code == 429
+        assert (await web.get("/api/v1/jobs", headers=bearer(text))).status_code == 200
+        assert (await web.post("/login", json={"token": text})).status_code == 200
+        answer = await web.get("/api/v1/jobs", headers=bearer("sj_x"))
+        assert answer.status_code == 429
 
 
 async def test_a_browser_is_led_to_the_login_and_back(tracker, tokens):

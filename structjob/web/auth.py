@@ -27,7 +27,7 @@ COOKIE_SECONDS = 30 * 86_400
 """Seconds until a login expires."""
 
 FAILURES = 5
-"""Maximum number of wrong tokens per address and minute."""
+"""Wrong tokens per address and minute that are answered by 401; further ones by 429."""
 
 _MINUTE = 60.0
 _MOST_PEERS = 10_000
@@ -172,24 +172,26 @@ class Doors:
         )
 
     def _checked(self, tokens: TokenFile, peer: str, text: str) -> Token:
+        # A valid token is never refused: it is random and cannot be guessed, and behind a proxy all
+        # users may have one address.
+        token = tokens.find(text)
+        if token is not None:
+            return token
         now = time.monotonic()
         failures = self._recent_failures(peer)
         if len(failures) >= FAILURES:
             seconds = round(_MINUTE - (now - failures[0])) + 1
             raise Refused(
                 429,
-                f"{FAILURES} wrong tokens came from this address within a minute: wait {seconds} s",
+                f"{FAILURES} wrong tokens came from this address within a minute: send a valid one, or wait {seconds} s",
                 headers={"Retry-After": str(seconds)},
             )
-        token = tokens.find(text)
-        if token is None:
-            failures.append(now)
-            self._failures[peer] = failures
-            self._failures.move_to_end(peer)
-            while len(self._failures) > _MOST_PEERS:
-                self._failures.popitem(last=False)
-            raise Refused(401, "the token is unknown, or has expired", headers=_CHALLENGE)
-        return token
+        failures.append(now)
+        self._failures[peer] = failures
+        self._failures.move_to_end(peer)
+        while len(self._failures) > _MOST_PEERS:
+            self._failures.popitem(last=False)
+        raise Refused(401, "the token is unknown, or has expired", headers=_CHALLENGE)
 
     def _recent_failures(self, peer: str) -> deque[float]:
         failures = self._failures.get(peer, deque())
