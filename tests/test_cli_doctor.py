@@ -336,6 +336,26 @@ def test_a_lock_that_is_not_let_go(shell: Shell) -> None:
     assert "lock" not in findings(shell)
 
 
+@pytest.mark.slow
+def test_a_lock_that_keeps_readers_away_is_no_damage(shell: Shell) -> None:
+    """faults 55: it was reported as damage, with the advice to restore a backup, and the user was
+    told to become another user.
+    """
+    with closing(
+        sqlite3.connect(shell.directory / "structjob.db", isolation_level=None)
+    ) as connection:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        found = findings(shell, code=1)
+    assert found["lock"]["advice"].startswith("find it, and end its transaction: fuser -v ")
+    assert (found["damage"]["verdict"], "is locked" in found["damage"]["found"]) == (
+        "warning",
+        True,
+    )
+    assert "database is locked" in found["database"]["found"]
+    assert found["database"]["advice"] is None
+
+
 def test_a_file_that_takes_no_writes(shell: Shell, monkeypatch) -> None:
     """faults 55: doctor writes a row and rolls it back: what the file's mode does not show, such as
     a full disk, is a problem.

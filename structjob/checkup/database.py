@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -70,10 +71,16 @@ def in_database(
         findings = [*undelivered(spools)]  # the driver's fault is reported already
     except StructjobError as exc:
         findings = [
-            problem("database", str(exc), None if path is None else OTHER_USER),
+            problem("database", str(exc), OTHER_USER if _is_forbidden(exc) else None),
             *undelivered(spools),
         ]
     yield from findings
+
+
+def _is_forbidden(exc: StructjobError) -> bool:
+    """Return whether SQLite may not open or change a file as this user."""
+    code = getattr(getattr(exc.__cause__, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY)
 
 
 def undelivered(spools: list[Waiting]) -> Iterator[Finding]:

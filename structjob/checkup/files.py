@@ -113,6 +113,13 @@ def _writing(path: Path) -> Iterator[Finding]:
 def _damage(path: Path) -> Iterator[Finding]:
     try:
         found, whole = trial.damage(path)
+    except trial.Locked:
+        yield warning(
+            "damage",
+            f"{path} is locked and cannot be read to look for damage",
+            "end the transaction that holds the lock, and run this again",
+        )
+        return
     except trial.Unreadable as exc:
         yield warning(
             "damage",

@@ -132,7 +132,7 @@ class Unreadable(Exception):
 
 
 class Locked(Exception):
-    """Another process has held SQLite's write lock for `LONG_LOCK` seconds."""
+    """Another process has held a lock of SQLite for seconds."""
 
 
 def write_to_file(path: Path) -> str | None:
@@ -184,6 +184,7 @@ def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
 
     Raises:
         Unreadable: if this user cannot read the file.
+        Locked: if another process keeps even readers away.
     """
     deadline = time.monotonic() + seconds
     uri = f"{path.as_uri()}?mode=ro{'&immutable=1' if is_unchanging(path) else ''}"
@@ -198,6 +199,8 @@ def damage(path: Path, seconds: float = QUICK_CHECK) -> tuple[str | None, bool]:
         except sqlite3.OperationalError as exc:
             if exc.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY):
                 raise Unreadable(str(exc)) from exc
+            if exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY:
+                raise Locked from exc
             return (
                 (None, False)
                 if exc.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT
