@@ -238,6 +238,13 @@ BAD = {
 }
 
 
+async def test_a_name_that_is_too_long_leaves_no_file(tmp_path):
+    """SQLite's own files beside the database have longer names; an empty file stayed."""
+    with pytest.raises(structjob.InvalidURL, match="File name too long"):
+        await structjob.Tracker(f"sqlite:///{tmp_path}/{'a' * 251}").open()
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_database_that_will_not_do_is_refused_and_nothing_is_left(name, tmp_path, monkeypatch):
     """Bad input: the message names it; no file, descriptor, thread or task stays behind, and what

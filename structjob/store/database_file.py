@@ -276,10 +276,11 @@ def ensure_private(path: Path) -> Path:
     """
     _refuse_directory(path)
     try:
-        file = ensure_file(path)
+        file = follow(path)
+        # First, because the name may be too long for these: then no empty file is left.
         for suffix in _COMPANIONS:
             check_file(file.with_name(file.name + suffix))
-        return file
+        return ensure_file(path)
     except UnsafeFile as exc:
         raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
     except FileNotFoundError as exc:
