@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 import weakref
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
@@ -15,7 +16,7 @@ from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
 from structjob.engine.opening import Connected, Options
 from structjob.engine.queue import Queue
-from structjob.engine.shutdown import await_threads
+from structjob.engine.shutdown import await_threads, await_threads_here
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.job_control import JobControl
@@ -324,11 +325,18 @@ class Tracker(JobControl, Upkeep):
         """Store the waiting events and release all resources within *timeout* seconds (10 by
         default).
 
+        After SIGTERM, jobs in ``with`` blocks of other threads first get half of this time to end.
+
         Returns:
             Whether everything was stored. Events that were not stored stay in the spool, and the
                 next tracker delivers them.
         """
-        return await self._lifetime.close(timeout)
+        began = time.monotonic()
+        try:
+            await await_threads(timeout / 2)
+        finally:
+            stored = await self._lifetime.close(timeout - (time.monotonic() - began))
+        return stored
 
     def _close_readers(self) -> None:
         self._tails.end()
@@ -357,7 +365,9 @@ class Tracker(JobControl, Upkeep):
         Raises:
             InvalidState: on the tracker's own loop. Write ``await tracker.aclose()`` there.
         """
-        return self._lifetime.close_here(timeout)
+        began = time.monotonic()
+        await_threads_here(timeout / 2)
+        return self._lifetime.close_here(timeout - (time.monotonic() - began))
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the tracker's loop from code without a loop, and wait for it.
@@ -390,10 +400,7 @@ class Tracker(JobControl, Upkeep):
         return await self.open()
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        try:
-            await await_threads()
-        finally:
-            await self.aclose()
+        await self.aclose()
 
     # -- events
     # --------------------------------------------------------------------------

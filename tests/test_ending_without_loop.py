@@ -101,8 +101,30 @@ def test_sigterm_ends_the_jobs_of_other_threads_and_of_loops(db_url):
                     await asyncio.sleep(60)
         asyncio.run(main())
         """,
+        """
+        async def main():
+            tracker = await structjob.Tracker(url).open()
+            try:
+                await asyncio.to_thread(start, tracker)
+                async with tracker.job("main"):
+                    ready()
+                    await asyncio.sleep(60)
+            finally:
+                await tracker.aclose()
+        asyncio.run(main())
+        """,
+        """
+        tracker = structjob.init(url)
+        try:
+            start(tracker)
+            with tracker.job("main"):
+                ready()
+                time.sleep(60)
+        finally:
+            tracker.close()
+        """,
     ],
-    ids=["with", "async with", "async with, and a job"],
+    ids=["with", "async with", "async with, and a job", "aclose", "close"],
 )
 def test_the_job_of_a_thread_has_time_to_clean_up(db_url, main):
     """R9: also if no task runs, and if the task that runs ends first."""

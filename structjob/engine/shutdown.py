@@ -182,19 +182,25 @@ def _in_threads() -> bool:
     return not elsewhere.isdisjoint(sys._current_frames())  # noqa: SLF001 -- `threading` does not know all threads
 
 
-def _threads_have_time() -> bool:
-    return bool(_ending) and _in_threads() and time.monotonic() < _grace_ends
+def _threads_have_time(until: float) -> bool:
+    return bool(_ending) and time.monotonic() < min(until, _grace_ends) and _in_threads()
 
 
-def await_threads_here() -> None:
-    """After SIGTERM, wait until the jobs in ``with`` blocks of other threads have ended."""
-    while _threads_have_time():
+def await_threads_here(seconds: float = GRACE) -> None:
+    """After SIGTERM, wait until the jobs in ``with`` blocks of other threads have ended.
+
+    Args:
+        seconds: Maximum time in seconds.
+    """
+    until = time.monotonic() + seconds
+    while _threads_have_time(until):
         time.sleep(_LOOK)
 
 
-async def await_threads() -> None:
+async def await_threads(seconds: float = GRACE) -> None:
     """Do the same on an event loop."""
-    while _threads_have_time():  # noqa: ASYNC110 -- a few checks, once in the life of a process
+    until = time.monotonic() + seconds
+    while _threads_have_time(until):  # noqa: ASYNC110 -- a few checks, once in the life of a process
         await asyncio.sleep(_LOOK)
 
 
