@@ -46,9 +46,12 @@ def test_the_wheel_brings_its_migrations_and_its_types(tmp_path: Path) -> None:
         "        async with tracker.job('installed') as job: pass\n"
         "        print((await tracker.jobs.get(job.id)).status)\n"
         "asyncio.run(main())\n"
-        "print(pathlib.Path(structjob.__file__).with_name('py.typed').exists())\n"
+        "package = pathlib.Path(structjob.__file__).parent\n"
+        "print((package / 'py.typed').exists())\n"
+        "print(*sorted(one.name for one in (package / 'web/static').glob('*.d.ts')))\n"
     )
     done = subprocess.run(
         [python, "-c", program], cwd=tmp_path, check=True, capture_output=True, text=True
     )
-    assert done.stdout.split() == ["completed", "True"]
+    types = ["api.d.ts", "client.d.ts", "openapi.d.ts"]
+    assert done.stdout.split() == ["completed", "True", *types]

@@ -11,6 +11,7 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -567,6 +568,37 @@ async def test_every_path_and_answer_is_documented(web):
     # openapi-python-client refused the whole document for one schema that is `false`
     assert '"items": false' not in json.dumps(document)
     assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+_TRANSPORTS = {"stream", "postStream", "streamWs", "poll", "streamSse", "streamMessagesWs"}
+"""Paths of one stream, among which the client's methods for streams choose."""
+
+
+async def test_the_javascript_client_has_a_method_for_each_path_by_the_name_in_openapi(web):
+    """A reader of the document knows the method, and one of the client finds its path (R46)."""
+    document = await ask(web, "openapi.json")
+    documented = {
+        operation["operationId"]: (method, re.sub(r"\{\w+\}", "{}", path.removeprefix("/api/v1/")))
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+    }
+    static = Path(structjob.__file__).parent / "web" / "static"
+    methods = {}
+    for file, begin in (
+        ("api.js", "class Api "),
+        ("client.js", "class Structjob "),
+        ("client.js", "class LogStreamingService "),
+    ):
+        text = (static / file).read_text().partition(begin)[2].partition("\n}\n")[0]
+        for name, body in re.findall(r"^  (?:async )?(\w+)\(.*?\) \{(.*?(?:\}$|^  \}$))", text, re.MULTILINE | re.DOTALL):  # fmt: skip
+            asked = re.search(
+                r"""this\.(#get|#post|request|response|#api\.request)\([`"]([^`"]+)""", body
+            )
+            if asked:
+                method = "post" if asked[1] == "#post" or '"POST"' in body else "get"
+                methods[name] = method, re.sub(r"\$\{\w+\(\w+\)\}", "{}", asked[2])
+    wanted = {name: path for name, path in documented.items() if name not in _TRANSPORTS}
+    assert methods == wanted
 
 
 async def test_a_database_that_does_not_answer_is_503_and_never_a_stale_answer(tmp_path):

@@ -162,19 +162,26 @@ def test_served_scripts_lack_their_comments_and_indentation_and_nothing_else():
         assert files[f"vendor/{path.name}"] == path.read_bytes()
 
 
-def test_the_types_of_the_log_service_have_its_methods_and_their_parameters():
-    """`client.d.ts` is what `tsc --declaration` makes of the scripts (R46)."""
-    found = {
-        file: {
-            method: re.findall(r"(?:^|, )(\w+)", re.sub(r"<[^>]*>", "", given))
-            for method, given in re.findall(
-                r"^ +((?:get|stream)\w+)\((.*?)\)(?: \{|: .*;)$",
-                (STATIC / file).read_text().partition("class LogStreamingService")[2],
-                re.MULTILINE,
-            )
-        }
-        for file in ("client.js", "client.d.ts")
-    }
-    assert found["client.d.ts"] == found["client.js"]
-    assert found["client.js"]["getTaskRunLogs"] == ["taskRunId", "limit", "offset"]
-    assert len(found["client.js"]) == 6
+@pytest.mark.parametrize(
+    ("kind", "stem"), [("Api", "api"), ("Structjob", "client"), ("LogStreamingService", "client")]
+)
+def test_the_types_of_the_clients_have_their_methods(kind, stem):
+    """`api.d.ts` and `client.d.ts` are what TypeScript makes of the scripts; the slow tier compares
+    all of it (R46).
+    """
+    methods = [
+        re.findall(rf"^ {{{indent}}}(?:async )?(\w+)\(", text.partition("\n}\n")[0], re.MULTILINE)
+        for indent, suffix in ((2, "js"), (4, "d.ts"))
+        for text in [(STATIC / f"{stem}.{suffix}").read_text().partition(f"class {kind} ")[2]]
+    ]
+    assert methods[0] == methods[1]
+    assert len(methods[0]) > 6
+
+
+def test_the_pages_call_only_methods_that_exist():
+    """A misspelled method would be found only in a browser."""
+    text = (STATIC / "api.js").read_text().partition("class Api ")[2].partition("\n}\n")[0]
+    methods = set(re.findall(r"^  (?:async )?(\w+)\(", text, re.MULTILINE))
+    for path in [*STATIC.glob("*.js"), *STATIC.glob("pages/*.js")]:
+        called = set(re.findall(r"\b(?:api|this\.client)\.(\w+)\(", path.read_text()))
+        assert called <= methods, path.name

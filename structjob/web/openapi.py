@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ from fastapi.openapi.utils import get_openapi
 
 from structjob.web.answers import ANSWERS, SCHEMA
 from structjob.web.auth import COOKIE
-from structjob.web.problems import Problem
+from structjob.web.problems import MEDIA_TYPE, Problem
 
 
 def document(app: FastAPI) -> dict[str, Any]:
@@ -46,25 +47,46 @@ def document(app: FastAPI) -> dict[str, Any]:
     known = made.setdefault("components", {}).setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         known.pop(name, None)
-    known |= _without_false_items(components)
+    known |= _portable(components)
+    made["components"]["responses"] = _share_problems(made["paths"])
     app.openapi_schema = made
     return made
 
 
-def _without_false_items(schema: Any) -> Any:
+def _portable(schema: Any) -> Any:
     """Return *schema* without the ``items: false`` of tuples, which generators of clients refuse.
 
-    ``maxItems`` says the same.
+    ``maxItems`` says the same. Descriptions lose the indentation of docstrings, which differs
+    between versions of Python.
     """
     if isinstance(schema, list):
-        return [_without_false_items(one) for one in schema]
+        return [_portable(one) for one in schema]
     if not isinstance(schema, dict):
         return schema
     return {
-        key: _without_false_items(value)
+        key: inspect.cleandoc(value)
+        if key == "description" and isinstance(value, str)
+        else _portable(value)
         for key, value in schema.items()
         if (key, value) != ("items", False)
     }
+
+
+def _share_problems(paths: dict[str, Any]) -> dict[str, Any]:
+    """Replace the problems that paths answer by references, and return what these refer to.
+
+    Most paths answer the same problems.
+    """
+    shared: dict[str, Any] = {}
+    for operations in paths.values():
+        for operation in operations.values():
+            for status, response in operation["responses"].items():
+                if MEDIA_TYPE in response.get("content", {}):
+                    shared[f"Problem{status}"] = response
+                    operation["responses"][status] = {
+                        "$ref": f"#/components/responses/Problem{status}"
+                    }
+    return shared
 
 
 def _contents(operation: dict[str, Any]) -> list[dict[str, Any]]:

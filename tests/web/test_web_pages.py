@@ -556,8 +556,8 @@ def test_lines_that_the_server_will_not_give_end_the_following(site, watched):
       const viewer = document.createElement("structjob-logs");
       viewer.setAttribute("follow", "");
       viewer.client = {
-        logs: async ({ start }) => { if (!start) return { items: [line(1)], next_cursor: null, previous_cursor: null, partial: false }; window.asked += 1; throw refused; },
-        histogram: async () => ({ bars: [] }), count: async () => ({ count: 1 }), request: async () => [],
+        listLogs: async ({ start }) => { if (!start) return { items: [line(1)], next_cursor: null, previous_cursor: null, partial: false }; window.asked += 1; throw refused; },
+        countLogsByTime: async () => ({ bars: [] }), countLogs: async () => ({ count: 1 }), listGaps: async () => [],
         stream: (wanted, handlers) => { setTimeout(() => { handlers.onState("live", "ws"); handlers.onLines([line(1000)], true); }); return { close() { window.left = true; } }; },
       };
       window.viewer = viewer;
@@ -588,8 +588,8 @@ def test_rows_stay_in_their_order_while_lines_come_and_go(site, watched):
       const viewer = document.createElement("structjob-logs");
       viewer.setAttribute("follow", "");
       viewer.client = {
-        logs: async () => ({ items: [], next_cursor: null, previous_cursor: null, partial: false }),
-        histogram: async () => ({ bars: [] }), count: async () => ({ count: 0 }), request: async () => [],
+        listLogs: async () => ({ items: [], next_cursor: null, previous_cursor: null, partial: false }),
+        countLogsByTime: async () => ({ bars: [] }), countLogs: async () => ({ count: 0 }), listGaps: async () => [],
         stream: (wanted, handlers) => { window.come = (from, to) => handlers.onLines(Array.from({ length: to - from }, (_, i) => line(from + i)), false); setTimeout(() => handlers.onState("live", "ws")); return { close() {} }; },
       };
       window.viewer = viewer;

@@ -22,6 +22,13 @@
  * @property {(error: Error) => void} [onError] What will not go away by trying again.
  */
 
+/**
+ * The JSON that a path answers, by the name that the OpenAPI document has for it.
+ * @template {keyof import("./openapi.js").operations} Name
+ * @typedef {import("./openapi.js").operations[Name]["responses"] extends {200: {content: {"application/json": infer Found}}} ? Found
+ *   : import("./openapi.js").operations[Name]["responses"] extends {202: {content: {"application/json": infer Found}}} ? Found : never} Answer
+ */
+
 /** An answer of the server that is not a success: an RFC 9457 problem. */
 export class Problem extends Error {
   /** @param {number} status @param {any} body */
@@ -64,8 +71,17 @@ export function parse(text) {
   return JSON.parse(text, exact);
 }
 
-/** The API of one server. */
-export class Structjob {
+/** @param {Response} answer */
+async function json(answer) {
+  const text = await answer.text();
+  try { return parse(text); } catch { return null; } // nothing, or a proxy's page
+}
+
+/** @param {string | number} one a part of a path */
+export const part = (one) => encodeURIComponent(one);
+
+/** The API of one server, as far as the pages use it. */
+export class Api {
   #token;
 
   /**
@@ -91,11 +107,6 @@ export class Structjob {
     return url;
   }
 
-  /** @param {Record<string, string>} [more] @returns {Record<string, string>} */
-  #headers(more) {
-    return { ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}), ...more };
-  }
-
   /** @param {string | null} date when the server answered, in whole seconds */
   #compare(date) {
     const ahead = Date.now() - Date.parse(date ?? "") - 500;
@@ -109,58 +120,77 @@ export class Structjob {
    * @returns {Promise<any>}
    * @throws {Problem} if the server refuses or fails
    */
-  async request(path, params, { signal, method = "GET", body } = {}) {
+  async request(path, params, options) {
+    return json(await this.response(path, params, options));
+  }
+
+  /**
+   * Ask; the answer comes back as `fetch` has it.
+   * @param {string} path @param {Params | URLSearchParams} [params]
+   * @param {{signal?: AbortSignal, method?: string, body?: any, accept?: string}} [options]
+   * @returns {Promise<Response>}
+   * @throws {Problem} if the server refuses or fails
+   */
+  async response(path, params, { signal, method = "GET", body, accept = "application/json" } = {}) {
     const answer = await fetch(this.url(path, params), {
       method,
       signal,
       credentials: "same-origin",
-      headers: this.#headers({
-        Accept: "application/json",
+      headers: {
+        Accept: accept,
+        ...(this.#token ? { Authorization: `Bearer ${this.#token}` } : {}),
         ...(method === "GET" ? {} : { "X-Structjob": "1", "Content-Type": "application/json" }),
-      }),
-      body: body === undefined ? undefined : JSON.stringify(body),
+      },
+      body: JSON.stringify(body),
     }).catch((error) => { throw error.name === "AbortError" ? error : new Error("the server does not answer", { cause: error }); }); // a browser says "Failed to fetch"
     this.#compare(answer.headers.get("date"));
-    const text = await answer.text();
-    let data = null;
-    try { data = text ? parse(text) : null; } catch { /* a proxy's page */ }
-    if (!answer.ok) throw new Problem(answer.status, data);
-    return data;
+    if (!answer.ok) throw new Problem(answer.status, await json(answer));
+    return answer;
   }
 
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  jobs(filter, signal) { return this.request("jobs", filter, { signal }); }
-  /** @param {string} id any id of the job @param {AbortSignal} [signal] */
-  job(id, signal) { return this.request(`jobs/${encodeURIComponent(id)}`, {}, { signal }); }
-  /** @param {string} id @param {string} what tree, steps, attempts, progress or estimate
-   *  @param {Params} [params] @param {AbortSignal} [signal] */
-  ofJob(id, what, params, signal) {
-    return this.request(`jobs/${encodeURIComponent(id)}/${what}`, params, { signal });
-  }
-  /** @param {string} id @param {string} [reason] */
-  cancel(id, reason) {
-    return this.request(`jobs/${encodeURIComponent(id)}/cancel`, {}, { method: "POST", body: reason ? { reason } : {} });
-  }
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  logs(filter, signal) { return this.request("logs", filter, { signal }); }
-  /** @param {string} id "SESSION:SEQ" @param {AbortSignal} [signal] */
-  line(id, signal) { return this.request(`logs/${id}`, {}, { signal }); }
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  histogram(filter, signal) { return this.request("logs/histogram", filter, { signal }); }
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  count(filter, signal) { return this.request("logs/count", filter, { signal }); }
-  /** @param {string} what @param {Params} [filter] @param {AbortSignal} [signal] */
-  statistics(what, filter, signal) { return this.request(`statistics/${what}`, filter, { signal }); }
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  errors(filter, signal) { return this.request("errors", filter, { signal }); }
-  /** @param {string} fingerprint @param {AbortSignal} [signal] */
-  error(fingerprint, signal) { return this.request(`errors/${encodeURIComponent(fingerprint)}`, {}, { signal }); }
-  /** @param {string} fingerprint @param {"resolve" | "reopen"} change */
-  setError(fingerprint, change) {
-    return this.request(`errors/${encodeURIComponent(fingerprint)}/${change}`, {}, { method: "POST", body: {} });
-  }
-  /** @param {Params} [filter] @param {AbortSignal} [signal] */
-  sessions(filter, signal) { return this.request("sessions", filter, { signal }); }
+  /** @param {string} path @param {Params} [params] @param {AbortSignal} [signal] */
+  #get(path, params, signal) { return this.request(path, params, { signal }); }
+  /** @param {string} path @param {any} body */
+  #post(path, body) { return this.request(path, {}, { method: "POST", body }); }
+
+  // One method a path, with the name that the OpenAPI document has for it. Those that few pages or
+  // none use are in client.js: each page loads this script.
+
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listJobs">>} */
+  listJobs(filter, signal) { return this.#get("jobs", filter, signal); }
+  /** @param {string} id any id of the job @param {AbortSignal} [signal] @returns {Promise<Answer<"getJob">>} */
+  getJob(id, signal) { return this.#get(`jobs/${part(id)}`, {}, signal); }
+  /** @param {string} id @param {Params} [params] depth and limit @param {AbortSignal} [signal] @returns {Promise<Answer<"getTree">>} */
+  getTree(id, params, signal) { return this.#get(`jobs/${part(id)}/tree`, params, signal); }
+  /** @param {string} id @param {Params} [params] attempt @param {AbortSignal} [signal] @returns {Promise<Answer<"listSteps">>} */
+  listSteps(id, params, signal) { return this.#get(`jobs/${part(id)}/steps`, params, signal); }
+  /** @param {string} id @param {AbortSignal} [signal] @returns {Promise<Answer<"listAttemptsOfJob">>} */
+  listAttemptsOfJob(id, signal) { return this.#get(`jobs/${part(id)}/attempts`, {}, signal); }
+  /** @param {string} id @param {{reason?: string, force?: boolean}} [body] @returns {Promise<Answer<"cancelJob">>} */
+  cancelJob(id, body = {}) { return this.#post(`jobs/${part(id)}/cancel`, body); }
+
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listLogs">>} */
+  listLogs(filter, signal) { return this.#get("logs", filter, signal); }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"countLogs">>} */
+  countLogs(filter, signal) { return this.#get("logs/count", filter, signal); }
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"countLogsByTime">>} */
+  countLogsByTime(filter, signal) { return this.#get("logs/histogram", filter, signal); }
+
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listErrors">>} */
+  listErrors(filter, signal) { return this.#get("errors", filter, signal); }
+  /** @param {string} fingerprint or its beginning @param {AbortSignal} [signal] @returns {Promise<Answer<"getError">>} */
+  getError(fingerprint, signal) { return this.#get(`errors/${part(fingerprint)}`, {}, signal); }
+  /** @param {string} fingerprint @param {{by?: string}} [body] @returns {Promise<Answer<"resolveError">>} */
+  resolveError(fingerprint, body = {}) { return this.#post(`errors/${part(fingerprint)}/resolve`, body); }
+  /** @param {string} fingerprint @param {{by?: string}} [body] @returns {Promise<Answer<"reopenError">>} */
+  reopenError(fingerprint, body = {}) { return this.#post(`errors/${part(fingerprint)}/reopen`, body); }
+
+  /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listSessions">>} */
+  listSessions(filter, signal) { return this.#get("sessions", filter, signal); }
+  /** @param {number | string} number @param {AbortSignal} [signal] @returns {Promise<Answer<"getSession">>} */
+  getSession(number, signal) { return this.#get(`sessions/${part(number)}`, {}, signal); }
+  /** @param {number | string} number @param {AbortSignal} [signal] @returns {Promise<Answer<"listGaps">>} */
+  listGaps(number, signal) { return this.#get(`sessions/${part(number)}/gaps`, {}, signal); }
 
   /**
    * Follow lines and states: over a WebSocket, else server-sent events, else polling.
@@ -169,7 +199,7 @@ export class Structjob {
    * @returns {Stream}
    */
   stream(subscription, handlers) {
-    return new Stream(this, () => this.#headers(), this.#token, subscription, handlers);
+    return new Stream(this, this.#token, subscription, handlers);
   }
 }
 
@@ -177,7 +207,7 @@ const HELLO_WS = 3000, HELLO_SSE = 5000, POLL = 2000, UP_AGAIN = 300_000, HIDDEN
 
 /** A subscription that outlives connections: each line comes once, in order, whatever breaks. */
 export class Stream {
-  #api; #headers; #token; #subscription; #handlers;
+  #api; #token; #subscription; #handlers;
   #generation = 0;
   #tries = 0;
   /** @type {Transport[]} */ #ladder = ["ws", "sse", "polling"];
@@ -195,12 +225,11 @@ export class Stream {
   #online = () => { if (this.state !== "ended" && globalThis.document?.visibilityState !== "hidden") this.#anew(); };
 
   /**
-   * @param {Structjob} api @param {() => Record<string, string>} headers
-   * @param {string | undefined} token @param {any} subscription @param {Handlers} handlers
+   * @param {Api} api @param {string | undefined} token
+   * @param {any} subscription @param {Handlers} handlers
    */
-  constructor(api, headers, token, subscription, handlers) {
+  constructor(api, token, subscription, handlers) {
     this.#api = api;
-    this.#headers = headers;
     this.#token = token;
     this.#subscription = subscription;
     this.#handlers = handlers;
@@ -311,23 +340,12 @@ export class Stream {
   async #serverSent(alive, take, lost) {
     const abort = new AbortController();
     this.#abort = abort;
-    let greeted = false;
+    let greeted = false, problem;
     // A proxy that buffers may let the hello through, and hold back the ping that follows it alone.
     const early = setTimeout(() => { if (!greeted) { abort.abort(); lost(false); } }, HELLO_SSE);
     try {
-      const answer = await fetch(this.#api.url("stream"), {
-        method: "POST",
-        signal: abort.signal,
-        credentials: "same-origin",
-        headers: { ...this.#headers(), Accept: "text/event-stream", "Content-Type": "application/json", "X-Structjob": "1" },
-        body: JSON.stringify(this.#wanted()),
-      });
-      if (!answer.ok || !answer.body) {
-        clearTimeout(early);
-        lost(false, new Problem(answer.status, await answer.json().catch(() => null)));
-        return;
-      }
-      const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+      const answer = await this.#api.response("stream", {}, { method: "POST", signal: abort.signal, body: this.#wanted(), accept: "text/event-stream" });
+      const reader = /** @type {ReadableStream<any>} */ (answer.body).pipeThrough(new TextDecoderStream()).getReader();
       let rest = "";
       for (;;) {
         const { value, done } = await reader.read();
@@ -343,9 +361,11 @@ export class Stream {
           if (data) { greeted = greeted || event === "ping"; take(event, parse(data)); }
         }
       }
-    } catch { /* cut: tried again below */ }
+    } catch (error) {
+      if (error instanceof Problem) problem = error; // else it was cut
+    }
     clearTimeout(early);
-    lost(greeted);
+    lost(greeted, problem);
   }
 
   /** @param {() => boolean} alive @param {Function} take @param {Function} lost */

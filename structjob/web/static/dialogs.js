@@ -36,8 +36,8 @@ export function Search({ typed, onClose }) {
       const began = performance.now();
       const settle = (promise) => promise.catch(() => null);
       const [one, list, errors, lines] = await Promise.all([
-        settle(api.job(asked, abort.signal)), settle(api.jobs({ q: asked, limit: 5 }, abort.signal)),
-        settle(api.errors({ limit: 200 }, abort.signal)), settle(api.logs({ q: asked, order: "desc", limit: 4, since: "-7d" }, abort.signal))]);
+        settle(api.getJob(asked, abort.signal)), settle(api.listJobs({ q: asked, limit: 5 }, abort.signal)),
+        settle(api.listErrors({ limit: 200 }, abort.signal)), settle(api.listLogs({ q: asked, order: "desc", limit: 4, since: "-7d" }, abort.signal))]);
       if (abort.signal.aborted) return;
       const jobHit = (job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, title: job.operation, text: [job.external_job_id || job.id, job.description].filter(Boolean).join(" "), time: job.created_at });
       const seen = new Set(one ? [one.job.id] : []);

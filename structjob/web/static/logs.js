@@ -8,7 +8,7 @@
 // Events: structjob-line, structjob-state, structjob-error, structjob-rows, structjob-open,
 // structjob-filter, structjob-counts.
 
-import { Structjob } from "./api.js";
+import { Api } from "./api.js";
 import { count, finder, sentence } from "./format.js";
 import { el, errorOf } from "./logs-text.js";
 import { MOST, Window, idOf } from "./logs-window.js";
@@ -76,7 +76,7 @@ export class StructjobLogs extends HTMLElement {
 
   // --- properties -----------------------------------------------------------------------------
 
-  get client() { return (this.#client ||= new Structjob({ base: this.getAttribute("src") || undefined, token: this.#token })); }
+  get client() { return (this.#client ||= new Api({ base: this.getAttribute("src") || undefined, token: this.#token })); }
   set client(client) { if (client === this.#client) return; this.#client = client; this.#later(); }
   set token(token) { this.#token = token; this.#client = null; this.#later(); }
   /** Parameters of GET /logs, in place of the attributes or beside them. */
@@ -228,7 +228,7 @@ export class StructjobLogs extends HTMLElement {
   async #finish(turn) {
     try {
       for (let from = this.#lastLine(); from && !this.#detached;) {
-        const page = await this.client.logs({ ...this.wanted, ...from, limit: PAGE, order: "asc" });
+        const page = await this.client.listLogs({ ...this.wanted, ...from, limit: PAGE, order: "asc" });
         if (turn !== this.#turn || this.hasAttribute("follow")) return;
         this.#take(page.items);
         from = page.next_cursor && { cursor: page.next_cursor };
@@ -258,7 +258,7 @@ export class StructjobLogs extends HTMLElement {
   reload() { this.#later(); }
 
   async #end(turn, top = false) {
-    const page = await this.client.logs({ ...this.wanted, limit: PAGE, order: top ? "asc" : "desc" });
+    const page = await this.client.listLogs({ ...this.wanted, limit: PAGE, order: top ? "asc" : "desc" });
     if (turn !== this.#turn) return;
     this.#window.clear();
     this.#window.add(top ? page.items : page.items.reverse());
@@ -271,7 +271,7 @@ export class StructjobLogs extends HTMLElement {
   }
 
   async #around(id, turn) {
-    const [before, after] = await Promise.all(["desc", "asc"].map((order) => this.client.logs({ ...this.wanted, start: id, order, limit: PAGE / 2 })));
+    const [before, after] = await Promise.all(["desc", "asc"].map((order) => this.client.listLogs({ ...this.wanted, start: id, order, limit: PAGE / 2 })));
     if (turn !== this.#turn) return false;
     this.#window.clear();
     this.#window.add(before.items.reverse());
@@ -328,7 +328,7 @@ export class StructjobLogs extends HTMLElement {
     this.#loading.add(end);
     const turn = this.#turn, short = this.#window.total <= this.#height;
     try {
-      const page = await this.client.logs({ ...this.wanted, ...from, limit, order: end === "top" ? "desc" : "asc" });
+      const page = await this.client.listLogs({ ...this.wanted, ...from, limit, order: end === "top" ? "desc" : "asc" });
       if (turn !== this.#turn) return;
       this.#hold(() => {
         const next = page.next_cursor && { cursor: page.next_cursor };
@@ -362,7 +362,7 @@ export class StructjobLogs extends HTMLElement {
       if (this.#sessions.has(line.session_id) || this.#sessions.size > 20) continue;
       this.#sessions.add(line.session_id);
       const turn = this.#turn;
-      this.client.request(`sessions/${line.session_id}/gaps`).then((gaps) => {
+      this.client.listGaps(line.session_id).then((gaps) => {
         const list = gaps.filter((gap) => gap.reason !== "pruned");
         if (turn === this.#turn && list.length) this.#hold(() => this.#window.addGaps(line.session_id, list));
       }, () => { /* gaps are told again by the stream and the session's page */ });
@@ -411,7 +411,7 @@ export class StructjobLogs extends HTMLElement {
     const turn = this.#turn, until = idOf(this.#held[0]);
     for (let from = { start: idOf(last) }; from;) {
       try {
-        const page = await this.client.logs({ ...this.wanted, ...from, limit: 10 * PAGE, order: "asc" });
+        const page = await this.client.listLogs({ ...this.wanted, ...from, limit: 10 * PAGE, order: "asc" });
         if (turn !== this.#turn) return;
         this.#take(page.items);
         from = !page.items.some((line) => idOf(line) === until) && page.next_cursor && { cursor: page.next_cursor };
@@ -665,7 +665,7 @@ export class StructjobLogs extends HTMLElement {
 
   async #loadStrip(turn) {
     try {
-      const answer = await this.client.histogram({ ...this.wanted, buckets: STRIP_BUCKETS });
+      const answer = await this.client.countLogsByTime({ ...this.wanted, buckets: STRIP_BUCKETS });
       if (turn !== this.#turn) return;
       this.#strip = answer;
       this.#drawStrip();
@@ -716,7 +716,7 @@ export class StructjobLogs extends HTMLElement {
     const share = (event.clientY - this.stripBox.getBoundingClientRect().top) / this.stripBox.clientHeight;
     const start = Date.parse(buckets[0].since);
     const since = new Date(start + share * (Date.parse(buckets.at(-1).until) - start)).toISOString();
-    const page = await this.client.logs({ ...this.wanted, since, limit: 1 });
+    const page = await this.client.listLogs({ ...this.wanted, since, limit: 1 });
     if (page.items[0]) await this.jump(idOf(page.items[0]));
   }
 
@@ -772,7 +772,7 @@ export class StructjobLogs extends HTMLElement {
   async first(level = "error") { return this.#seek(level, this.#turn); }
 
   async #seek(level, turn, within = {}) {
-    const page = await this.client.logs({ ...this.wanted, ...levelled(this.wanted, level), ...within, order: "asc", limit: 1 });
+    const page = await this.client.listLogs({ ...this.wanted, ...levelled(this.wanted, level), ...within, order: "asc", limit: 1 });
     if (turn !== this.#turn || !page.items[0]) return false;
     const id = idOf(page.items[0]);
     this.view.open.add(id);
@@ -783,7 +783,7 @@ export class StructjobLogs extends HTMLElement {
   /** The next (or previous) line that matches *more* besides: an error, a text. */
   async #next(more, back) {
     const from = this.view.cursor?.replace(/^f/, "") ?? (this.#window.items.length ? this.#firstVisible() : null);
-    const page = await this.client.logs({ ...this.wanted, ...more, ...(from ? { start: from } : {}), order: back ? "desc" : "asc", limit: 2 }).catch((error) => { this.#failed(error); return null; });
+    const page = await this.client.listLogs({ ...this.wanted, ...more, ...(from ? { start: from } : {}), order: back ? "desc" : "asc", limit: 2 }).catch((error) => { this.#failed(error); return null; });
     if (!page) return;
     const next = page.items.find((line) => idOf(line) !== this.view.cursor);
     if (next) { if (more.level) this.view.open.add(idOf(next)); await this.jump(idOf(next)); }
@@ -804,7 +804,7 @@ export class StructjobLogs extends HTMLElement {
     this.redraw();
     if (!text) { this.#matches = null; this.#emit("counts", { matches: null }); return; }
     const turn = (this.#matches = {});
-    const answer = await this.client.count({ ...this.wanted, text }).catch((error) => ({ error }));
+    const answer = await this.client.countLogs({ ...this.wanted, text }).catch((error) => ({ error }));
     if (this.#matches === turn) this.#emit("counts", { matches: answer });
   }
 
@@ -966,7 +966,7 @@ export class StructjobLogs extends HTMLElement {
   }
 
   async #fill(lag) {
-    const page = await this.client.logs({ ...this.wanted, cursor: lag.from, limit: 10_000 });
+    const page = await this.client.listLogs({ ...this.wanted, cursor: lag.from, limit: 10_000 });
     this.#hold(() => { this.#window.extras = this.#window.extras.filter((one) => one.item.lag !== lag); this.#window.add(page.items); this.#window.build(); });
   }
 }

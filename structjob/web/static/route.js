@@ -1,10 +1,10 @@
 // Addresses: the page, its id and its query, which is the API's.
 
 import { signal } from "@preact/signals";
-import { Structjob } from "./api.js";
+import { Api } from "./api.js";
 import { present, skew, span } from "./format.js";
 
-export const api = new Structjob();
+export const api = new Api();
 export const root = api.root;
 skew.ms = () => api.clockAhead;
 

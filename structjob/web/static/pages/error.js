@@ -11,11 +11,11 @@ import { Traceback } from "./traceback.js";
 import "../logs.js";
 
 async function load(id, signal) {
-  const { group, first, newest } = await api.error(id, signal);
+  const { group, first, newest } = await api.getError(id, signal);
   const quiet = (promise, other) => promise.catch(() => other);
   const ids = [...new Set(newest.map((line) => line.job_id).filter(Boolean))].slice(0, 8);
   const [jobs, days] = await Promise.all([
-    Promise.all(ids.map((one) => quiet(api.job(one, signal), null))),
+    Promise.all(ids.map((one) => quiet(api.getJob(one, signal), null))),
     quiet(daysOf(group.fingerprint, signal), null),
   ]);
   return { group, first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days };
@@ -29,7 +29,7 @@ export default function ErrorPage({ id }) {
   const viewer = useRef(null);
   const group = data?.group;
   const line = sample === "first" ? data?.first : data?.newest[0];
-  const change = async () => { try { await api.setError(group.fingerprint, group.status === "resolved" ? "reopen" : "resolve"); setProblem(""); reload(); } catch (failed) { setProblem(failed.message); } };
+  const change = async () => { try { await (group.status === "resolved" ? api.reopenError(group.fingerprint) : api.resolveError(group.fingerprint)); setProblem(""); reload(); } catch (failed) { setProblem(failed.message); } };
   usePage({ title: group ? typeOf(group) : "Error", keys: [["j k", "line"], ["x", group?.status === "resolved" ? "reopen" : "resolve"], ["L", "logs"], ["y", "copy link"]], facts: group ? `fingerprint ${group.fingerprint}` : "", on: { x: () => { if (!group) return false; change(); return true; }, "[": () => setSample("newest"), "]": () => setSample("first") } });
   useEffect(() => {
     live.value = { kind: "ended", text: "not live" };

@@ -36,7 +36,7 @@ function Days({ group }) {
 /** How often an error occurred on each of the last `DAYS` days. */
 export async function daysOf(fingerprint, signal) {
   const end = present();
-  const { bars } = await api.histogram({ fingerprint, since: daysAgo(DAYS), until: daysAgo(0), buckets: DAYS }, signal);
+  const { bars } = await api.countLogsByTime({ fingerprint, since: daysAgo(DAYS), until: daysAgo(0), buckets: DAYS }, signal);
   const out = new Array(DAYS).fill(0);
   for (const one of bars) {
     const n = Object.values(one.counts).reduce((a, b) => a + b, 0);
@@ -49,7 +49,7 @@ export async function daysOf(fingerprint, signal) {
 export default function Errors({ query }) {
   const filters = Object.fromEntries([...query].filter(([name]) => !["status", "since", "until", "window"].includes(name)));
   const since = query.get("since") ?? "-28d", until = query.get("until");
-  const { data, error, took: ms, reload } = useData((signal) => api.errors({ ...filters, since, until, limit: 1000 }, signal), [query.toString()]);
+  const { data, error, took: ms, reload } = useData((signal) => api.listErrors({ ...filters, since, until, limit: 1000 }, signal), [query.toString()]);
   const [at, setAt] = usePlace("error", 0);
   const [adding, setAdding] = useState(false);
   const body = useRef(null);
@@ -62,7 +62,7 @@ export default function Errors({ query }) {
   const current = shown[Math.min(at, shown.length - 1)];
   useEffect(() => { if (data) live.value = { kind: "ended", text: "not live" }; }, [data]);
   useEffect(() => { body.current?.querySelector("tr.cur")?.scrollIntoView({ block: "nearest" }); }, [at, Boolean(data)]);
-  const resolve = async () => { if (!current) return; await api.setError(current.fingerprint, current.status === "resolved" ? "reopen" : "resolve"); reload(); };
+  const resolve = async () => { if (!current) return; await (current.status === "resolved" ? api.reopenError(current.fingerprint) : api.resolveError(current.fingerprint)); reload(); };
   const move = (by) => setAt(Math.max(0, Math.min(shown.length - 1, at + by)));
   usePage({
     title: "Errors", keys: [["j k", "move"], ["⏎", "open"], ["x", "resolve"], ["y", "copy link"]], facts: data ? `${plural(shown.length, "group")} · ${count(ms)}\u202fms` : "",

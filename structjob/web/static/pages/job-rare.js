@@ -9,7 +9,7 @@ export function Cancel({ job, onClose, reload }) {
   const [error, setError] = useState(null);
   const submit = async (event) => {
     event.preventDefault();
-    try { await api.cancel(job.id, reason); onClose(); reload(); } catch (failed) { setError(failed); }
+    try { await api.cancelJob(job.id, reason ? { reason } : {}); onClose(); reload(); } catch (failed) { setError(failed); }
   };
   return html`<${Dialog} className="ask" label="Cancel the job" onClose=${onClose}><form onSubmit=${submit}><b>Cancel ${job.operation}?</b><p class="ink2">The job is asked to stop; its cleanup runs. Its child jobs are cancelled too.</p>
     <label class="field"><span class="visually-hidden">reason</span><input placeholder="reason" value=${reason} onInput=${(event) => setReason(event.target.value)} autofocus /></label>
@@ -19,10 +19,10 @@ export function Cancel({ job, onClose, reload }) {
 export function NotFound({ id, reload }) {
   useEffect(() => { // a link may be older than its job
     live.value = { kind: "waiting", text: "waiting for it" };
-    const timer = setInterval(() => { if (!document.hidden) api.ofJob(id, "attempts").then(reload, () => {}); }, 5000);
+    const timer = setInterval(() => { if (!document.hidden) api.listAttemptsOfJob(id).then(reload, () => {}); }, 5000);
     return () => clearInterval(timer);
   }, [id]);
-  const { data } = useData((signal) => api.jobs({ limit: 300 }, signal), [id]);
+  const { data } = useData((signal) => api.listJobs({ limit: 300 }, signal), [id]);
   const near = (data?.items ?? []).filter((job) => job.external_job_id).map((job) => [distance(id, job.external_job_id), job]).filter(([far]) => far <= 2).sort((a, b) => a[0] - b[0]).slice(0, 5).map(([, job]) => job);
   usePage({ title: `No job ${id}`, keys: [["/", "search"], ["J", "jobs"]], facts: "404", on: { Enter: () => { if (!near[0]) return false; go(href("jobs", near[0].external_job_id)); return true; } } });
   return html`<div class="state big"><h1>No job has the id <span class="mono">${id}</span></h1><p>No match as job id, external id or context id.${near.length ? " Similar ids:" : ""}</p>

@@ -15,8 +15,8 @@ const TREE = { depth: 4, limit: 20_000 };
 
 async function load(id, signal) {
   const [detail, tree, attempts] = await Promise.all([
-    api.job(id, signal), api.ofJob(id, "tree", TREE, signal),
-    api.ofJob(id, "attempts", {}, signal).catch(() => []),
+    api.getJob(id, signal), api.getTree(id, TREE, signal),
+    api.listAttemptsOfJob(id, signal).catch(() => []),
   ]);
   return { ...detail, tree, attempts };
 }
@@ -39,14 +39,14 @@ function useMore(job) {
     const abort = new AbortController();
     const add = (name, promise) => promise.then((found) => { if (!abort.signal.aborted) setMore((old) => ({ ...old, [name]: found })); }, () => {});
     const drawn = firstLines();
-    add("usual", drawn.then(() => api.jobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal)).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
-    if (job.session_id) add("session", drawn.then(() => api.request(`sessions/${job.session_id}`, {}, { signal: abort.signal })));
+    add("usual", drawn.then(() => api.listJobs({ operation: job.operation, status: "completed", limit: 70, until: job.created_at }, abort.signal)).then((page) => page.items.map((one) => one.duration_ms).filter((one) => one != null)));
+    if (job.session_id) add("session", drawn.then(() => api.getSession(job.session_id, abort.signal)));
     if (job.error) {
       // The last lines of a failed job are its error's; only rarely must one look further back.
-      const lastError = async (limit) => (await api.logs({ job: job.id, level: "error", limit, children: 0, order: "desc" }, abort.signal)).items.find((one) => one.fingerprint);
+      const lastError = async (limit) => (await api.listLogs({ job: job.id, level: "error", limit, children: 0, order: "desc" }, abort.signal)).items.find((one) => one.fingerprint);
       add("group", drawn.then(() => lastError(3)).then(async (last) => {
         const line = last ?? (await lastError(20));
-        const found = line && (await api.error(line.fingerprint, abort.signal));
+        const found = line && (await api.getError(line.fingerprint, abort.signal));
         return found ? found.group : null;
       }));
     }
@@ -75,7 +75,7 @@ function Loaded({ data: loaded, query, reload, set, readMs }) {
   const data = { ...loaded, ...more };
   const attempt = Number(query.get("attempt")) || job.attempt;
   const older = attempt !== job.attempt;
-  const olderSteps = useData((signal) => (older ? api.ofJob(job.id, "steps", { attempt }, signal) : Promise.resolve(null)), [attempt]);
+  const olderSteps = useData((signal) => (older ? api.listSteps(job.id, { attempt }, signal) : Promise.resolve(null)), [attempt]);
   const nodes = useMemo(() => (older ? nodesOf({ job, steps: olderSteps.data ?? [], children: [] }) : nodesOf(data.tree)), [data.tree, older, olderSteps.data]);
   const [unfolded, setUnfolded] = useState(() => unfoldedAtFirst(nodes));
   const marks = useMarks(job, nodes, data);
@@ -259,7 +259,7 @@ function useMarks(job, nodes, data) {
   const [lines, setLines] = useState([]);
   useEffect(() => {
     let mine = true;
-    firstLines().then(() => api.logs({ job: job.id, level: "warning", limit: 300 })).then((page) => { if (mine) setLines(page.items); }, () => {});
+    firstLines().then(() => api.listLogs({ job: job.id, level: "warning", limit: 300 })).then((page) => { if (mine) setLines(page.items); }, () => {});
     return () => { mine = false; };
   }, [job.id, job.status, data.progress?.completed_steps]);
   return useMemo(() => {
@@ -292,7 +292,7 @@ function useLive(data, set, reload, running) {
       const look = async () => { // a job that has ended may be tried again
         if (document.hidden) return;
         const { job, attempts } = latest.current;
-        const found = await api.ofJob(job.id, "attempts").catch(() => null);
+        const found = await api.listAttemptsOfJob(job.id).catch(() => null);
         if (found && (found.length > attempts.length || found.at(-1)?.status !== attempts.at(-1)?.status)) reload();
       };
       const timer = setInterval(look, AGAIN);
@@ -320,7 +320,7 @@ function useLive(data, set, reload, running) {
       const all = torn || !streamed();
       [busy, torn, since] = [true, false, []];
       try {
-        const [detail, tree, attempts] = await Promise.all([api.job(id), ...(all ? [api.ofJob(id, "tree", TREE), api.ofJob(id, "attempts")] : [])]);
+        const [detail, tree, attempts] = await Promise.all([api.getJob(id), ...(all ? [api.getTree(id, TREE), api.listAttemptsOfJob(id)] : [])]);
         if (!["running", "pending"].includes(detail.job.status)) { reload(); return; }
         put(detail);
         if (all) merge(since, { tree, attempts }); // rows that came meanwhile may be newer

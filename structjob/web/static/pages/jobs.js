@@ -35,13 +35,13 @@ function params(query) {
 }
 
 async function load(query, signal) {
-  const page = await api.jobs(params(query), signal);
+  const page = await api.listJobs(params(query), signal);
   const oldest = page.items.reduce((least, job) => (job.created_at < least ? job.created_at : least), page.items[0]?.created_at ?? "");
   const quiet = (promise, other) => promise.catch(() => other);
   const [kids, usual, sessions] = await Promise.all([
-    page.items.length ? quiet(api.jobs({ since: oldest, order: "asc", limit: 2000 }, signal), { items: [] }) : { items: [] },
-    quiet(api.statistics("operations", { since: "-28d", limit: 500 }, signal), []),
-    quiet(api.sessions({ limit: 200 }, signal), []),
+    page.items.length ? quiet(api.listJobs({ since: oldest, order: "asc", limit: 2000 }, signal), { items: [] }) : { items: [] },
+    quiet(api.request("statistics/operations", { since: "-28d", limit: 500 }, { signal }), []),
+    quiet(api.listSessions({ limit: 200 }, signal), []),
   ]);
   const families = new Map();
   for (const job of kids.items) if (job.parent_job_id) families.set(job.parent_job_id, [...(families.get(job.parent_job_id) ?? []), job]);
@@ -59,7 +59,7 @@ function useCounts(query, data) {
   const look = async () => {
     const mine = called.current = Date.now();
     const { limit, status, cursor, sort, order, ...filter } = params(new URLSearchParams([...query, ["status", "running"]]));
-    const found = filter.slower ? {} : await api.statistics("jobs", filter).catch(() => ({})); // too long to count: none
+    const found = filter.slower ? {} : await api.request("statistics/jobs", filter).catch(() => ({})); // too long to count: none
     if (mine === called.current) setCounts(found);
   };
   useEffect(() => { if (data) look(); }, [data?.usual]); // of another load: rows that change in place keep it
@@ -76,7 +76,7 @@ function useLines(rows, data, wanted) {
     for (let i = 0; i < some.length; i += AT_ONCE) {
       const job = some.slice(i, i + AT_ONCE);
       job.forEach((id) => asked.current.add(id));
-      const found = await api.statistics("events-by-job", { job }).catch(() => []);
+      const found = await api.request("statistics/events-by-job", { job }).catch(() => []);
       setLines((old) => new Map([...old, ...found.map((one) => [one.job_id, one])]));
     }
   };
@@ -244,7 +244,7 @@ function Empty({ query, chips, status }) {
 
 function Hides({ name, value, query }) {
   const rest = params(without(query, name));
-  const { data } = useData((signal) => api.jobs({ ...rest, limit: 100 }, signal), [name, value, query.toString()]);
+  const { data } = useData((signal) => api.listJobs({ ...rest, limit: 100 }, signal), [name, value, query.toString()]);
   const n = data?.items.length ?? null;
   return html`<div class="hides"><${Chip} name=${name} value=${value} onRemove=${() => setQuery({ [name]: null })} /><span class="ink2">${n === null ? "" : n ? `hides ${count(n)}${data.next_cursor ? " or more" : ""}` : "hides none by itself"}</span><button type="button" class="btn" onClick=${() => setQuery({ [name]: null })}>Remove</button></div>`;
 }
@@ -258,7 +258,7 @@ function useNewer(query, data) {
   const look = async () => {
     if (!data || query.get("cursor")) return;
     try {
-      const page = await api.jobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
+      const page = await api.listJobs({ ...params(query), ...(since ? { since } : {}), limit: 100 });
       setN(page.items.filter((job) => !known.current.has(job.id)).length);
       answered(null);
     } catch (error) { answered(error, look); }
@@ -277,7 +277,7 @@ function useLiveRows(data, set) {
     try {
       const fresh = new Map();
       const oldest = jobs.reduce((least, job) => (job.created_at < least ? job.created_at : least), jobs[0].created_at);
-      for (const job of (await api.jobs({ since: oldest, limit: 1000 })).items) fresh.set(job.id, job);
+      for (const job of (await api.listJobs({ since: oldest, limit: 1000 })).items) fresh.set(job.id, job);
       const old = latest.current;
       const swap = (job) => fresh.get(job.id) ?? job;
       const families = new Map([...old.families].map(([id, kids]) => [id, kids.map(swap)]));

@@ -34,12 +34,12 @@ export default function Logs({ query }) {
     const abort = new AbortController();
     const began = performance.now();
     setHidden(null);
-    api.histogram({ ...base, buckets: 180 }, abort.signal).then(async (found) => {
+    api.countLogsByTime({ ...base, buckets: 180 }, abort.signal).then(async (found) => {
       setHistogram(found);
       setTook(performance.now() - began);
       if (!sum(found.bars)) {
         const { since, until: end } = base;
-        const rest = await api.histogram({ ...(since ? { since } : {}), ...(end ? { until: end } : {}), buckets: 180 }, abort.signal);
+        const rest = await api.countLogsByTime({ ...(since ? { since } : {}), ...(end ? { until: end } : {}), buckets: 180 }, abort.signal);
         setHidden(rest);
       }
     }).catch(() => {});
@@ -118,7 +118,7 @@ function Hides({ name, value, query, base }) {
     let mine = true;
     const rest = { ...base };
     delete rest[name];
-    api.count(rest).then((found) => { if (mine) setN(found.count); }, () => {});
+    api.countLogs(rest).then((found) => { if (mine) setN(found.count); }, () => {});
     return () => { mine = false; };
   }, [query.toString()]);
   const remove = () => setQuery({ [name]: query.getAll(name).filter((one) => one !== value) });

@@ -23,18 +23,18 @@ async function load(window, project, signal) {
   const chart = { ...intervals(window), by: "ended", limit: 1000, ...more };
   const quiet = (promise, other) => promise.catch(() => other);
   const [running, ended, through, usual, bad, errors, sessions, volume] = await Promise.all([
-    api.jobs({ status: "running", root: 1, limit: 30, ...more }, signal),
-    api.statistics("operations", { since, by: "ended", limit: 200, ...more }, signal),
-    api.statistics("throughput", chart, signal),
-    quiet(api.statistics("operations", { since: "-28d", limit: 500, ...more }, signal), []),
-    api.jobs({ status: "failed,crashed", since, limit: 8, ...more }, signal),
-    quiet(api.errors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
-    quiet(api.sessions({ live: 1, limit: 100 }, signal), []),
-    quiet(api.statistics("volume", { since, ...more }, signal), null),
+    api.listJobs({ status: "running", root: 1, limit: 30, ...more }, signal),
+    api.request("statistics/operations", { since, by: "ended", limit: 200, ...more }, { signal }),
+    api.request("statistics/throughput", chart, { signal }),
+    quiet(api.request("statistics/operations", { since: "-28d", limit: 500, ...more }, { signal }), []),
+    api.listJobs({ status: "failed,crashed", since, limit: 8, ...more }, signal),
+    quiet(api.listErrors({ status: "regressed", since: "-7d", limit: 5 }, signal), []),
+    quiet(api.listSessions({ live: 1, limit: 100 }, signal), []),
+    quiet(api.request("statistics/volume", { since, ...more }, { signal }), null),
   ]);
-  const any = running.items.length || ended.length || bad.items.length || (await quiet(api.jobs({ limit: 1 }, signal), { items: [1] })).items.length;
+  const any = running.items.length || ended.length || bad.items.length || (await quiet(api.listJobs({ limit: 1 }, signal), { items: [1] })).items.length;
   const named = ended.slice(0, 12).map((one) => one.operation);
-  const trends = new Map(named.length ? (await quiet(api.statistics("trends", { ...chart, operation: named }, signal), [])).map((one) => [one.operation, one.p95_ms]) : []);
+  const trends = new Map(named.length ? (await quiet(api.request("statistics/trends", { ...chart, operation: named }, { signal }), [])).map((one) => [one.operation, one.p95_ms]) : []);
   return { running: running.items, ended, through, usual: new Map(usual.map((one) => [one.operation, one])), bad, errors, sessions, volume, trends, none: !any };
 }
 

@@ -17,7 +17,7 @@ export default function Sessions({ id, query }) {
 
 function List({ query }) {
   const alive = query.get("live") === "1";
-  const { data, error, took, reload } = useData((signal) => api.sessions({ ...(alive ? { live: 1 } : {}), limit: 300 }, signal), [alive]);
+  const { data, error, took, reload } = useData((signal) => api.listSessions({ ...(alive ? { live: 1 } : {}), limit: 300 }, signal), [alive]);
   const [at, setAt] = usePlace("session", 0);
   const body = useRef(null);
   const rows = data ?? [];
@@ -37,7 +37,7 @@ function List({ query }) {
 function One({ id, query }) {
   const { data, error, reload } = useData(async (signal) => {
     const quiet = (promise) => promise.catch(() => null);
-    const [one, gaps, found] = await Promise.all([api.request(`sessions/${id}`, {}, { signal }), quiet(api.request(`sessions/${id}/gaps`, {}, { signal })), quiet(api.count({ session_id: id }, signal))]);
+    const [one, gaps, found] = await Promise.all([api.getSession(id, signal), quiet(api.listGaps(id, signal)), quiet(api.countLogs({ session_id: id }, signal))]);
     return { one, gaps, stored: found?.count };
   }, [id]);
   const viewer = useRef(null);

@@ -7,7 +7,7 @@ import { Failed } from "./common.js";
 
 async function load(signal) {
   const quiet = (promise) => promise.catch(() => null);
-  const [storage, volume, week] = await Promise.all([api.request("storage", {}, { signal }), quiet(api.statistics("volume", {}, signal)), quiet(api.statistics("volume", { since: "-7d" }, signal))]);
+  const [storage, volume, week] = await Promise.all([api.request("storage", {}, { signal }), quiet(api.request("statistics/volume", {}, { signal })), quiet(api.request("statistics/volume", { since: "-7d" }, { signal }))]);
   return { storage, volume, week };
 }
 
@@ -25,7 +25,7 @@ export default function Storage() {
   const prune = async (dry) => {
     setProblem("");
     try {
-      const answer = dry ? await api.request("retention", { days }) : await api.request("retention/prune", {}, { method: "POST", body: { days: Number(days), dry_run: false } });
+      const answer = await (dry ? api.request("retention", { days }) : api.request("retention/prune", {}, { method: "POST", body: { days: Number(days), dry_run: false } }));
       setDue({ answer, dry, days });
       if (!dry) reload();
     } catch (failed) { setProblem(failed.message); }
