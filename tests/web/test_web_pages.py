@@ -401,6 +401,24 @@ def test_the_list_of_jobs_says_how_many_lines_warnings_and_errors_each_has(site,
     assert headings(page) == usual
 
 
+def test_jobs_of_a_status_are_listed_by_keyboard(site, watched):
+    """The filter offers the status and its values: without a mouse its buttons are far (R47)."""
+    page = watched.page()
+    page.goto(f"{site}jobs")
+    page.get_by_role("row").nth(1).wait_for()
+    page.keyboard.press("f")
+    page.get_by_label("field", exact=True).and_(page.locator(":focus")).wait_for()
+    offered = "[...document.querySelectorAll('#filter-names option')].map((one) => one.value)"
+    assert "status" in page.evaluate(offered)
+    page.keyboard.type("status")
+    page.keyboard.press("Tab")
+    until(page, "document.querySelector('#filter-values option[value=failed]')")
+    page.keyboard.type("failed")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/jobs?status=failed")
+    page.get_by_role("button", name="Failed", pressed=True).wait_for()
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_columns_of_the_list_of_jobs_are_chosen_by_keyboard_and_stay(site, watched, kept):
     """The choice stays in the browser, or as long as the page if it keeps nothing (R47)."""

@@ -24,7 +24,7 @@ const Family = ({ children: kids }) => html`<span class="family" role="img"
 
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
-const FIELDS = ["operation", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
+const FIELDS = ["operation", "status", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
 const LIMIT = 50, AT_ONCE = 100, COUNTED = 10_000;
 
 function params(query) {
@@ -220,7 +220,7 @@ export default function Jobs({ query }) {
       <span class="wide"><${Segments} label="status" value=${status} onChoose=${(value) => setQuery({ status: value, cursor: null })} items=${[["", "All"], ...STATES.map((one) => [one, html`<${Glyph} of=${one} label="" /> ${capital(one)}`, counted.counts[one] > 0 ? count(counted.counts[one]) : null])]} /></span>
       ${rootOnly && html`<${Chip} name="child jobs" op="" value="hidden" onRemove=${() => setQuery({ root: "0", cursor: null })} title="child jobs unfold below their parents; × lists them as rows of their own" />`}
       ${chips.map(([name, value]) => html`<${Chip} name=${name} op=${name === "q" ? "~" : name === "since" ? "≥" : name === "until" ? "<" : "="} value=${value} onRemove=${() => setQuery({ [name]: null, cursor: null })} onClick=${() => setAdding(name)} />`)}
-      <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
+      <${AddFilter} open=${adding} setOpen=${setAdding} fields=${FIELDS.filter((one) => one !== "since" && one !== "until")} extra="metadata." values=${{ status: STATES }} onAdd=${(name, value) => setQuery({ [name]: value, cursor: null })} />
       <span class="grow"></span>
       <span class="wide"><${Menu} className="btn quiet columns" label="Columns"><${ColumnChoice} /><//></span>
       <${Menu} className="btn quiet" label="⋯" title="more"><a href=${apiUrl("jobs", params(query))} target="_blank" rel="noreferrer">JSON</a><${CurlItem} path="jobs" params=${params(query)} /></${Menu}>
