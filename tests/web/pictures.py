@@ -1,6 +1,7 @@
 """Takes the pictures of the documentation: each page with the story, in both themes.
 
 PYTHONPATH=tests python tests/web/pictures.py docs/images
+PYTHONPATH=tests python tests/web/pictures.py docs/images jobs overview
 """
 
 from __future__ import annotations
@@ -9,25 +10,29 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import story
 from conftest import AT_END, CHROMIUM, ROOT, ask, serve, stop, until
 from playwright.sync_api import Page, Playwright, sync_playwright
 
+STRIP = "structjob-logs .strip svg"
 PAGES = {
-    "running": "jobs/gui-21",
-    "overview": "",
-    "jobs": "jobs",
-    "job": "jobs/gui-17",
-    "logs": "logs?since=-3h&hl=slow",
-    "errors": "errors",
-    "error": "errors/{error}",
-    "sessions": "sessions",
-    "storage": "storage",
+    "running": ("jobs/gui-21", ".overall b", STRIP),
+    "overview": ("", ".through svg.chart g", ".ops tbody svg"),
+    "jobs": ("jobs", ".segs b", "td a[title$=' lines']"),
+    "job": ("jobs/gui-17", ".side a[href*='errors/']", STRIP),
+    "logs": ("logs?since=-3h&hl=slow", ".histo svg", "structjob-logs mark", STRIP),
+    "errors": ("errors", "tbody svg"),
+    "error": ("errors/{error}", ".errsum svg", "structjob-logs .row.cursor"),
+    "sessions": ("sessions", "tbody td"),
+    "storage": ("storage", "tbody td"),
 }
+"""The address of each page, and what comes later than its frame: its numbers, charts and lines."""
 RUNNING = """
 import random, sys, time, structlog, structjob
 
@@ -51,19 +56,19 @@ with structjob.Tracker(sys.argv[1], service="migrate") as tracker:
                 time.sleep(0.13)
 """
 """A job that runs for three minutes: its picture is taken when it is half done."""
-HALF = 80_000
-"""After how many milliseconds it is half done."""
+HALF = 45
+"""How many percent of its long step are done in the picture."""
 
 
-def take(page: Page, site: str, path: str, file: Path) -> None:
-    """Save the picture of one page, once all of it is there."""
+def taken(page: Page, site: str, path: str, later: list[str]) -> bytes:
+    """Return the picture of one page, once all of it is there."""
     page.goto(site + path)
-    page.locator("main > *").first.wait_for()
-    page.wait_for_timeout(3_000)  # also what comes later than the page: counts, the strip
+    for selector in (*later, "header nav small:not(:empty)"):
+        page.locator(selector).first.wait_for(state="attached")
+    page.wait_for_load_state("networkidle")
     if path.startswith("logs"):
         until(page, AT_END)
-    file.write_bytes(smaller(page.screenshot()))
-    print(file, file.stat().st_size)
+    return page.screenshot()
 
 
 def smaller(png: bytes) -> bytes:
@@ -126,8 +131,8 @@ def decoded(png: bytes) -> tuple[int, int, bytes]:
     return width, height, bytes(out)
 
 
-def main(target: Path) -> None:
-    """Take all pictures."""
+def main(target: Path, *wanted: str) -> None:
+    """Take the pictures of these pages, by default of all."""
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         story.write(directory / "story.jsonl")
@@ -138,14 +143,18 @@ def main(target: Path) -> None:
         server, site = serve(url, cwd=directory)  # the header shows ./prod.db
         try:
             with sync_playwright() as driver:
-                take_all(driver, site, target)
+                found = take_all(driver, site, wanted or tuple(PAGES))
         finally:
             stop(server)
             stop(running)
+    for name, picture in found.items():
+        file = target / name
+        file.write_bytes(smaller(picture))
+        print(file, file.stat().st_size)
 
 
-def take_all(driver: Playwright, site: str, target: Path) -> None:
-    """Take the pictures of all pages, in both themes."""
+def take_all(driver: Playwright, site: str, wanted: tuple[str, ...]) -> dict[str, bytes]:
+    """Take the pictures of these pages, in both themes; return them by the names of their files."""
     browser = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
     error = next(
         one["fingerprint"]
@@ -156,12 +165,22 @@ def take_all(driver: Playwright, site: str, target: Path) -> None:
         theme: browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=theme)
         for theme in ("light", "dark")
     }
-    pages["light"].wait_for_timeout(HALF)
-    for what, path in PAGES.items():
+    while done(ask(site, "jobs/gui-21/progress")) < HALF:
+        time.sleep(1)
+    found = {}
+    for name in wanted:
+        path, *later = PAGES[name]
         for theme, page in pages.items():
-            take(page, site, path.format(error=error), target / f"web-{what}-{theme}.png")
+            picture = taken(page, site, path.format(error=error), later)
+            found[f"web-{name}-{theme}.png"] = picture
     browser.close()
+    return found
+
+
+def done(progress: dict[str, Any]) -> float:
+    """Return how many percent of its long step the running job has done."""
+    return max((one["percent_complete"] or 0 for one in progress["running_steps"]), default=0)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])
