@@ -10,27 +10,26 @@ import sqlite3
 from contextlib import closing
 from time import perf_counter, thread_time
 
-from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, database
+from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, SYSTEM, connected, database
 from benchmarks.registry import Benchmark, Case, Row
 
 PROBE = 0.001
 """Seconds between two readings of the clock."""
 
-_COLUMNS = "session_id, ts, level, message, type"
-_DOUBLE = f"""
-INSERT INTO structjob_logs (seq, {_COLUMNS})
-SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= %d
-"""
 
-
-def _statements(events: int, gaps: int) -> list[str]:
+def _statements(name: str, events: int, gaps: int) -> list[str]:
     """Return the statements that insert the events of one session and delete some of them, evenly
     spread.
     """
-    first = f"INSERT INTO structjob_logs (seq, {_COLUMNS}) VALUES (1, 1, '2026-01-01 00:00:00.000000', 'info', 'chunk copied', 'system')"
+    column, value = SYSTEM[name]
+    columns = f"session_id, ts, level, message{column}"
+    first = f"INSERT INTO structjob_logs (seq, {columns}) VALUES (1, 1, '2026-01-01 00:00:00.000000', 'info', 'chunk copied'{value})"
     filling, there = [first], 1
     while there < events:
-        filling.append(_DOUBLE % (there, min(there, events - there)))
+        filling.append(
+            f"INSERT INTO structjob_logs (seq, {columns}) SELECT seq + {there}, {columns} "
+            f"FROM structjob_logs WHERE session_id = 1 AND seq <= {min(there, events - there)}"
+        )
         there = min(2 * there, events)
     every = events // gaps
     return [
@@ -109,7 +108,7 @@ def end(*, events: int, gaps: int, name: str) -> dict[str, float]:
 
     with database(name) as url:
         asyncio.run(make(url))
-        _fill(name, url, _statements(events, gaps))
+        _fill(name, url, _statements(name, events, gaps))
         return asyncio.run(work(make_store(url, {})))
 
 

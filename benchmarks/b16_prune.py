@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks import ours
-from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, database
+from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, SYSTEM, connected, database
 from benchmarks.registry import Benchmark, Case, Row
 from structjob import Tracker
 
@@ -24,22 +24,19 @@ BURST = 200
 """Events between two turns of the loop."""
 
 _ATTRS = '{"vm":"5f0c6a5e-7b1d-4a53-9c1e-2f7f3a0f9d11","transferred":482913077215,"ratio":0.7316}'
-_COLUMNS = "session_id, ts, level, message, attrs, type"
-_FIRST = f"""
-INSERT INTO structjob_logs (seq, {_COLUMNS})
-VALUES (1, 1, '2020-01-01 00:00:00.000000', 'info', 'chunk copied', '{_ATTRS}', 'system')
-"""
-_DOUBLE = f"""
-INSERT INTO structjob_logs (seq, {_COLUMNS})
-SELECT seq + %d, {_COLUMNS} FROM structjob_logs WHERE session_id = 1 AND seq <= %d
-"""
 
 
 async def _fill(name: str, url: str, events: int) -> None:
     """Store *events* of a dead process, which are years old and belong to no job."""
-    statements, there = [_FIRST], 1
+    column, value = SYSTEM[name]
+    columns = f"session_id, ts, level, message, attrs{column}"
+    first = f"INSERT INTO structjob_logs (seq, {columns}) VALUES (1, 1, '2020-01-01 00:00:00.000000', 'info', 'chunk copied', '{_ATTRS}'{value})"
+    statements, there = [first], 1
     while there < events:
-        statements.append(_DOUBLE % (there, min(there, events - there)))
+        statements.append(
+            f"INSERT INTO structjob_logs (seq, {columns}) SELECT seq + {there}, {columns} "
+            f"FROM structjob_logs WHERE session_id = 1 AND seq <= {min(there, events - there)}"
+        )
         there = min(2 * there, events)
     if name == SQLITE:
         with closing(sqlite3.connect(FILE, timeout=10)) as connection, connection:

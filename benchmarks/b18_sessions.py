@@ -10,7 +10,7 @@ from statistics import median
 from time import perf_counter, process_time, thread_time
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, connected, database
+from benchmarks.databases import FILE, NEEDS, SERVERS, SQLITE, SYSTEM, connected, database
 from benchmarks.registry import Benchmark, Case, Row
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ _SESSIONS = (
     + "SELECT {base} + n, 'elsewhere', 'boot', n, {now}, {now} FROM counted"
 )
 _EVENTS = (
-    "INSERT INTO structjob_logs (session_id, seq, ts, level, message, type) "
-    "SELECT session_id, {seq}, {now}, 'info', 'chunk copied', 'system' FROM structjob_sessions "
+    "INSERT INTO structjob_logs (session_id, seq, ts, level, message{type}) "
+    "SELECT session_id, {seq}, {now}, 'info', 'chunk copied'{system} FROM structjob_sessions "
     "WHERE session_id > {base} AND session_id % {each} = 0"
 )
 
@@ -71,8 +71,15 @@ class _Recording:
 
 
 async def _run(name: str, url: str, *statements: str) -> None:
-    """Run statements as another program does; ``{now}`` and ``{base}`` are filled in."""
-    ready = [one.replace("{now}", _NOW[name]).replace("{base}", str(_BASE)) for one in statements]
+    """Run statements as another program does.
+
+    ``{now}``, ``{base}``, and the column ``{type}`` with its value ``{system}`` are filled in.
+    """
+    column, value = SYSTEM[name]
+    filled = {"{now}": _NOW[name], "{base}": str(_BASE), "{type}": column, "{system}": value}
+    ready = list(statements)
+    for mark, text in filled.items():
+        ready = [one.replace(mark, text) for one in ready]
     if name == SQLITE:
         with closing(sqlite3.connect(FILE, timeout=10)) as connection, connection:
             for statement in ready:

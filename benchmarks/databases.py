@@ -21,6 +21,8 @@ MARIADB = "MariaDB"
 SERVERS = {POSTGRESQL: "BENCH_POSTGRESQL", MARIADB: "BENCH_MARIADB"}
 NEEDS = {SQLITE: (), POSTGRESQL: ("asyncpg",), MARIADB: ("asyncmy",)}
 """Modules that must be installed, by database."""
+SYSTEM = {SQLITE: ("", ""), POSTGRESQL: (", type", ", 'system'"), MARIADB: (", type", ", 'system'")}
+"""The column for the type of an event without a job, and its value; SQLite derives the type."""
 FILE = "bench.db"
 HISTORIES = "BENCH_HISTORIES"
 """The environment variable for the directory with the generated histories."""

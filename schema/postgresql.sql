@@ -173,6 +173,14 @@ CREATE INDEX structjob_logs_by_correlation ON structjob_logs (correlation_id, ts
 
 CREATE INDEX structjob_logs_by_fingerprint ON structjob_logs (fingerprint, ts) WHERE fingerprint IS NOT NULL;
 
+ALTER INDEX structjob_logs_by_session SET (fillfactor = 100);
+
+ALTER INDEX structjob_logs_by_time SET (fillfactor = 100);
+
+ALTER INDEX structjob_logs_by_job SET (fillfactor = 100);
+
+ALTER INDEX structjob_logs_by_step SET (fillfactor = 100);
+
 CREATE TABLE structjob_sessions (
     session_id BIGINT NOT NULL,
     host VARCHAR(255) COLLATE "C" NOT NULL,

@@ -138,7 +138,7 @@ CREATE TABLE structjob_logs (
     level VARCHAR(16) NOT NULL,
     message TEXT NOT NULL,
     attrs TEXT,
-    type VARCHAR(16) NOT NULL,
+    type VARCHAR(16) NOT NULL GENERATED ALWAYS AS (CASE WHEN job_id IS NULL THEN 'system' WHEN step_id IS NULL THEN 'job' ELSE 'task' END) VIRTUAL,
     kind VARCHAR(32) DEFAULT 'log' NOT NULL,
     job_id VARCHAR(64),
     attempt INTEGER,

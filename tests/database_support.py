@@ -6,17 +6,17 @@ import asyncio
 import contextlib
 import secrets
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from servers import server_url
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from structjob.store import migrations
-from structjob.store.tables import metadata
+from structjob.store.tables import logs, metadata
 from structjob.urls.url import parse
 
 SERVERS = ("mariadb", "postgresql")
@@ -77,7 +77,10 @@ class Database:
         """Insert *rows*, which need not have the same columns."""
         async with self.engine.begin() as connection:
             for row in rows:
-                await connection.execute(table.insert().values(row))
+                if table is logs:
+                    await connection.execute(*inserted(connection, row))
+                else:
+                    await connection.execute(table.insert().values(row))
 
     async def plan(self, statement: sa.Executable) -> str:
         """Return how the database would run *statement*, in its own words: one line a step; on
@@ -138,6 +141,18 @@ def create_tables(connection: sa.Connection) -> None:
         if dialect in ("sqlite", "postgresql") and "where" in index.info:
             index.dialect_options[dialect]["where"] = sa.text(index.info["where"])
     metadata.create_all(connection)
+
+
+def inserted(
+    connection: sa.Connection | AsyncConnection, *events: Mapping[str, Any]
+) -> tuple[sa.Insert, list[dict[str, Any]]]:
+    """Return the statement and the rows that store *events*, for ``execute``.
+
+    SQLite derives their type, and the other databases take it.
+    """
+    derived = "type" if connection.dialect.name == "sqlite" else ""
+    rows = [{name: value for name, value in row.items() if name != derived} for row in events]
+    return logs.insert(), rows
 
 
 async def make_file(path: Path) -> None:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Iterable
 from datetime import UTC, datetime, timedelta
 
+from database_support import inserted
 from sqlalchemy import Executable, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -80,7 +81,9 @@ class LogDatabase:
     async def add(self, session_id: int, numbers: Iterable[int], **values) -> None:
         """Store events; the message of each is ``session:number``."""
         async with self.engine.begin() as connection:
-            await connection.execute(logs.insert(), self._rows(session_id, numbers, values))
+            await connection.execute(
+                *inserted(connection, *self._rows(session_id, numbers, values))
+            )
 
     @contextlib.asynccontextmanager
     async def slow(self, session_id: int, numbers: Iterable[int], **values) -> AsyncIterator[None]:
@@ -91,10 +94,10 @@ class LogDatabase:
         if self.engine.dialect.name == "sqlite":  # where one transaction waits for the other
             yield
             async with self.engine.begin() as connection:
-                await connection.execute(logs.insert(), rows)
+                await connection.execute(*inserted(connection, *rows))
             return
         async with self.engine.connect() as connection:
-            await connection.execute(logs.insert(), rows)
+            await connection.execute(*inserted(connection, *rows))
             yield
             await connection.commit()
 

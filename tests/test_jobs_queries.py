@@ -8,6 +8,7 @@ from itertools import chain
 import msgspec
 import pytest
 import sqlalchemy as sa
+from database_support import inserted
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
@@ -15,7 +16,7 @@ from structjob.models import ErrorInfo, JobRecord
 from structjob.queries.job_finder import JobFinder
 from structjob.queries.jobs import Jobs, lookups_of
 from structjob.statuses import JobStatus, StepStatus
-from structjob.store.tables import attempts, jobs, logs, steps
+from structjob.store.tables import attempts, jobs, steps
 
 T0 = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -707,7 +708,7 @@ async def test_a_tree_may_be_deeper_than_a_server_thinks(any_tracker, database):
     }
     async with database.engine.begin() as connection:
         await connection.execute(jobs.insert(), family)
-        await connection.execute(logs.insert(), [event])
+        await connection.execute(*inserted(connection, event))
     tree, depth = await any_tracker.jobs.tree("g0"), 0
     while tree.children:
         tree, depth = tree.children[0], depth + 1

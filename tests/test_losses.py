@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 import sqlalchemy as sa
 import structlog
+from database_support import inserted
 from store_support import opened
 
 import structjob
@@ -602,7 +603,7 @@ async def enter(database, session_id, last_seq=0, *, seqs=(), given_up=(), **val
     async with database.engine.begin() as connection:
         await connection.execute(sessions.insert(), [session])
         if seqs:
-            await connection.execute(logs.insert(), [event | {"seq": seq} for seq in seqs])
+            await connection.execute(*inserted(connection, *(event | {"seq": seq} for seq in seqs)))
         for first, last, reason in given_up:
             await connection.execute(
                 gaps.insert(),
@@ -746,7 +747,8 @@ async def test_a_session_with_a_gap_and_tens_of_thousands_of_events_ends(databas
     waited behind it.
     """
     await enter(database, 1, seqs=[1])
-    columns = [column for column in logs.columns if column.name != "id"]
+    derived = "type" if database.kind == "sqlite" else ""
+    columns = [column for column in logs.columns if column.name not in ("id", derived)]
     async with database.engine.begin() as connection:
         for doubled in range(15):
             shifted = [

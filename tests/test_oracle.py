@@ -108,8 +108,8 @@ async def test_it_reads_what_the_library_wrote(tmp_path, db_path, tracker):
             (numbers[5],),
         )
         connection.execute(
-            "INSERT INTO structjob_logs (session_id, seq, ts, stored_at, level, message, attrs, type, kind, stream, category) "
-            "SELECT session_id + 1, seq, ts, stored_at, level, message, attrs, type, kind, stream, category FROM structjob_logs "
+            "INSERT INTO structjob_logs (session_id, seq, ts, stored_at, level, message, attrs, kind, stream, category) "
+            "SELECT session_id + 1, seq, ts, stored_at, level, message, attrs, kind, stream, category FROM structjob_logs "
             "WHERE seq = ?",
             (numbers[6],),
         )

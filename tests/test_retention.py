@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
 import pytest
+from database_support import inserted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from retention_support import age, age_job, log, rows_of, work
@@ -463,7 +464,8 @@ async def test_an_event_that_comes_late_is_not_left_alone(tracker, database, mon
             "level": "info",
             "type": "job",
         }
-        connection.execute(logs.insert().values(**values, message="late", job_id=job_id))
+        event = values | {"message": "late", "job_id": job_id}
+        connection.execute(*inserted(connection, event))
         return original(connection, plans)
 
     with monkeypatch.context() as patch:
@@ -634,11 +636,8 @@ async def test_a_session_that_is_no_longer_due_is_not_deleted(tracker, database,
 
     def late(connection, ids, due):
         seen.extend(ids)
-        connection.execute(
-            logs.insert().values(
-                session_id=1, seq=4, ts=OLD, level="error", type="system", message="late"
-            )
-        )
+        event = {"session_id": 1, "seq": 4, "ts": OLD, "level": "error", "message": "late"}
+        connection.execute(*inserted(connection, event | {"type": "system"}))
         return original(connection, ids, due)
 
     monkeypatch.setattr(removal, "remove_sessions", late)

@@ -481,7 +481,6 @@ def test_log_ids_are_never_given_out_twice(engine):
         "ts": datetime.now(UTC),
         "level": "info",
         "message": "m",
-        "type": "system",
     }
     with prepared(engine).begin() as connection:
         connection.execute(logs.insert(), [row | {"seq": 1}, row | {"seq": 2}])
@@ -493,6 +492,35 @@ def test_log_ids_are_never_given_out_twice(engine):
         ]
 
 
+def test_the_type_of_an_event_is_derived_from_its_ids(engine):
+    """On SQLite the type takes no space in a row, and cannot contradict the ids: system is no job,
+    job a job without a step, task both (R4).
+    """
+    row = {"session_id": 1, "ts": datetime.now(UTC), "level": "info", "message": "m"}
+    ids = [{}, {"job_id": "j"}, {"job_id": "j", "step_id": "s"}]
+    with prepared(engine).begin() as connection:
+        for seq, mine in enumerate(ids):
+            connection.execute(logs.insert(), [row | mine | {"seq": seq}])
+        found = connection.execute(sa.select(logs.c.type).order_by(logs.c.seq)).scalars().all()
+        assert found == ["system", "job", "task"]
+        with pytest.raises(sa.exc.OperationalError, match="generated column"):
+            connection.execute(logs.insert(), [row | {"seq": 9, "type": "task"}])
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+async def test_postgresql_fills_the_pages_of_the_indexes_to_which_events_are_appended(database):
+    """An index in the order of time leaves no space free for rows that never come (R5)."""
+    found = await database.rows(
+        "SELECT relname FROM pg_class WHERE 'fillfactor=100' = ANY(reloptions) ORDER BY 1"
+    )
+    assert [name.removeprefix("structjob_logs_by_") for (name,) in found] == [
+        "job",
+        "session",
+        "step",
+        "time",
+    ]
+
+
 def test_one_event_is_stored_once(engine):
     """(session_id, seq) is unique, so a delivery that is repeated changes nothing (R4)."""
     row = {
@@ -501,7 +529,6 @@ def test_one_event_is_stored_once(engine):
         "ts": datetime.now(UTC),
         "level": "info",
         "message": "m",
-        "type": "system",
     }
     with prepared(engine).begin() as connection:
         connection.execute(logs.insert(), [row])

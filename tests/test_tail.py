@@ -837,13 +837,13 @@ async def test_events_as_json(database):
 )
 async def test_attributes_of_another_program(database, stored, shown):
     """Whatever another program has put into the column, a record and its JSON are whole."""
-    await database.add(1, [1, 2], type="theirs")
+    await database.add(1, [1, 2], attempt="theirs")
     async with database.engine.begin() as connection:
         await connection.exec_driver_sql(
             "UPDATE structjob_logs SET attrs = ? WHERE seq = 1", (stored,)
         )
     (first, second) = await database.logs.list()
-    assert (first.attrs, second.seq, first.type) == (shown, 2, "theirs")
+    assert (first.attrs, second.seq, first.attempt) == (shown, 2, "theirs")
     assert first.ts.utcoffset() == timedelta()
     (line, _) = await database.logs.tail(encoded=True).poll(0)
     assert msgspec.json.decode(line.json)["attrs"] == shown

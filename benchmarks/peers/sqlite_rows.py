@@ -16,8 +16,8 @@ SCHEMA = Path(__file__).resolve().parents[2] / "schema" / "sqlite.sql"
 INSERT = """
 INSERT INTO structjob_logs
   (session_id, seq, ts, level, message, attrs, job_id, step_id, operation, step, correlation_id,
-   stored_at, type, kind, attempt, stream, logger, category)
-VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '2026-01-01 00:00:00.000000', 'task', 'log', 1, 'system', 'bench', 'system')
+   stored_at, kind, attempt, stream, logger, category)
+VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '2026-01-01 00:00:00.000', 'log', 1, 'system', 'bench', 'system')
 """
 BATCH = 1_000
 

@@ -229,7 +229,7 @@ def _absent_columns(connection: Connection) -> list[Column[Any]]:
     The catalogs are read, because the user may lack the right to read a table.
     """
     statement = {
-        "sqlite": "SELECT name FROM pragma_table_info(:name)",
+        "sqlite": "SELECT name FROM pragma_table_xinfo(:name)",
         "postgresql": "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(:name) AND NOT attisdropped",
     }.get(
         connection.dialect.name,

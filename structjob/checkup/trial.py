@@ -28,7 +28,7 @@ QUICK_CHECK = 10.0
 _ROOM = 64 * 1024
 """Bytes that a trial writes in place of an event; a full disk or quota refuses them."""
 
-_EVENT = {"session_id": -1, "seq": -1, "level": "info", "type": "system"}
+_EVENT = {"session_id": -1, "seq": -1, "level": "info"}
 """The row of a trial, without its time and its message; it is rolled back."""
 
 
@@ -78,7 +78,8 @@ def _unusable_sequences(connection: Connection) -> Iterator[Refusal]:
 def write_and_roll_back(connection: Connection) -> str | None:
     """Insert a large event and roll it back; return the fault if that failed."""
     try:
-        connection.execute(insert(logs).values(**_EVENT, ts=utc_now(), message=_incompressible()))
+        row = {**_EVENT, "ts": utc_now(), "message": _incompressible(), "type": "system"}
+        connection.execute(insert(logs).values(row))
     except DBAPIError as exc:
         return _first_line(exc.orig)
     finally:

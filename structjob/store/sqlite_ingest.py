@@ -7,7 +7,8 @@ from sqlalchemy import Connection
 from structjob.spool.line import EVENT_DEFAULTS
 from structjob.store.ingest import COLUMNS, LOG_COLUMNS, as_array, on_conflict
 
-_NOW = "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+_NOW = "strftime('%Y-%m-%d %H:%M:%f', 'now')"
+"""The time in milliseconds: SQLite's clock has no microseconds, and zeros would take space."""
 
 
 def _field(name: str, default: str | None = None) -> str:
@@ -33,10 +34,9 @@ def _value(name: str) -> str:
 _LINES = "WITH lines AS MATERIALIZED (SELECT value FROM json_each(CAST(:batch AS TEXT)))"
 
 INSERT_EVENTS = f"""{_LINES}
-INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, {", ".join(EVENT_DEFAULTS)}, type, stored_at)
+INSERT INTO structjob_logs (session_id, seq, {", ".join(LOG_COLUMNS)}, attrs, {", ".join(EVENT_DEFAULTS)}, stored_at)
 SELECT :session, {_field("seq")}, {", ".join(map(_field, LOG_COLUMNS))}, {_field("attrs")},
-  {", ".join(_field(name, default) for name, default in EVENT_DEFAULTS.items())},
-  CASE WHEN {_field("job_id")} IS NULL THEN 'system' WHEN {_field("step_id")} IS NULL THEN 'job' ELSE 'task' END, {_NOW}
+  {", ".join(_field(name, default) for name, default in EVENT_DEFAULTS.items())}, {_NOW}
 FROM lines WHERE true
 ON CONFLICT (session_id, seq) DO NOTHING
 """  # noqa: S608 -- contains only column names
