@@ -143,8 +143,9 @@ class _Types:
         return sa.Integer() if self._sqlite else sa.BigInteger()
 
     def computed(self, expression: str) -> tuple[sa.Computed, ...]:
-        """Return what makes a column take no space in a row, where this is possible with an index
-        on the column. Elsewhere the column is stored.
+        """Return the rule by which SQLite computes a column, so that it takes no space in a row.
+
+        The other databases store the column.
         """
         return (sa.Computed(expression, persisted=False),) if self._sqlite else ()
 
