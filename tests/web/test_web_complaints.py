@@ -3,7 +3,8 @@
 The numbers are those of the complaints in the specification of the pages; 5, 6 and a part of 8 are
 tested in ``test_web_proxies.py``, the hostile texts of 8 in ``test_web_pages.py``. With
 ``STRUCTJOB_TEST_FULL=1``, 1 takes the lines of an hour at 500 a second, 2 and 4 take the 50,000
-lines of the specification, and 10 takes ten minutes.
+lines of the specification, pages of 3 hold 50,000 lines in place of 10,000, and 10 takes ten
+minutes.
 With ``STRUCTJOB_TEST_IDLE=1`` the bounds of time are those of the specification.
 """
 
@@ -59,21 +60,35 @@ def empty(tmp_path) -> str:
 
 @pytest.mark.timeout(3_600)
 def test_1_280000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
-    """The page goes on following, holds the newest lines only, and answers its keys (R44, R47).
+    """The page goes on following, shows each line once, holds the newest lines only, stays small,
+    and answers its keys (R44, R47).
 
-    The marks are 150 MB and 100 ms, also after the 1.8 million lines of an hour at 500 a second.
+    The marks of a burst are 1 s after its commit, and frames of 100 ms; otherwise 150 MB and
+    100 ms, also after the 1.8 million lines of an hour at 500 a second.
     """
     with pages_of(empty) as site, running_job(empty, "bursts") as write:
         page = watched.page()
         page.goto(f"{site}jobs/bursts")
         until(page, f"{VIEWER}?.state === 'live'")
         page.evaluate(f"() => {{ window.paused = 0; {VIEWER}.addEventListener('structjob-state', ({{ detail }}) => {{ window.paused += detail.paused; }}); }}")  # fmt: skip
+        page.evaluate("() => { window.longest = 0; let last = performance.now(); const next = (now) => { window.longest = Math.max(window.longest, now - last); last = now; if (!window.measured) requestAnimationFrame(next); }; requestAnimationFrame(next); }")  # fmt: skip
         devtools = page.context.new_cdp_session(page)
         heaps = []
         rounds = 45 if FULL else 7
         for number in range(1, rounds + 1):
             write(40_000)
+            stored = time.monotonic()
             until(page, f"{VIEWER}.lines.at(-1)?.attrs.n === '{40_000 * number:06}'", 120)
+            if number == 1:
+                late = time.monotonic() - stored
+                longest = page.evaluate("(window.measured = true, window.longest)")
+                numbers = page.evaluate(f"{VIEWER}.lines.map((one) => one.seq)")
+                assert len(numbers) == len(set(numbers)) >= 40_000
+                print(f"last line {late:.2f} s after its commit, longest frame {longest:.0f} ms")
+                record_property("seconds_after_commit", late)
+                record_property("longest_frame_ms", longest)
+                assert late <= mark(1, 6)
+                assert longest <= mark(100, 500)
             devtools.send("HeapProfiler.collectGarbage")
             heaps.append(devtools.send("Runtime.getHeapUsage")["usedSize"] / 1e6)
         until(page, AT_END)
@@ -205,6 +220,24 @@ def test_2_each_line_comes_once_however_often_the_connection_breaks(empty, watch
 
 # -- 3. It jumps while I read
 
+HELD = 50_000 if FULL else 10_000
+"""Lines that a page of these tests holds. What happens at the limit does not depend on where it is,
+and most of the time of such a test is for the lines before it.
+"""
+
+
+def hold_fewer(page) -> None:
+    """Have the viewer on the page of a job hold `HELD` lines in place of 50,000."""
+
+    def answer(route) -> None:
+        script = route.fetch()
+        assert script.text().count("MOST = 50_000;") == 1
+        route.fulfill(
+            response=script, body=script.text().replace("MOST = 50_000;", f"MOST = {HELD:_};")
+        )
+
+    page.route("**/pages/job.js", answer)
+
 
 def test_3_the_end_of_a_job_moves_nothing_and_brings_its_last_lines(empty, watched):
     """Whether its page is followed or read, the lines stay, and the last ones are there (R44)."""
@@ -277,12 +310,17 @@ def test_3_a_job_that_is_tried_again_is_followed_again(empty, watched, tmp_path)
 
 
 def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
-    """The first visible line stands still in every frame of 30 seconds while lines arrive and older
-    ones are loaded; the pill counts exactly; ``r`` goes to the newest line in 200 ms (R44).
+    """The first visible line stands still in every frame while more lines arrive than a page holds
+    and older ones are loaded; the pill counts exactly; ``r`` goes to the newest line in 200 ms
+    (R44).
     """
+    seconds = 30 if FULL else 7
+    arriving = 2_000 * seconds
+    assert arriving > HELD
     with pages_of(empty) as site, running_job(empty, "read") as write:
         write(3_000)
         page = watched.page()
+        hold_fewer(page)
         page.goto(f"{site}jobs/read")
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 500")
         until(page, AT_END)
@@ -296,15 +334,15 @@ def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
         page.evaluate(f"() => {{ window.tops = new Set(); const look = () => {{ window.tops.add(JSON.stringify({TOP_ROW})); requestAnimationFrame(look); }}; look(); }}")  # fmt: skip
         new = page.evaluate(f"{VIEWER}.missed.lines")
         began = time.monotonic()
-        for second in range(30):  # more than the 50,000 lines that a page holds
+        for second in range(seconds):
             write(2_000)
             page.wait_for_timeout(max(0, 1_000 * (began + second + 1 - time.monotonic())))
-        until(page, f"{VIEWER}.missed.lines === {new + 60_000}", 120)
+        until(page, f"{VIEWER}.missed.lines === {new + arriving}", 120)
         page.evaluate(f"{VIEWER}.box.scrollTop")
         assert page.evaluate("[...window.tops]") == [json.dumps(stood, separators=(",", ":"))]
         pill = page.get_by_role("button", name="Paused").inner_text()
-        assert pill.startswith(f"Paused — {new + 60_000:,} new, ")
-        page.evaluate(f"() => {{ const look = () => {{ if ({VIEWER}.lines.at(-1).attrs.n === '063000' && {AT_END}) window.there = performance.now(); else requestAnimationFrame(look); }}; document.addEventListener('keydown', () => {{ window.pressed = performance.now(); look(); }}, true); }}")  # fmt: skip
+        assert pill.startswith(f"Paused — {new + arriving:,} new, ")
+        page.evaluate(f"() => {{ const look = () => {{ if ({VIEWER}.lines.at(-1).attrs.n === '{3_000 + arriving:06}' && {AT_END}) window.there = performance.now(); else requestAnimationFrame(look); }}; document.addEventListener('keydown', () => {{ window.pressed = performance.now(); look(); }}, true); }}")  # fmt: skip
         page.keyboard.press("r")
         until(page, "window.there")
         took = page.evaluate("window.there - window.pressed")
@@ -314,15 +352,17 @@ def test_3_reading_is_not_moved_by_2000_lines_a_second(empty, watched):
 
 
 def test_3_reading_is_not_moved_when_the_page_drops_lines_at_the_other_end(empty, watched):
-    """A page holds 50,000 lines: older ones that are loaded push the newest out (R44)."""
+    """Older lines that are loaded push the newest out of a page that holds its most (R44)."""
     with pages_of(empty) as site, running_job(empty, "trims") as write:
-        write(52_000)
+        write(HELD + 2_000)
         page = watched.page()
+        hold_fewer(page)
         page.goto(f"{site}jobs/trims")
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 500")
         until(page, AT_END)
         for _ in range(2_000):
-            if page.evaluate(f"(() => {{ const v = {VIEWER}; v.box.scrollTop = 0; return v.lines.length; }})()") > 49_000:  # fmt: skip
+            # Once it is full nothing may be on its way, for the next load is looked at.
+            if page.evaluate(f"(() => {{ const v = {VIEWER}, full = v.lines.length === {HELD}; if (!full) v.box.scrollTop = 0; return full; }})()"):  # fmt: skip
                 break
             page.wait_for_timeout(20)
         page.get_by_role("button", name="Paused").wait_for()
@@ -333,7 +373,7 @@ def test_3_reading_is_not_moved_when_the_page_drops_lines_at_the_other_end(empty
         until(page, "Math.min(...window.lengths) < window.lengths[0] - 1_000", 60)
         assert page.evaluate("window.tops.size") == 1
         page.keyboard.press("r")
-        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '052000' && {AT_END}")
+        until(page, f"{VIEWER}.lines.at(-1).attrs.n === '{HELD + 2_000:06}' && {AT_END}")
         page.close()
 
 
@@ -366,7 +406,7 @@ def test_4_repeats_that_fold_to_few_rows_do_not_hide_what_is_before_them(empty, 
         page.close()
 
 
-LINES = 60_000 if FULL else 30_000
+LINES = 60_000 if FULL else 15_000
 WARNINGS = LINES // 6 * 5
 HITS = 1_922 if FULL else 1_022
 
@@ -381,7 +421,7 @@ def long_log(tmp_path_factory) -> str:
         "log = structlog.get_logger('long')\n"
         "with structjob.Tracker(sys.argv[1]) as tracker, tracker.job('long', external_job_id='long') as job:\n"
         f"    for n in range({LINES}):\n"
-        f"        text = f'needle {{n}}' if n % 26 == 0 and n < 26 * {HITS} else f'straw {{n}}'\n"
+        f"        text = f'needle {{n}}' if n % 13 == 0 and n < 13 * {HITS} else f'straw {{n}}'\n"
         "        (log.info if n % 6 == 5 else log.warning)(text, n=n)\n"
     )
     url = f"sqlite:///{directory}/long.db"
@@ -412,11 +452,11 @@ def test_4_walking_finding_copying_and_downloading_give_all_lines(long_log, watc
         assert page.evaluate(f"{VIEWER}.lines.map((v) => v.session_id + ':' + v.seq)") == stored
 
         top = page.locator("structjob-logs").bounding_box()["y"]
-        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 15_000")
-        row = page.locator(f"structjob-logs .row[data-key='{stored[15_000]}']")
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 10_000")
+        row = page.locator(f"structjob-logs .row[data-key='{stored[10_000]}']")
         row.click(position={"x": 300, "y": 8})
-        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 10_000 + 10")
-        page.locator(f"structjob-logs .row[data-key='{stored[10_001]}']").click(
+        page.evaluate(f"{VIEWER}.box.scrollTop = 20 * 5_000 + 10")
+        page.locator(f"structjob-logs .row[data-key='{stored[5_001]}']").click(
             position={"x": 300, "y": 8}, modifiers=["Shift"]
         )
         page.keyboard.press("Control+c")
