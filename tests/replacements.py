@@ -204,7 +204,9 @@ SECTION = Section(
 
 async def replace(site: Site, name: str, happens: Callable[[Site], Awaitable[None]]) -> Replaced:
     """Replace a database while a program logs, which goes on and ends."""
-    program = await Program.start(site, "program", "--plain", "--rate", "400", "--timeout", "60")
+    program = await Program.start(
+        site, "program", "--plain", "--rate", "400", "--timeout", "60", "--again", "2"
+    )
     try:
         await until(
             lambda: site.confirmed() > 300, "the first events were stored, and the program knew it"

@@ -21,6 +21,7 @@ from oracle import Notes
 from said import Said
 
 import structjob
+import structjob.engine.database
 import structjob.spool.disk
 
 parser = argparse.ArgumentParser()
@@ -46,6 +47,11 @@ parser.add_argument(
     "--segment",
     type=int,
     help="bytes of a segment of the spool; it is deleted as soon as all of it is stored",
+)
+parser.add_argument(
+    "--again",
+    type=float,
+    help="seconds between attempts where the database needs a person; 30 is the library's own",
 )
 options = parser.parse_args()
 
@@ -130,6 +136,8 @@ async def main() -> None:
     if options.segment:
         structjob.spool.disk.DELETE_AFTER = 0.0
         structjob.spool.disk.DiskQueue.__init__.__kwdefaults__["segment_bytes"] = options.segment
+    if options.again:
+        structjob.engine.database.PERMANENT_WAIT = options.again
     tracker = structjob.Tracker(
         options.url,
         spool=options.spool,
