@@ -308,6 +308,26 @@ async def test_a_host_application_may_name_its_hosts(tracker):
         assert (await web.get("/api/v1/jobs")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "same-origin"}, 303),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://localhost"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Origin": "http://localhost"}, 303),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+async def test_a_form_of_another_site_does_not_log_a_browser_in(tracker, tokens, headers, status):
+    """Not with a valid token either, which may be the one of the author of the form (R46)."""
+    text, _ = tokens.create("read")
+    async with behind(tracker, Doors(tokens)) as web:
+        answer = await web.post("/login", data={"token": text}, headers=headers)
+    assert answer.status_code == status
+    assert ("set-cookie" in answer.headers) == (status == 303)
+
+
 async def test_a_websocket_of_another_site_is_refused(tracker):
     """(R44)"""
     async with served(build(tracker, Doors())) as address:
