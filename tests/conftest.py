@@ -149,12 +149,18 @@ def pytest_collection() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the tests of the pages. Mark with `databases` what repeats on a server what is
-    tested on SQLite; unless files were named: then they are tested throughout.
+    """Begin with the tests of the pages, and then with the files that have the longest tests. Mark
+    with `databases` what repeats on a server what is tested on SQLite; unless files were named:
+    then they are tested throughout.
     """
     # A browser needs a whole core, and most others wait: at the end, browsers would have only each
-    # other beside them. pytest-xdist gives the first third to one worker, and the others steal.
-    items.sort(key=lambda item: "web" not in item.path.parts)
+    # other beside them, and a long test nothing. pytest-xdist gives the first third to one worker,
+    # and the others steal. A test that is long has a time limit of its own.
+    longest: dict[Path, float] = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        longest[item.path] = max(longest.get(item.path, 0), limit.args[0] if limit else 0)
+    items.sort(key=lambda item: ("web" not in item.path.parts, -longest[item.path]))
     if os.environ[_NAMED]:
         return
     for item in items:
