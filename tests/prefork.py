@@ -12,10 +12,10 @@ import atexit
 import contextlib
 import errno
 import io
-import json
 import os
 import pty
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -40,7 +40,7 @@ def leave():
         return  # the interpreter says so
     os._exit(ended_with)
 atexit.register(leave)  # before what the modules register, so it is called after all of that
-import fcntl, gc, importlib, json, select, signal, socket, termios, time
+import ast, fcntl, gc, importlib, select, signal, socket, termios, time
 for name in sys.argv[3:]:
     importlib.import_module(name)
 gc.freeze()  # what is here is not looked at when a program ends
@@ -86,7 +86,7 @@ for number, stream in enumerate(streams):
     buffer = open(number, "wb" if number else "rb", closefd=False)
     buffer.raw.name = text.name
     text.__init__(buffer, text.encoding, text.errors, "\\n", number == 2 or os.isatty(number))
-given = json.loads(message)
+given = ast.literal_eval(message.decode())
 if given["terminal"]:
     os.setsid()
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -97,7 +97,7 @@ if given["environment"] is not None:
     time.tzset()
 sys.argv = ["-c", *given["words"]]
 code = given["program"]
-del atexit, fcntl, gc, importlib, json, select, signal, socket, termios, time, listener, woken, waker, running, ready, pid, one, connection, message, streams, stream, number, text, buffer, given, name, _
+del ast, atexit, fcntl, gc, importlib, select, signal, socket, termios, time, listener, woken, waker, running, ready, pid, one, connection, message, streams, stream, number, text, buffer, given, name, _
 try:
     exec(compile(code, "<string>", "exec"))
     ended_with = 0
@@ -108,6 +108,44 @@ except Exception:
     ended_with = 1
     raise
 """
+
+_STAND_IN = '''
+import _socket, array, os, sys
+address, *words = sys.argv[1:]
+program = ""
+if words[:2] == ["-W", "error"]:
+    program, words = "import warnings; warnings.simplefilter('error'); del warnings\\n", words[2:]
+if "STRUCTJOB_OUTPUT" in os.environ:  # which is read when the library is imported
+    program += """import structjob.sinks.marks
+marks = structjob.sinks.marks.from_environment(os.environ)
+for _ in list(sys.modules.values()):
+    if _.__name__.startswith("structjob.") and "MARKS" in vars(_):
+        _.MARKS = marks
+del marks, structjob
+"""
+how, *words = words
+if how == "-c":
+    program += words.pop(0)
+elif [how, *words[:1]] == ["-m", "structjob"]:
+    program, words = program + "from structjob.cli import main; main()", words[1:]
+else:
+    path = os.path.abspath(how)
+    program += f"sys.path.insert(0, {os.path.dirname(path)!r}); sys.argv[0] = {how!r}; __file__ = {path!r}\\n"
+    program += "with open(__file__, 'rb') as _: _ = compile(_.read(), __file__, 'exec')\\nexec(_)"
+message = {"program": program, "words": words, "directory": os.getcwd(), "environment": dict(os.environ), "terminal": False}
+connection = _socket.socket(_socket.AF_UNIX)
+connection.connect(address)
+connection.sendmsg([repr(message).encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, array.array("i", (0, 1, 2)))])
+said = b""
+while said.count(b"\\n") < 2:
+    if not (more := connection.recv(64)):
+        os._exit(70)  # what it is forked from is gone
+    said += more
+code = os.waitstatus_to_exitcode(int(said.split()[1]))
+if code < 0:
+    os.kill(os.getpid(), -code)
+os._exit(code)
+'''
 
 _MODULES = (
     "alembic.command", "alembic.config", "asyncio", "concurrent.futures.thread", "email.parser", "encodings.ascii", "getpass", "gzip", "msgspec.json", "rich.console", "rich.progress", "rich.table", "rich._unicode_data.unicode17-0-0",
@@ -362,8 +400,25 @@ class Preforked:
         }
         connection = socket.socket(socket.AF_UNIX)
         connection.connect(self.prepare())
-        socket.send_fds(connection, [json.dumps(message).encode()], streams)
+        socket.send_fds(connection, [repr(message).encode()], streams)
         return Forked(connection, *pipes)
+
+    def stand_in(self) -> str:
+        """Return the path of a command that takes the place of ``python`` where another program
+        starts one: it runs ``-c PROGRAM``, ``-m structjob`` or a file (also with ``-W error``) in a
+        fork, with its own streams, and ends as that ends.
+
+        The fork is no child of whoever started the command, and gets no signal that is sent to it.
+        """
+        address = self.prepare()
+        command = Path(address).with_name("python")
+        if not command.exists():
+            program = command.with_name("stand_in.py")
+            program.write_text(_STAND_IN)
+            words = shlex.join([sys.executable, "-I", "-S", str(program), address])
+            command.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+            command.chmod(0o700)
+        return str(command)
 
     def prepare(self) -> str:
         """Start the process that is forked, unless it runs; return its address."""

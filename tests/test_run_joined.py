@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cli_support import Shell
+from cli_support import Shell, preforked
 
 import structjob
 from structjob.context.propagation import from_environment as from_environment_of_a_job
@@ -54,13 +55,21 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     shell.close()
 
 
-def run(shell: Shell, *options: str, code: int = 0, end: str = "pass", **given: str) -> bytes:
+def run(shell: Shell, *, python: str = "", code: int = 0, end: str = "pass", **given: str) -> bytes:
     """Run the program as a job named ``outer``; return what it has shown on stdout."""
     given = {"configure": "", "tracker": "", "end": end} | given
-    (shell.directory / "program.py").write_text(PROGRAM.format(**given))
-    done = shell.run("run", "--name", "outer", *options, "--", sys.executable, "program.py")
+    done = run_below(shell, PROGRAM.format(**given), python)
     assert done.returncode == code, done.stderr
     return done.stdout
+
+
+def run_below(shell: Shell, program: str, python: str = "") -> subprocess.CompletedProcess[bytes]:
+    """Run *program* as a job named ``outer``; without its imports, unless an interpreter is
+    given.
+    """
+    (shell.directory / "program.py").write_text(program)
+    command = (python or preforked.stand_in(), "program.py")
+    return shell.run("run", "--name", "outer", "--", *command)
 
 
 def messages(shell: Shell, *options: str) -> list[str]:
@@ -78,7 +87,9 @@ def test_each_event_is_recorded_once(shell: Shell, form: str) -> None:
     """Faults 46: the console line of an event is shown and not recorded again; all that is only
     printed is recorded. The output holds no trace of it.
     """
-    shown = run(shell, configure=f"console={form}, level='debug', levels={{'asyncio': 'info'}}")
+    python = sys.executable if form == "'json'" else ""
+    configure = f"console={form}, level='debug', levels={{'asyncio': 'info'}}"
+    shown = run(shell, python=python, configure=configure)
     assert b"\x1b" not in shown
     assert b"structjob-" not in shown
     for text in (b"printed", b"logged", b"parsed", b"in a job of its own", b"only shown"):
@@ -133,10 +144,8 @@ def test_another_database_gets_its_own(shell: Shell) -> None:
 
 def test_without_a_tracker_all_is_output(shell: Shell) -> None:
     """Faults 46, bad day: no event is taken for recorded that is not."""
-    (shell.directory / "p.py").write_text(
-        "import structjob, structlog\nstructjob.configure()\nstructlog.get_logger().info('logged')\n"
-    )
-    shell.ok("run", "--name", "outer", "--", sys.executable, "p.py")
+    program = "import structjob, structlog\nstructjob.configure()\nstructlog.get_logger().info('logged')\n"
+    assert run_below(shell, program).returncode == 0
     assert len([line for line in messages(shell) if '"logged"' in line]) == 1
 
 
@@ -168,7 +177,7 @@ def test_handlers_of_logging(shell: Shell) -> None:
     """Faults 46, same kind: what `basicConfig` shows of a recorded record is recorded once, with
     all the lines of its traceback; what is only shown is output.
     """
-    (shell.directory / "program.py").write_text("""
+    program = """
 import io, logging, sys
 import structjob
 logging.basicConfig(level="DEBUG", format="%(levelname)s %(message)s")
@@ -191,8 +200,8 @@ with structjob.Tracker():
     alone.error("own handler")
     assert own.stream.fileno() == 1
     assert elsewhere.stream is text and text.getvalue() == "own handler\\n"
-""")
-    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+"""
+    done = run_below(shell, program)
     shown = done.stderr.decode()
     assert done.returncode == 0, shown
     assert done.stdout == b"own handler\n"
@@ -222,7 +231,7 @@ def test_a_run_within_a_run(shell: Shell) -> None:
     """Faults 46, same kind: a line belongs to the inner job only, and the bytes stay the same."""
     output = b"of the inner\n" + bytes(range(256)) * 600
     (shell.directory / "output").write_bytes(output)
-    inner = (sys.executable, "-m", "structjob", "run", "--name", "inner", "--")
+    inner = (preforked.stand_in(), "-m", "structjob", "run", "--name", "inner", "--")
     program = "cat output; printf 'no newline' >&2; exit 3"
     done = shell.run("run", "--name", "outer", "--", *inner, "sh", "-c", program)
     assert (done.returncode, done.stderr, done.stdout) == (3, b"no newline", output)
@@ -239,7 +248,7 @@ def test_a_run_within_a_run(shell: Shell) -> None:
 
 def test_a_run_within_a_run_with_another_database(shell: Shell) -> None:
     """Faults 46, bad day: each database has the line."""
-    inner = (sys.executable, "-m", "structjob", "--db", "sqlite:///other.db", "run", "--")
+    inner = (preforked.stand_in(), "-m", "structjob", "--db", "sqlite:///other.db", "run", "--")
     shell.ok("run", "--name", "outer", "--", *inner, "echo", "of the inner")
     for db in ((), ("--db", "sqlite:///other.db")):
         (line,) = shell.json(*db, "logs", "--grep", "of the inner")
@@ -251,7 +260,7 @@ def test_captured_output_that_is_printed_too(shell: Shell, fd: bool) -> None:
     """Faults 46, same kind: `capture_output` records it, so the command does not; a child process
     is captured with *fd* only.
     """
-    (shell.directory / "program.py").write_text(f"""
+    program = f"""
 import os, sys, structjob, structlog
 structjob.configure(console="json")
 log = structlog.get_logger()
@@ -267,8 +276,8 @@ with structjob.Tracker():
         log.info("logged within")
         os.system("echo of a child")
     print("after", flush=True)
-""")
-    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+"""
+    done = run_below(shell, program)
     shown = ("before", "one and two", "a prompt: answered", "in bytes", "an error", "after")
     once(shell, done, events=("logged within",), output=(*shown, "of a child"))
 
@@ -281,7 +290,7 @@ def test_loggers_of_structlog_itself(shell: Shell, factory: str, recording: str)
     """
     by_hand = recording == "by hand"
     last = ".encode()" if factory == "BytesLogger" else ""
-    (shell.directory / "program.py").write_text(f"""
+    program = f"""
 import logging, structlog, structjob
 structlog.configure(
     processors=[
@@ -301,8 +310,8 @@ with structjob.Tracker(level="info"):
         1 / 0
     except ZeroDivisionError:
         log.exception("failed")
-""")
-    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+"""
+    done = run_below(shell, program)
     once(
         shell,
         done,
@@ -315,7 +324,7 @@ with structjob.Tracker(level="info"):
 
 def test_what_python_prints_of_uncaught_errors(shell: Shell) -> None:
     """Faults 46, same kind: `capture_uncaught` records the error, and Python prints it."""
-    (shell.directory / "program.py").write_text("""
+    program = """
 import threading, warnings, structjob
 structjob.configure(console=False, uncaught=True)
 def failing():
@@ -325,8 +334,8 @@ with structjob.Tracker():
     thread = threading.Thread(target=failing)
     thread.start(), thread.join()
     print("printed")
-""")
-    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+"""
+    done = run_below(shell, program)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count(b"ValueError: in a thread") == 1
     assert done.stderr.count(b"UserWarning: deprecated") == 1
@@ -338,15 +347,15 @@ with structjob.Tracker():
 
 def test_the_lines_of_run_process(shell: Shell) -> None:
     """Faults 46, same kind: with *echo* they are recorded once, and shown."""
-    (shell.directory / "program.py").write_text("""
+    program = """
 import asyncio, structjob
 async def main():
     async with structjob.Tracker() as tracker, tracker.job("below") as job:
         await job.run_process(["sh", "-c", "echo one; echo two >&2"], echo=True)
 structjob.configure(console=False)
 asyncio.run(main())
-""")
-    done = shell.run("run", "--name", "outer", "--", sys.executable, "program.py")
+"""
+    done = run_below(shell, program)
     assert (done.stdout, done.stderr) == (b"one\n", b"two\n")
     output = [event["message"] for event in shell.json("logs", "outer", "--kind", "output")]
     assert sorted(output) == ["one", "two"]
@@ -381,7 +390,7 @@ if __name__ == "__main__":
             pass
 """)
     shell = Shell(tmp_path)
-    done = shell.run_in(sys.executable, "pool.py")
+    done = shell.run_in(preforked.stand_in(), "pool.py")
     assert done.returncode == 0, done.stderr
     with structjob.Tracker(f"sqlite:///{tmp_path}/jobs.db") as tracker:
         (job,) = tracker.run(tracker.jobs.list())
