@@ -278,6 +278,7 @@ class Preforked:
         environment: Of the process, and so of all the programs.
         options: The interpreter's.
         modules: Further modules that are imported before.
+        ours: Whether the library's modules are among them.
         whole_end: Whether the interpreter also takes its modules apart when a program has ended:
             it does what is registered for the end and flushes in any case. The rest takes more time
             than most programs, because it writes to all the memory of the process that was forked.
@@ -288,11 +289,15 @@ class Preforked:
         environment: Mapping[str, str],
         *options: str,
         modules: Sequence[str] = (),
+        ours: bool = True,
         whole_end: bool = True,
     ) -> None:
         self._environment = environment
         self._options = options
-        self._modules = (*_MODULES, *modules)
+        self._modules = (
+            *(name for name in _MODULES if ours or not name.startswith("structjob")),
+            *modules,
+        )
         self._whole_end = whole_end
         self._lock = threading.Lock()
         self._address: str | None = None

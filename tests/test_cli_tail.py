@@ -283,6 +283,7 @@ def test_ids_and_names_complete(shell: Shell) -> None:
     assert offered("structjob --db none.db show ", 4) == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 def test_bash_lists_operation_and_status_beside_each_id(live: Shell) -> None:
     """Faults 50: where it only lists; what it inserts is the id alone."""

@@ -9,7 +9,7 @@ from types import ModuleType
 import click
 import pytest
 import typer
-from cli_support import environment, python
+from cli_support import environment, preforked, python
 
 import structjob
 from structjob.exceptions import InvalidArgument
@@ -227,7 +227,7 @@ tracked = sys.argv.pop() == "tracked"
     (tmp_path / "tool.py").write_text(program)
     plain, recorded = (
         subprocess.run(
-            [sys.executable, "tool.py", word], cwd=tmp_path, capture_output=True, text=True
+            [preforked.stand_in(), "tool.py", word], cwd=tmp_path, capture_output=True, text=True
         )
         for word in ("plain", "tracked")
     )

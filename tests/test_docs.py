@@ -8,10 +8,10 @@ import inspect
 import io
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from cli_support import preforked
 
 import structjob
 
@@ -50,7 +50,7 @@ async def _run(page: str, block: str, names: dict[str, object]) -> list[str]:
 def _run_program(path: Path, text: str) -> str:
     """Run a whole program, which must not warn, and return what it prints."""
     path.write_text(text, "utf-8")
-    command = [sys.executable, "-W", "error", path.name]
+    command = [preforked.stand_in(), "-W", "error", path.name]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -119,8 +119,8 @@ def test_a_subprocess_gets_the_ids(tmp_path):
     ("name", "pages"),
     [
         ("fastapi_app", "program.app.routes[-1].app"),
-        ("django_app", "program.pages"),
-        ("litestar_app", "program.jobs"),
+        pytest.param("django_app", "program.pages", marks=pytest.mark.slow),
+        pytest.param("litestar_app", "program.jobs", marks=pytest.mark.slow),
     ],
 )
 def test_the_pages_are_mounted_in_an_application(tmp_path, name, pages):
@@ -150,6 +150,7 @@ def test_the_pages_are_mounted_in_an_application(tmp_path, name, pages):
     assert _run_program(tmp_path / "ask.py", asked) == "200 ['nightly']\n"
 
 
+@pytest.mark.slow
 def test_a_request_of_litestar_is_a_job(tmp_path):
     """The Litestar program of the page on ASGI: a tracker that its lifespan opens, a job with the
     template of its route, and for a failed one the exception.
@@ -162,7 +163,7 @@ def test_a_request_of_litestar_is_a_job(tmp_path):
         "assert codes == [200, 500], codes\n"
     )
     (tmp_path / "ask.py").write_text(asked, "utf-8")
-    command = [sys.executable, "ask.py"]
+    command = [preforked.stand_in(), "ask.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     with structjob.Tracker(tmp_path / "jobs.db") as tracker:

@@ -97,6 +97,7 @@ asyncio.run(main())
     assert not list(spool_of(db_path).iterdir())
 
 
+@pytest.mark.slow
 async def test_a_living_childs_events_are_delivered(db_path):
     """The parent delivers what a child logs while the child goes on (fork)."""
     out = run(

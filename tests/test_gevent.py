@@ -91,6 +91,7 @@ print(job.status, job.error.type, len(tracker.run(tracker.errors.list())))
 )
 
 
+@pytest.mark.slow
 def test_the_job_of_a_greenlet_that_is_killed_is_cancelled(tmp_path):
     """R9: `GreenletExit` is how gevent cancels. It is no error, so no error report counts it."""
     done = subprocess.run(
@@ -101,6 +102,7 @@ def test_the_job_of_a_greenlet_that_is_killed_is_cancelled(tmp_path):
     assert done.stdout == "cancelled GreenletExit 0\n"
 
 
+@pytest.mark.slow
 def test_patches_that_come_too_late_are_refused(tmp_path):
     """Bad day: structjob was in use before. A wait for the tracker's loop could never end, so the
     tracker does not open, and the message says what to do.

@@ -72,6 +72,7 @@ async def test_an_event_that_is_not_there(database):
         await database.logs.around(("1", 1))
 
 
+@pytest.mark.slow
 async def test_a_search_looks_at_a_limited_number_of_rows(database, monkeypatch):
     """A page of a search ends after so many rows, says so, and its cursors go on, both ways, to
     everything that matches (R36).

@@ -483,6 +483,7 @@ async def test_include_children_reads_the_whole_tree(store, found):
     assert messages(await found.list(job_id="j", children=False)) == ["1", "5"]
 
 
+@pytest.mark.slow
 async def test_few_errors_of_a_long_job_are_found_by_level(store, found, monkeypatch):
     """A page of the errors of a job, of its tree or of a step is the same by whichever index, in
     both directions; that of the levels is taken where it finds fewer (R36).

@@ -318,6 +318,7 @@ class Asked:
         )
 
 
+@pytest.mark.slow
 async def test_every_question_is_answered_by_an_index(database):
     """No read of the public API that is about a part of the history reads all of a table; no page
     sorts more than it shows (R5).

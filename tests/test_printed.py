@@ -314,6 +314,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 def test_a_flood_from_c_code_does_not_hang(tmp_path):
     """Bad day: C code that holds the GIL writes megabytes; the console does not feed itself."""
     done = python("-c", DESCRIPTORS, cwd=tmp_path)

@@ -14,6 +14,7 @@ import traceback
 from pathlib import Path
 
 import pytest
+from cli_support import preforked
 
 import structjob
 from structjob import CommandFailed, CommandTimeout, InvalidArgument
@@ -85,7 +86,7 @@ async def test_the_reason_is_the_exception_and_not_the_note_with_its_ids(tracker
     """
     with pytest.raises(CommandFailed) as caught:
         async with tracker.job("build") as job:
-            await job.run_process(python(FAILING_JOB), cwd=tmp_path)
+            await job.run_process([preforked.stand_in(), "-c", FAILING_JOB], cwd=tmp_path)
     assert str(caught.value).endswith(" ended with exit code 1: RuntimeError: no tape left")
     assert caught.value.tail[-1].startswith("[job_id=")
 
@@ -258,6 +259,7 @@ async def test_it_is_ended_with_all_that_it_started(tracker, tmp_path, way, chil
     assert step.status == ("failed" if way == "timeout" else "cancelled")
 
 
+@pytest.mark.slow
 async def test_junk_and_progress_bars(tracker):
     """Acceptance test 7. Bad day: a line of 1 MB comes in parts and loses nothing; a bar that
     overwrites itself is recorded now and then.
@@ -374,6 +376,7 @@ def test_a_line_without_an_end_takes_no_memory(db_url):
     assert grown <= 32 * 1024  # kilobytes
 
 
+@pytest.mark.slow
 async def test_a_flood_of_lines_survives_kill_9(db_path, db_url):
     """Acceptance test 1: the process is killed while it records a flood of output: what it had
     recorded is stored, from the first line on, without a hole, and the job has crashed.
@@ -449,7 +452,10 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     page = (Path(__file__).parent.parent / "docs/integrations/processes.md").read_text("utf-8")
     (program,) = re.findall(r"<!-- backup.py -->\n```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run(
-        [PYTHON, "-W", "error", "-c", program], cwd=tmp_path, capture_output=True, text=True
+        [preforked.stand_in(), "-W", "error", "-c", program],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if not line.startswith("{")]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_support import preforked
 
 import structjob
 
@@ -35,7 +36,7 @@ def jobs():
 
 def test_the_cron_job_in_python(place):
     """It prints nothing, its exit code is 0, and everything is recorded."""
-    done = subprocess.run([sys.executable, "nightly.py"], capture_output=True, text=True)
+    done = subprocess.run([preforked.stand_in(), "nightly.py"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     ((operation, status, result),) = jobs()
     assert (operation, status, result["rows"]) == ("nightly", "completed", 300)

@@ -332,6 +332,7 @@ def many(monkeypatch):
     return range(1, 13)
 
 
+@pytest.mark.slow
 async def test_many_sessions_are_examined_in_parts(database, many, monkeypatch):
     """Beside many living sessions, what is stored in any of them comes with the next look, and no
     look examines all of them (R37).

@@ -10,7 +10,8 @@ from unittest.mock import ANY
 
 import pytest
 import structlog
-from cli_support import python
+from cli_support import environment, python
+from prefork import Preforked
 
 import structjob
 import structjob.testing
@@ -45,13 +46,18 @@ def check(tracked):
 PLUGINS = ("-p", "no:schemathesis", "-p", "no:structjob", "-p", "structjob.testing")
 
 
+RUN = "import pytest, sys; sys.exit(pytest.main())"
+PYTEST = Preforked(environment(), modules=("anyio", "faker", "hypothesis", "pytest"))
+
+
 @pytest.fixture
 def run(pytester):
     """Run pytest in a process of its own on a file of tests, with the plugin."""
 
     def run(tests, *options):
         pytester.makepyfile(test_it=WORK + tests)
-        return pytester.runpytest_subprocess(*PLUGINS, "-p", "no:cacheprovider", *options)
+        options = (*PLUGINS, "-p", "no:cacheprovider", "--basetemp=temporary", *options)
+        return pytester.run(PYTEST.stand_in(), "-c", RUN, *options)
 
     return run
 

@@ -61,6 +61,7 @@ def test_another_address_needs_tokens(live):
     assert b"structjob token create" in found.stderr
 
 
+@pytest.mark.slow
 def test_a_token_that_was_made_opens_what_is_served(live):
     """(R46, R49)"""
     live.ok("run", "--", "echo", "hello")
@@ -131,6 +132,7 @@ uvicorn.run(host, port=int(sys.argv[1]), log_config=log)
 """
 
 
+@pytest.mark.slow
 def test_a_host_application_ends_though_streams_are_open(live, tmp_path):
     """Under plain uvicorn, which waits for them and tells them nothing. (R44)"""
     import socket

@@ -380,7 +380,7 @@ async def over_poll(address, query, cursor):
         return found["lines"], found["cursor"]
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 async def test_lines_come_once_through_any_transport_and_any_worker(tracker, db_url, seed):
     """One reads with the tracker, the other the database alone, and both are started anew. (R37)"""
     random = Random(seed)
