@@ -413,7 +413,8 @@ class Preforked:
         starts one: it runs ``-c PROGRAM``, ``-m structjob`` or a file (also with ``-W error``) in a
         fork, with its own streams, and ends as that ends.
 
-        The fork is no child of whoever started the command, and gets no signal that is sent to it.
+        The fork is no child of the process that starts the command, and gets no signal that is
+        sent to the command.
         """
         address = self.prepare()
         command = Path(address).with_name("python")
