@@ -66,7 +66,7 @@ def run_interrupted(log, interrupting, least: int) -> int:
             self.itself = self  # so that the collector finds it, in the middle of anything
 
         def __del__(self) -> None:
-            log.info("from __del__", n=finalised.next())
+            log.info("from __del__", n=next(finalised.counter))
 
     gc.set_threshold(50)
     depth = 0
@@ -76,14 +76,14 @@ def run_interrupted(log, interrupting, least: int) -> int:
         nonlocal depth
         depth += 1
         if depth < 20:
-            log.info("from a signal", n=signals.next())
+            log.info("from a signal", n=next(signals.counter))
         depth -= 1
 
     interrupting(handler)
     try:
         while signals.given < least or finalised.given < least:
             Finalised()
-            log.info("from the loop", n=looped.next())
+            log.info("from the loop", n=next(looped.counter))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         gc.set_threshold(700, 10, 10)
