@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
+from database_support import inserted
 
 from structjob.store.tables import jobs, logs, steps
 
@@ -74,6 +75,7 @@ class History:
         return {
             "session_id": 1, "seq": seq, "ts": self._moment(), "level": self._random.choices(LEVELS, (4, 9, 1, 2, 2, 1))[0],
             "message": "m", "type": type_, "job_id": None if job is None else job["id"],
+            "step_id": "its-step" if type_ == "task" else None,
             "operation": None if job is None else job["operation"],
             "category": self._random.choice(("system", "batch", "web")), "project": None if job is None else job["project"],
         }  # fmt: skip
@@ -161,7 +163,9 @@ class Store:
     async def add(self, table, *rows) -> None:
         """Insert *rows*, which have the same columns."""
         async with self._engine.begin() as connection:
-            if rows:
+            if rows and table is logs:
+                await connection.execute(*inserted(connection, *rows))
+            elif rows:
                 await connection.execute(table.insert(), list(rows))
 
     async def keep(self, history):
