@@ -9,9 +9,11 @@ import random
 from collections import Counter, defaultdict
 from datetime import UTC, datetime, timedelta
 
+import pytest
 import sqlalchemy as sa
 from database_support import inserted
 
+from structjob.queries import event_counts
 from structjob.store.tables import jobs, logs, steps
 
 T0 = datetime(2026, 3, 1, tzinfo=UTC)
@@ -130,6 +132,13 @@ def job_summary(rows):
         **summary(rows, JOB_STATUSES), "attempts": sum(row["attempt"] for row in rows),
         "avg_cpu_ms": sum(cpu) / len(cpu) if cpu else None, "max_rss_kb": max(rss, default=None),
     }  # fmt: skip
+
+
+async def events_of_large_jobs(stats, *ids):
+    """Count the events of jobs as if each was too large to be counted in the index of jobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(event_counts, "ENTRIES", 0)
+        return await stats.events_by_job(ids)
 
 
 class Store:

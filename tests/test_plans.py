@@ -8,6 +8,7 @@ import re
 from datetime import timedelta
 
 import pytest
+from statistics_support import events_of_large_jobs
 
 from benchmarks.generate import fill
 from benchmarks.history import UNTIL, History
@@ -214,6 +215,10 @@ STATISTICS = {
     "jobs with errors in an hour": (lambda a: a.stats.errors_by_job(**HOUR), "logs_by_level"),
     "errors of a job": (lambda a: a.stats.errors_by_job(job=a.job), "logs_by_job"),
     "events of jobs": (lambda a: a.stats.events_by_job([a.job]), "logs_by_job"),
+    "events of large jobs": (
+        lambda a: events_of_large_jobs(a.stats, a.job, a.other_job),
+        "logs_by_job.*logs_by_level.*logs_by_level",
+    ),
     "volume of an hour": (lambda a: a.stats.volume(**HOUR), "logs_by_level|logs_by_time"),
     "volume of a project in an hour": (
         lambda a: a.stats.volume(project="venus", **HOUR),

@@ -11,6 +11,7 @@ from statistics_support import (
     T0,
     History,
     Store,
+    events_of_large_jobs,
     grouped,
     job_summary,
     summary,
@@ -279,20 +280,20 @@ async def test_a_job_without_errors_has_a_rate_of_none_of_them(store, stats):
 
 
 @pytest.mark.parametrize(
-    ("bounds", "all_known"),
+    ("bounds", "partly"),
     [
-        ({}, True),
-        ({"ROWS": 250}, True),
-        ({"ROWS": 30}, False),
-        ({"ENTRIES": 60}, False),
-        ({"DESCENDANTS": 3}, False),
+        ({}, set()),
+        ({"ROWS": 250}, set()),
+        ({"ROWS": 30}, {"warnings", "errors"}),
+        ({"ENTRIES": 60}, {"total"}),
+        ({"DESCENDANTS": 3}, {"total", "warnings", "errors"}),
     ],
 )
 async def test_events_of_jobs_are_what_counting_by_hand_says_or_unknown(
-    store, stats, monkeypatch, bounds, all_known
+    store, stats, monkeypatch, bounds, partly
 ):
-    """A job's events include those of its descendants. Beyond a bound a number is None, and never
-    too small (R40).
+    """A job's events include those of its descendants. Beyond a bound the numbers in *partly* are
+    None for some jobs, not for small ones, and never too small (R40).
     """
     for name, bound in bounds.items():
         monkeypatch.setattr(event_counts, name, bound)
@@ -308,8 +309,8 @@ async def test_events_of_jobs_are_what_counting_by_hand_says_or_unknown(
             members[parent] |= members[child]
     asked = [*ids[:60], "not there"]
     found = await stats.events_by_job(asked)
-    assert [one.job_id for one in found] == asked
-    unknown = False
+    assert [one.job_id for one in found] == ids[:60]
+    unknown = set()
     for one in found:
         rows = [row for row in history.logs if row["job_id"] in members.get(one.job_id, ())]
         levels = [row["level"] for row in rows]
@@ -320,11 +321,86 @@ async def test_events_of_jobs_are_what_counting_by_hand_says_or_unknown(
         }
         for name, number in expected.items():
             if (counted := getattr(one, name)) is None:
-                unknown = True
+                unknown.add(name)
+                assert rows or one.job_id in parents.values()
             else:
                 assert counted == number, (one, name)
-    assert unknown is not all_known
+    assert unknown == partly
     assert await stats.events_by_job([]) == []
+
+
+async def keep_jobs(store, **levels):
+    """Insert a job of each name, with an event of each of these levels, a second apart."""
+    await store.add(
+        jobs,
+        *(
+            {"id": name, "operation": "copy", "status": "running", "created_at": T0}
+            for name in levels
+        ),
+    )
+    events = [(name, level) for name, given in levels.items() for level in given]
+    await store.add(
+        logs,
+        *(
+            {
+                "session_id": 1,
+                "seq": seq,
+                "ts": T0 + timedelta(seconds=seq),
+                "level": level,
+                "message": "m",
+                "type": "task",
+                "job_id": name,
+                "category": "system",
+            }
+            for seq, (name, level) in enumerate(events, 1)
+        ),
+    )
+
+
+async def numbers(stats, *names):
+    return [(one.total, one.warnings, one.errors) for one in await stats.events_by_job(names)]
+
+
+async def test_a_large_job_has_its_errors_counted_and_hides_no_other_job(store, stats, monkeypatch):
+    """Only the total of the job that is too large is unknown (R40)."""
+    monkeypatch.setattr(event_counts, "ENTRIES", 100)
+    monkeypatch.setattr(event_counts, "ROWS", 10)
+    await keep_jobs(
+        store,
+        large=["info"] * 200 + ["error", "warning", "critical", "error"],
+        medium=["info"] * 39 + ["warning"],
+        small=["error"] * 2,
+        smaller=["info"],
+    )
+    found = await numbers(stats, "large", "medium", "small", "smaller")
+    assert found == [(None, 1, 3), (40, 1, 0), (2, 0, 2), (1, 0, 0)]
+
+
+async def test_many_warnings_of_another_job_do_not_hide_few_errors(store, stats, monkeypatch):
+    """Each level has its own bound, and only events after a job's first one count for it (R40)."""
+    monkeypatch.setattr(event_counts, "ROWS", 10)
+    await keep_jobs(
+        store,
+        early=["info"] * 20 + ["error", "critical"],
+        other=["warning"] * 12,
+        late=["info"] * 20 + ["warning"],
+    )
+    assert await numbers(stats, "early", "late") == [(22, None, 2), (21, 1, 0)]
+
+
+async def test_levels_of_a_job_that_is_pruned_meanwhile_are_unknown(store, monkeypatch):
+    """A prune between two queries of a count is no error (R40)."""
+    monkeypatch.setattr(event_counts, "ROWS", 0)
+    await keep_jobs(store, pruned=["error"] * 3)
+
+    async def fetch(statement):
+        found = await store.fetch(statement)
+        if "count(" in str(statement):
+            await store.transact(lambda connection: connection.execute(logs.delete()))
+        return found
+
+    found = await numbers(Statistics(fetch, store.flush, now=lambda: NOW), "pruned")
+    assert found == [(3, None, None)]
 
 
 async def test_storage_has_every_table(store, stats):
@@ -566,7 +642,7 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         assert sum(one.total for one in await stats.throughput(**{name: EVIL})) == 0
     assert (await stats.volume(project=EVIL)).total == 0
     assert await stats.errors_by_job(operation=EVIL, project=EVIL, job=EVIL) == []
-    assert [one.total for one in await stats.events_by_job([EVIL])] == [0]
+    assert await stats.events_by_job([EVIL]) == []
     with pytest.raises(JobNotFound):
         await reader.estimate(EVIL)
     assert len(store.sent) >= 20
@@ -594,6 +670,7 @@ async def test_input_is_only_ever_bound(store, stats, reader):
         (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
         (lambda s: s.errors_by_job(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_job"),
         (lambda s: s.events_by_job(["job-0003"]), "logs_by_job"),
+        (lambda s: events_of_large_jobs(s, "job-0003", "job-0004"), "logs_by_level"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_category"),
         (lambda s: s.volume(since=T0 + 5 * H, until=T0 + 6 * H), "logs_by_level"),
     ],

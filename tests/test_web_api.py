@@ -324,14 +324,26 @@ async def test_statistics_are_those_of_the_tracker(web, tracker, path):
 async def test_events_of_jobs_are_counted_with_those_of_their_children(web, tracker):
     """The list of jobs says how many lines, warnings and errors the log of each job has (R47)."""
     listed = (await ask(web, "jobs"))["items"]
-    found = await ask(web, f"statistics/events-by-job?job={','.join(one['id'] for one in listed)}")
+    found = await ask(
+        web, f"statistics/events-by-job?{'&'.join('job=' + one['id'] for one in listed)}"
+    )
     assert [one["job_id"] for one in found] == [one["id"] for one in listed]
     for one in found:
         for name, level in (("total", ""), ("errors", "&level=error"), ("warnings", "&levels=warning")):  # fmt: skip
             count = await ask(web, f"logs/count?job={one['job_id']}{level}")
             assert one[name] == count["count"]
-    await ask(web, f"statistics/events-by-job?job={','.join(map(str, range(101)))}", 400)
+    await ask(web, f"statistics/events-by-job?{'&'.join(f'job={n}' for n in range(101))}", 400)
     await ask(web, "statistics/events-by-job", 400)
+
+
+async def test_events_of_a_job_whose_id_contains_a_comma_are_counted(web, tracker):
+    """Ids that name no job are left out, also external ids and an empty one (R47)."""
+    async with tracker.job("import", job_id="disk,1", external_job_id="extern"):
+        structlog.get_logger("app").error("it failed")
+    await tracker.flush()
+    others = "&".join(f"job={n}" for n in range(97))
+    (one,) = await ask(web, f"statistics/events-by-job?job=disk,1&job=extern&job=&{others}")
+    assert (one["job_id"], one["errors"]) == ("disk,1", 1)
 
 
 async def test_trends_are_the_p95_of_each_operation_by_time(web, tracker):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 
 from sqlalchemy import ColumnElement, func, select
 
-from structjob.queries.rows import count_upto
 from structjob.statistics import JobEvents
 from structjob.store.contract import Fetch
 from structjob.store.tables import jobs, logs, unusual
@@ -22,35 +22,37 @@ MOST_JOBS = 100
 DESCENDANTS = 1_000
 """Maximum number of descendants that are read, for all jobs of a call together."""
 
-ENTRIES = 500_000
-"""Maximum number of events that are counted in the index alone."""
+ENTRIES = 200_000
+"""Maximum number of events that are counted in the index of jobs, for all jobs together."""
 
-ROWS = 20_000
-"""Maximum number of events whose level is read."""
+ROUNDS = 4
+"""Maximum number of times that `ENTRIES` are divided among the jobs that are not counted yet."""
+
+ROWS = 10_000
+"""Maximum number of events whose level is read, and of those of one level that are searched."""
 
 ERRORS = ("error", "critical")
 """Levels of the events that count as errors."""
 
 WARNING = "warning"
-_COUNTED = (WARNING, *ERRORS)
+_LEVELS = (WARNING, *ERRORS)
+_NAMES = {"total", *_LEVELS}
 
 _Parents = dict[str, str | None]
 
 
 async def event_counts(fetch: Fetch, ids: Sequence[str]) -> list[JobEvents]:
-    """Return the number of events of these jobs, in their order."""
+    """Return the number of events of those of *ids* that are jobs, in their order."""
     parents, open_ = await _family(fetch, ids)
-    own = await _totals(fetch, parents)
-    levels = await _levels(fetch, own)
+    totals = await _totals(fetch, parents)
+    levels = await _levels(fetch, parents, totals)
     sums: dict[str, Counter[str]] = defaultdict(Counter)
     unknown: dict[str, set[str]] = defaultdict(set)
     for job in parents:
-        lacking = {"total"} if job in open_ or job not in own else set()
-        if lacking or job not in levels:
-            lacking |= {*_COUNTED}
+        own = levels[job] | ({"total": totals[job]} if job in totals else {})
         for above in _upwards(job, parents):
-            sums[above].update({"total": own.get(job, 0), **levels.get(job, {})})
-            unknown[above] |= lacking
+            sums[above].update(own)
+            unknown[above] |= _NAMES if job in open_ else _NAMES - own.keys()
 
     def known(job: str, *names: str) -> int | None:
         return None if unknown[job] & {*names} else sum(sums[job][name] for name in names)
@@ -63,6 +65,7 @@ async def event_counts(fetch: Fetch, ids: Sequence[str]) -> list[JobEvents]:
             errors=known(job, *ERRORS),
         )
         for job in ids
+        if job in parents
     ]
 
 
@@ -77,16 +80,17 @@ def _upwards(job: str, parents: _Parents) -> Iterable[str]:
 
 
 async def _family(fetch: Fetch, ids: Sequence[str]) -> tuple[_Parents, set[str]]:
-    """Return the parents of these jobs and of their descendants.
+    """Return the parents of those of *ids* that are jobs, and of their descendants.
 
     Also return the jobs that have children that are left out. A job of *ids* without a parent among
     these jobs has the parent None.
     """
-    parents: _Parents = dict.fromkeys(ids)
+    asked = await fetch(select(jobs.c.id).where(jobs.c.id.in_(ids)))
+    parents: _Parents = dict.fromkeys(row["id"] for row in asked)
     open_: set[str] = set()
     level = list(parents)
     while level:
-        room = len(ids) + DESCENDANTS - len(parents)
+        room = len(asked) + DESCENDANTS - len(parents)
         children = select(jobs.c.id, jobs.c.parent_job_id).limit(room + 1)
         found = await fetch(children.where(jobs.c.parent_job_id.in_(level)))
         if len(found) > room:
@@ -122,26 +126,36 @@ async def _beyond(
 
 
 async def _totals(fetch: Fetch, ids: Collection[str]) -> dict[str, int]:
-    """Return how many events each job has, without those of other jobs."""
+    """Return how many events each job has, without those of other jobs.
 
-    async def count(those: Collection[str]) -> dict[str, int]:
-        some = select(logs.c.job_id).where(logs.c.job_id.in_(those)).limit(ENTRIES + 1).subquery()
-        counted = select(some.c.job_id, func.count().label("number")).group_by(some.c.job_id)
-        found = {row["job_id"]: row["number"] for row in await fetch(counted)}
-        return {job: found.get(job, 0) for job in those} if sum(found.values()) <= ENTRIES else {}
+    Small jobs leave a part of their share to the others. Jobs that are too large are left out.
+    """
+    totals: dict[str, int] = {}
+    counted = select(logs.c.job_id, func.count().label("number")).group_by(logs.c.job_id)
+    left = {*ids}
+    for _ in range(ROUNDS):
+        room = ENTRIES - sum(totals.values())
+        if not left or room < 0:
+            break
+        many = await _beyond(fetch, left, logs.c.job_id, logs.c.ts, room)
+        if not (few := left - many):
+            break
+        totals |= dict.fromkeys(few, 0)
+        found = await fetch(counted.where(logs.c.job_id.in_(few)))
+        totals |= {row["job_id"]: row["number"] for row in found}
+        left = many
+    return totals
 
-    if found := await count(ids):
-        return found
-    many = await _beyond(fetch, ids, logs.c.job_id, logs.c.ts, ENTRIES)
-    return await count([job for job in ids if job not in many])
 
-
-async def _levels(fetch: Fetch, totals: dict[str, int]) -> dict[str, dict[str, int]]:
-    """Return how many events of each job have one of the levels that are counted.
+async def _levels(
+    fetch: Fetch, ids: Collection[str], totals: dict[str, int]
+) -> dict[str, dict[str, int]]:
+    """Return how many events of each job have each of the levels, as far as this is known.
 
     The rows of small jobs are read. Those of other jobs are found by their level, because most
     events have another one.
     """
+    levels: dict[str, dict[str, int]] = {job: {} for job in ids}
     small: list[str] = []
     left = ROWS
     for job in sorted(totals, key=lambda one: totals[one]):
@@ -149,25 +163,34 @@ async def _levels(fetch: Fetch, totals: dict[str, int]) -> dict[str, dict[str, i
         if left < 0:
             break
         small.append(job)
+        levels[job] = dict.fromkeys(_LEVELS, 0)
     mine = select(logs.c.job_id, logs.c.level, func.count().label("number"))
     mine = mine.group_by(logs.c.job_id, logs.c.level)
     # without a condition for the level, which would be looked for among all jobs
-    found = await fetch(mine.where(logs.c.job_id.in_(small)))
-    known = {*small}
-    if large := [job for job in totals if job not in known]:
-        theirs = logs.alias("theirs")
-        begin = select(theirs.c.ts).where(theirs.c.job_id == jobs.c.id).order_by(theirs.c.ts)
-        first = begin.limit(1).scalar_subquery().label("first")
-        begins = [row["first"] for row in await fetch(select(first).where(jobs.c.id.in_(large)))]
-        # of jobs without a row the begin is not known
-        if len(begins) == len(large):
-            since = min(begins)
-            rare = (unusual("level"), logs.c.level.in_(_COUNTED), logs.c.ts >= since)
-            if await count_upto(fetch, ROWS + 1, select(logs.c.ts).where(*rare)) <= ROWS:
-                found = [*found, *await fetch(mine.where(*rare, logs.c.job_id.in_(large)))]
-                known |= {*large}
-    levels: dict[str, dict[str, int]] = {job: {} for job in known}
+    found = [*await fetch(mine.where(logs.c.job_id.in_(small)))]
+    begins = await _begins(fetch, [job for job in ids if not levels[job]])
+    for level in _LEVELS if begins else ():
+        rare = (unusual("level"), logs.c.level == level)
+        newest = select(logs.c.ts).where(*rare, logs.c.ts >= min(begins.values()))
+        beyond = await fetch(newest.order_by(logs.c.ts.desc()).offset(ROWS).limit(1))
+        later = {
+            job: begin for job, begin in begins.items() if not beyond or begin > beyond[0]["ts"]
+        }
+        if later:
+            for job in later:
+                levels[job][level] = 0
+            # a function of the id, so that no database searches all events of these jobs
+            theirs = func.coalesce(logs.c.job_id, "").in_(later)
+            found += await fetch(mine.where(*rare, logs.c.ts >= min(later.values()), theirs))
     for row in found:
-        if row["level"] in _COUNTED:
+        if row["level"] in levels[row["job_id"]]:
             levels[row["job_id"]][row["level"]] = row["number"]
     return levels
+
+
+async def _begins(fetch: Fetch, ids: Collection[str]) -> dict[str, datetime]:
+    """Return the time of the first event of each job that has one."""
+    one = select(logs.c.ts).where(logs.c.job_id == jobs.c.id).order_by(logs.c.ts).limit(1)
+    first = one.scalar_subquery().label("first")
+    found = await fetch(select(jobs.c.id, first).where(jobs.c.id.in_(ids)))
+    return {row["id"]: row["first"] for row in found if row["first"] is not None}

@@ -327,9 +327,9 @@ class Statistics:
     async def events_by_job(self, jobs: Sequence[AnyJob]) -> list[JobEvents]:
         """Return how many events, warnings and errors each of these jobs has.
 
-        The events of a job include those of its descendants. The result is in the order of *jobs*.
-        No query reads more than 500,000 entries of an index; a
-        number that needs more, or more than 1,000 descendants, is None.
+        The events of a job include those of its descendants. The result is in the order of *jobs*;
+        an id that names no job is left out. A number for which more than 200,000 entries of an
+        index, or more than 1,000 descendants, would have to be read is None.
 
         Args:
             jobs: At most 100 jobs: their own ids, `Job` or `JobRecord`.

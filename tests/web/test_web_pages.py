@@ -419,6 +419,54 @@ def test_jobs_of_a_status_are_listed_by_keyboard(site, watched):
     page.get_by_role("button", name="Failed", pressed=True).wait_for()
 
 
+def test_a_job_that_ends_has_its_lines_counted_again_and_a_job_that_had_ended_has_not(
+    tmp_path, watched
+):
+    """The numbers of a job stay from its end on (R47)."""
+    program = tmp_path / "ends.py"
+    program.write_text(
+        "import sys, structjob\n"
+        "structjob.configure(console=False)\n"
+        "with structjob.Tracker(sys.argv[1]) as tracker:\n"
+        "    with tracker.job('ended', job_id='ended') as job: job.log.error('it failed')\n"
+        "    with tracker.job('runs', job_id='runs') as job:\n"
+        "        print('ready', flush=True)\n"
+        "        sys.stdin.readline()\n"
+        "        job.log.error('it failed')\n"
+        "    print('ended', flush=True)\n"
+        "    sys.stdin.readline()\n"
+    )
+    with pages_of_program(program) as (site, go_on):
+        page = watched.page()
+        asked: list[list[str]] = []
+        page.on(
+            "request",
+            lambda one: (
+                "/events-by-job?" in one.url and asked.append(re.findall(r"[?&]job=(\w+)", one.url))
+            ),
+        )
+        page.goto(f"{site}jobs")
+        page.get_by_role("row").filter(has_text="ended").get_by_title("1 error").wait_for()
+        until(page, "document.querySelector('header .live').innerText.startsWith('live')")
+        go_on()
+        page.get_by_role("row").filter(has_text="runs").get_by_title("1 error").wait_for()
+        assert sorted(asked[0]) == ["ended", "runs"]
+        assert asked[1:]
+        assert {id_ for ids in asked[1:] for id_ in ids} == {"runs"}
+
+
+def test_the_key_for_columns_opens_nothing_where_there_is_no_button(site, watched):
+    """On a small screen the columns are not chosen, and the next Esc is that of the page (R47)."""
+    page = watched.page()
+    page.set_viewport_size({"width": 700, "height": 900})
+    page.goto(f"{site}jobs?owner=ada")
+    headings(page)
+    page.keyboard.press("c")
+    page.keyboard.press("Escape")  # removes the filter
+    page.wait_for_url(lambda url: "owner" not in url)
+    assert page.locator(".choice").count() == 0
+
+
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_columns_of_the_list_of_jobs_are_chosen_by_keyboard_and_stay(site, watched, kept):
     """The choice stays in the browser, or as long as the page if it keeps nothing (R47)."""

@@ -104,7 +104,10 @@ class ErrorTimesQuery(ErrorStatsQuery):
 class EventsQuery(Query):
     """Parameters of the number of events by job."""
 
-    job: Several = Field(description="The ids of the jobs, 100 at most.")
+    # an id may contain a comma, so they are not separated by commas
+    job: list[str] = Field(
+        description="The job's own id. Repeat the parameter for more jobs, 100 at most."
+    )
 
 
 class VolumeQuery(Query):
@@ -180,7 +183,7 @@ async def count_errors_by_job(reader: Reads, query: Asked[ErrorStatsQuery]) -> A
 async def count_events_by_job(reader: Reads, query: Asked[EventsQuery]) -> Any:
     """Return how many events, warnings and errors jobs have, with those of their descendants.
 
-    A number that cannot be counted quickly is null.
+    A number that cannot be counted quickly is null. An id that names no job is left out.
     """
     return await reader.stats.events_by_job(query.job)
 

@@ -6,7 +6,7 @@ import { api, go, href } from "./route.js";
 
 const KEYS = [
   ["Move", [["next, previous row", "j k"], ["first, newest line", "g G"], ["next, previous error", "e E"], ["next, previous match", "n N"], ["previous, next step", "[ ]"], ["failed, slowest step", "F S"], ["open", "⏎"], ["unfold, fold", "→ ←"], ["close, back to the list", "Esc"]]],
-  ["View", [["find in the lines", "/"], ["find as a filter", "Ctrl\u200a⏎"], ["add a filter", "f"], ["in context, no filters", "c"], ["columns (jobs)", "c"], ["wrap", "w"], ["waterfall, tree, flat", "1 2 3"], ["UTC or your zone", "u"], ["live, resume", "r"], ["dark, light, system", "t"]]],
+  ["View", [["find in the lines", "/"], ["find as a filter", "Ctrl\u200a⏎"], ["add a filter", "f"], ["in context (lines), columns (jobs)", "c"], ["wrap", "w"], ["waterfall, tree, flat", "1 2 3"], ["UTC or your zone", "u"], ["live, resume", "r"], ["dark, light, system", "t"]]],
   ["Go to, copy, act", [["search everything", "Ctrl\u200aK"], ["overview", "o"], ["jobs", "J"], ["logs", "L"], ["errors", "R"], ["copy link to this line", "y"], ["select lines", "v j k"], ["how often it happened (job)", "x"], ["resolve (error)", "x"], ["this help", "?"]]],
 ];
 

@@ -676,7 +676,7 @@ export interface paths {
          * Count Events By Job
          * @description Return how many events, warnings and errors jobs have, with those of their descendants.
          *
-         *     A number that cannot be counted quickly is null.
+         *     A number that cannot be counted quickly is null. An id that names no job is left out.
          */
         get: operations["countEventsByJob"];
         put?: never;
@@ -3761,7 +3761,7 @@ export interface operations {
     countEventsByJob: {
         parameters: {
             query: {
-                /** @description The ids of the jobs, 100 at most. */
+                /** @description The job's own id. Repeat the parameter for more jobs, 100 at most. */
                 job: string[];
             };
             header?: never;

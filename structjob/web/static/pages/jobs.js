@@ -69,23 +69,25 @@ function useCounts(query, data) {
 /** The numbers of lines, warnings and errors of the jobs that are shown. They come after the list, and anew while jobs change. */
 function useLines(rows, data, wanted) {
   const [lines, setLines] = useState(new Map());
-  const asked = useRef(new Set()), called = useRef(0), loaded = useRef(null);
-  const ids = wanted ? rows.map((row) => row.job.id) : [];
-  const look = async (some) => {
-    called.current = Date.now();
+  const asked = useRef(new Map()), called = useRef(0), loaded = useRef(null);
+  // The numbers of a job change while it or a child job runs. Then they stay.
+  const state = ({ job }) => [job, ...(data.families.get(job.id) ?? [])].map((one) => `${one.status} ${one.attempt}`).join();
+  const shown = new Map(wanted && data ? rows.map((row) => [row.job.id, state(row)]) : []);
+  const ask = async (which) => {
+    const some = [...shown].filter(which);
+    some.forEach(([id, now]) => asked.current.set(id, now));
     for (let i = 0; i < some.length; i += AT_ONCE) {
-      const job = some.slice(i, i + AT_ONCE);
-      job.forEach((id) => asked.current.add(id));
-      const found = await api.request("statistics/events-by-job", { job }).catch(() => []);
+      const job = some.slice(i, i + AT_ONCE).map(([id]) => id);
+      const found = await api.request("statistics/events-by-job", { job }).catch(() => { job.forEach((id) => asked.current.delete(id)); return []; });
       setLines((old) => new Map([...old, ...found.map((one) => [one.job_id, one])]));
     }
   };
+  const changed = ([id, now]) => asked.current.get(id) !== now;
   useEffect(() => {
-    if (loaded.current !== data?.usual) { loaded.current = data?.usual; asked.current.clear(); }
-    const fresh = ids.filter((id) => !asked.current.has(id));
-    if (fresh.length) look(fresh);
-  }, [ids.join(), data?.usual]);
-  return { lines, refresh: () => { if (Date.now() - called.current > COUNTED) look(ids); } };
+    if (loaded.current !== data?.usual) { loaded.current = data?.usual; asked.current.clear(); called.current = Date.now(); }
+    ask(changed);
+  }, [[...shown].join(), data?.usual]);
+  return { lines, refresh: () => { if (Date.now() - called.current > COUNTED) { called.current = Date.now(); ask((one) => changed(one) || one[1].includes("running")); } } };
 }
 
 export function Detail({ job }) {
@@ -209,7 +211,7 @@ export default function Jobs({ query }) {
       j: () => move(1), k: () => move(-1), ArrowDown: () => move(1), ArrowUp: () => move(-1), g: () => setAt(0), G: () => setAt(rows.length - 1),
       Enter: () => current && go(href("jobs", current.job.external_job_id || current.job.id)),
       ArrowRight: () => current && toggle(current.job.id, true), ArrowLeft: () => current && toggle(current.job.id, false),
-      c: () => document.querySelector("button.columns").click(), f: () => setAdding(true), r: () => { reload(); newer.clear(); },
+      c: () => { const button = document.querySelector("button.columns"); return Boolean(button.offsetParent) && button.click(); }, f: () => setAdding(true), r: () => { reload(); newer.clear(); },
       Escape: () => { if (adding) setAdding(false); else if (chips.length) setQuery({ [chips.at(-1)[0]]: null }); else return false; return true; },
     },
   });
