@@ -16,7 +16,7 @@ from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
 from structjob.engine.opening import Connected, Options
 from structjob.engine.queue import Queue
-from structjob.engine.shutdown import await_threads, await_threads_here
+from structjob.engine.shutdown import await_threads
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.job_control import JobControl
@@ -325,7 +325,8 @@ class Tracker(JobControl, Upkeep):
         """Store the waiting events and release all resources within *timeout* seconds (10 by
         default).
 
-        After SIGTERM, jobs in ``with`` blocks of other threads first get half of this time to end.
+        After SIGTERM, jobs in ``with`` blocks of other threads first get up to half of this time to
+        end, and no longer than 5 seconds after the signal.
 
         Returns:
             Whether everything was stored. Events that were not stored stay in the spool, and the
@@ -365,9 +366,7 @@ class Tracker(JobControl, Upkeep):
         Raises:
             InvalidState: on the tracker's own loop. Write ``await tracker.aclose()`` there.
         """
-        began = time.monotonic()
-        await_threads_here(timeout / 2)
-        return self._lifetime.close_here(timeout - (time.monotonic() - began))
+        return self._lifetime.close_by_hand(timeout)
 
     def run(self, work: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         """Run a coroutine on the tracker's loop from code without a loop, and wait for it.

@@ -6,11 +6,14 @@ import asyncio
 import os
 import signal
 import sys
+import threading
+import time
 
 import pytest
 from test_termination import Program, end_by_sigterm, look
 
 import structjob
+from structjob.engine import shutdown
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +25,7 @@ def test_sigterm_unwinds_the_blocks(db_url):
             with tracker.job("nightly") as job, job.step("load"):
                 try:
                     ready()
-                    time.sleep(60)
+                    sleep()
                 except Exception:
                     log.info("not reached")
                 finally:
@@ -119,7 +122,7 @@ def test_sigterm_ends_the_jobs_of_other_threads_and_of_loops(db_url):
             start(tracker)
             with tracker.job("main"):
                 ready()
-                time.sleep(60)
+                sleep()
         finally:
             tracker.close()
         """,
@@ -149,6 +152,30 @@ def test_the_job_of_a_thread_has_time_to_clean_up(db_url, main):
     assert (lines, ok) == (["cleaned"], True)
     assert jobs == dict.fromkeys(jobs, ("cancelled", "SIGTERM"))
     assert "works" in jobs
+
+
+async def test_close_is_refused_on_the_trackers_own_loop_before_it_waits(db_url, monkeypatch):
+    """R9: after SIGTERM this loop has tasks to end, which a wait for a thread would hold up."""
+    begun, end = threading.Event(), threading.Event()
+
+    def work():
+        with tracker.job("works"):
+            begun.set()
+            end.wait(60)
+
+    async with structjob.Tracker(db_url) as tracker:
+        working = asyncio.create_task(asyncio.to_thread(work))
+        await asyncio.to_thread(begun.wait)
+        with monkeypatch.context() as signalled:
+            signalled.setattr(shutdown, "_ending", True)
+            signalled.setattr(shutdown, "_grace_ends", time.monotonic() + 30)
+            began = time.monotonic()
+            with pytest.raises(structjob.InvalidState, match="cannot wait for itself"):
+                tracker.close(timeout=60)
+            took = time.monotonic() - began
+        end.set()
+        await working
+    assert took < 20
 
 
 def test_a_job_whose_thread_has_ended_is_not_waited_for(db_url):
@@ -271,7 +298,7 @@ def test_sigterm_with_a_tracker_of_init(db_url):
         tracker.job("of a thread").begin()
         with tracker.job("a"):
             ready()
-            time.sleep(60)
+            sleep()
         """
     end_by_sigterm(text, db_url, within=10)
     _, jobs, _, ok = asyncio.run(look(db_url))

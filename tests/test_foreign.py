@@ -410,8 +410,10 @@ async def test_formatters_that_the_program_has_show_the_ids_after_one_call(
     handler = logging.StreamHandler(other)
     handler.setFormatter(logging.Formatter("%(job_id)s: %(message)s"))
     monkeypatch.setattr(lib, "handlers", [handler])
-    structjob.add_ids_to_logging()
-    added = structjob.add_ids_to_logging(handler)
+    for _ in range(2):
+        structjob.add_ids_to_logging()
+        added = structjob.add_ids_to_logging(handler)
+    assert len(handler.filters) == 1
     assert isinstance(added, logging.Filter)
     async with tracker_of() as tracker:
         lib.warning("outside")

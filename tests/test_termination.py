@@ -32,6 +32,10 @@ url = sys.argv[1]
 
 def ready():
     print("ready", flush=True)
+
+def sleep():
+    while True:  # Python handles a signal that comes just before a sleep after it
+        time.sleep(0.1)
 """
 
 

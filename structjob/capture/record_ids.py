@@ -49,7 +49,8 @@ class IdFilter(logging.Filter):
 def add_ids_to_logging(*handlers: logging.Handler) -> IdFilter:
     """Give the records of `logging` their ids, for formatters that the program has.
 
-    Without arguments, and without a handler at the root logger, it warns (`RuntimeWarning`). ::
+    A handler that has an `IdFilter` gets no second one. Without arguments, and without a handler at
+    the root logger, it warns (`RuntimeWarning`). ::
 
         logging.basicConfig(format="%(levelname)s %(job_id)s %(message)s")
         structjob.add_ids_to_logging()
@@ -70,5 +71,6 @@ def add_ids_to_logging(*handlers: logging.Handler) -> IdFilter:
             stacklevel=2,
         )
     for handler in handlers:
-        handler.addFilter(added)
+        if not any(isinstance(present, IdFilter) for present in handler.filters):
+            handler.addFilter(added)
     return added

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -206,8 +207,23 @@ class Lifetime:
         self.close_here(shutdown.CLOSING if shutdown.under_way() else CLOSING_WAITS)
         shutdown.finish()
 
+    def close_by_hand(self, seconds: float) -> bool:
+        """Close the tracker for its program; see `structjob.Tracker.close`.
+
+        Args:
+            seconds: Maximum time in seconds.
+        """
+        if shutdown.under_way() and self._host.state == "open":
+            self._host.require_another_loop()
+        ends_at = time.monotonic() + seconds
+        try:
+            shutdown.await_threads_here(seconds / 2)
+        finally:
+            stored = self.close_here(ends_at - time.monotonic())
+        return stored
+
     def close_here(self, seconds: float) -> bool:
-        """Close the tracker in code without an event loop; see `structjob.Tracker.close`.
+        """Close the tracker in code without an event loop.
 
         Args:
             seconds: Maximum time in seconds.

@@ -280,7 +280,7 @@ def ensure_private(path: Path) -> Path:
         # First, because the name may be too long for these: then no empty file is left.
         for suffix in _COMPANIONS:
             check_file(file.with_name(file.name + suffix))
-        return ensure_file(path)
+        return ensure_file(file)
     except UnsafeFile as exc:
         raise InvalidURL(f"cannot use the database file {path}: {exc.strerror}") from exc
     except FileNotFoundError as exc:

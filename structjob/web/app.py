@@ -181,7 +181,7 @@ def build(
     async def login(request: Request) -> Response:
         if request.method == "POST":
             return await log_in(request, doors)
-        return shell.login(request, doors.tries_left(request.scope))
+        return shell.login(request)
 
     made.add_route("/login", login, methods=["GET", "POST"], include_in_schema=False)
     made.add_route("/logout", log_out, methods=["POST"], include_in_schema=False)

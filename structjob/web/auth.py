@@ -143,10 +143,6 @@ class Doors:
         token = self._checked(self._tokens, _peer(scope), text)
         return token, _signer(token).sign(token.id).decode()
 
-    def tries_left(self, scope: Scope) -> int:
-        """Return how many wrong tokens the client's address may still send within a minute."""
-        return FAILURES - len(self._recent_failures(_peer(scope)))
-
     def token_of(self, text: str, scope: Scope) -> Identity:
         """Return the identity for the token *text*.
 

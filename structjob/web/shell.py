@@ -74,7 +74,10 @@ _NAMED = re.compile(r'"([^"]+)": "\{\{static\}\}([^"]+)"')
 
 _COMPRESSED = ("css", "html", "js", "json", "mjs", "svg", "ts")
 
-_MESSAGES = {"401": "Unknown or expired token.", "429": "Too many wrong tokens."}
+_MESSAGES = {
+    "401": "Unknown or expired token.",
+    "429": "Unknown or expired token. Too many wrong ones came from your address; the right one is still accepted.",
+}
 
 
 class _Static:
@@ -122,17 +125,13 @@ class Shell:
         body = document.replace(b"{{data}}", "\n".join(data).encode())
         return Response(body, 200, {"Cache-Control": "no-cache"}, "text/html")
 
-    def login(self, request: Request, tries: int) -> Response:
+    def login(self, request: Request) -> Response:
         """Return the login page, which asks for a token and has no scripts.
 
         Args:
             request: The request; its parameter ``next`` is the page that its user came from.
-            tries: How many wrong tokens are still accepted within this minute.
         """
         message = _MESSAGES.get(request.query_params.get("failed", ""), "")
-        if message:
-            left = f"{tries} {'try' if tries == 1 else 'tries'} left this minute"
-            message += f" {left if tries > 0 else 'Wait a minute'}."
         wanted = local_address(request.query_params.get("next", ""))
         values = {
             "root": "./",

@@ -1018,7 +1018,7 @@ def test_the_login_names_the_page_it_leads_to_and_a_wrong_token(
         assert not page.locator("[role=alert] svg").is_visible()
         page.get_by_label("Token").fill("sj_wrong")
         page.keyboard.press("Enter")
-        page.get_by_text("4 tries left this minute").wait_for()
+        page.get_by_text("Unknown or expired token.").wait_for()
         assert page.locator("[role=alert] svg").is_visible()
         assert page.get_by_text("You will return to /jobs?status=failed").is_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= width
