@@ -17,8 +17,11 @@ from broken_environments import (
     compare,
 )
 
-OFTEN = {
-    "closed: 0 1 2", "PostgreSQL is down", "SQLAlchemy is broken", "an empty environment",
+FAST = {"closed: 0 1 2", "PostgreSQL is down", "SQLAlchemy is broken", "an empty environment"}
+"""Those that the fast tests try."""
+
+OFTEN = FAST | {
+    "the working directory is /", "the file is no database", "the working directory was deleted", "ignored: SIGCHLD", "PYTHONWARNINGS=error",
 }  # fmt: skip
 
 KILLED = (
@@ -37,7 +40,11 @@ def check(broken: Broken, program: tuple[str, ...], directory: Path) -> None:
 
 @pytest.mark.parametrize(
     "broken",
-    [broken for broken in ENVIRONMENTS if broken.name in OFTEN],
+    [
+        pytest.param(broken, marks=() if broken.name in FAST else pytest.mark.slow)
+        for broken in ENVIRONMENTS
+        if broken.name in OFTEN
+    ],
     ids=lambda broken: broken.name,
 )
 def test_a_program_in_an_environment_that_is_often_broken(broken: Broken, tmp_path: Path) -> None:
@@ -67,7 +74,7 @@ def test_a_program_in_every_broken_environment(broken: Broken, tmp_path: Path) -
 def test_other_programs_in_an_environment_that_is_often_broken(
     broken: Broken, program: str, tmp_path: Path
 ) -> None:
-    """The same for each program but the one that the fast tests run there (faults A1)."""
+    """The same for each program but the one of the test before (faults A1)."""
     check(broken, PROGRAMS[program], tmp_path)
 
 

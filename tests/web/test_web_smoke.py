@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import pytest
 
-
-@pytest.mark.slow
 def test_a_failed_job_opens_at_the_error_of_its_failed_step(site, watched):
     """From the list of jobs a click leads to the job, and there to the line that matters (R47)."""
     page = watched.page()
