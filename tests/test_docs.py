@@ -8,6 +8,7 @@ import inspect
 import io
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ async def _run(page: str, block: str, names: dict[str, object]) -> list[str]:
 def _run_program(path: Path, text: str) -> str:
     """Run a whole program, which must not warn, and return what it prints."""
     path.write_text(text, "utf-8")
-    command = [preforked.stand_in(), "-W", "error", path.name]
+    command = [sys.executable, "-W", "error", path.name]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout

@@ -452,7 +452,7 @@ def test_the_program_of_the_documentation_runs(tmp_path):
     page = (Path(__file__).parent.parent / "docs/integrations/processes.md").read_text("utf-8")
     (program,) = re.findall(r"<!-- backup.py -->\n```python\n(.*?)```", page, re.DOTALL)
     done = subprocess.run(
-        [preforked.stand_in(), "-W", "error", "-c", program],
+        [sys.executable, "-W", "error", "-c", program],
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -213,7 +213,7 @@ class Lifetime:
         Args:
             seconds: Maximum time in seconds.
         """
-        if shutdown.under_way() and self._host.state == "open":
+        if shutdown.under_way() and self._host.state not in ("new", "opening") and not self.over:
             self._host.require_another_loop()
         ends_at = time.monotonic() + seconds
         try:

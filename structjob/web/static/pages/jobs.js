@@ -25,7 +25,7 @@ const Family = ({ children: kids }) => html`<span class="family" role="img"
 const capital = (word) => word[0].toUpperCase() + word.slice(1);
 const STATES = ["running", "failed", "crashed", "completed", "cancelled", "pending"];
 const FIELDS = ["operation", "status", "job_type", "owner", "category", "project", "external_job_id", "context_id", "correlation_id", "q", "since", "until"];
-const LIMIT = 50, AT_ONCE = 100, COUNTED = 10_000;
+const LIMIT = 50, AT_ONCE = 100, COUNTED = 10_000, LATE = 60_000;
 
 function params(query) {
   // What is unknown is asked for as well: the server says what is wrong, and shows nothing for it.
@@ -66,28 +66,41 @@ function useCounts(query, data) {
   return { counts, refresh: () => { if (Date.now() - called.current > COUNTED) look(); } };
 }
 
-/** The numbers of lines, warnings and errors of the jobs that are shown. They come after the list, and anew while jobs change. */
+/** The numbers of lines, warnings and errors of the jobs that are shown. They come after the list, and anew while they change. */
 function useLines(rows, data, wanted) {
   const [lines, setLines] = useState(new Map());
-  const asked = useRef(new Map()), called = useRef(0), loaded = useRef(null);
-  // The numbers of a job change while it or a child job runs. Then they stay.
-  const state = ({ job }) => [job, ...(data.families.get(job.id) ?? [])].map((one) => `${one.status} ${one.attempt}`).join();
-  const shown = new Map(wanted && data ? rows.map((row) => [row.job.id, state(row)]) : []);
+  const asked = useRef(new Map()), calls = useRef(0), called = useRef(0), loaded = useRef(null), latest = useRef(null), timer = useRef(0);
+  // The numbers of a job change while it or a child job runs, and until its last events are stored, which may be after its end.
+  const family = (job) => [job, ...(data.families.get(job.id) ?? [])];
+  const state = (jobs) => jobs.map((one) => `${one.status} ${one.attempt}`).join();
+  const ended = (jobs) => Math.max(...jobs.map((one) => Date.parse(one.completed_at ?? 0)));
+  const shown = new Map(wanted && data ? rows.map(({ job }) => [job.id, { now: state(family(job)), ended: ended(family(job)) }]) : []);
+  const changed = ([id, { now }]) => asked.current.get(id)?.now !== now;
+  const unsettled = ([id, { now, ended }]) => now.includes("running") || Date.now() - Math.max(ended, asked.current.get(id)?.since ?? 0) < LATE;
   const ask = async (which) => {
-    const some = [...shown].filter(which);
-    some.forEach(([id, now]) => asked.current.set(id, now));
+    const some = [...shown].filter(which), call = ++calls.current;
+    for (const [id, { now }] of some) {
+      const before = asked.current.get(id);
+      asked.current.set(id, { now, call, since: !before || before.now === now ? before?.since : Date.now() });
+    }
+    if (some.some(unsettled)) {
+      clearTimeout(timer.current);
+      timer.current = setTimeout(() => latest.current.ask((one) => changed(one) || latest.current.unsettled(one)), COUNTED);
+    }
     for (let i = 0; i < some.length; i += AT_ONCE) {
       const job = some.slice(i, i + AT_ONCE).map(([id]) => id);
       const found = await api.request("statistics/events-by-job", { job }).catch(() => { job.forEach((id) => asked.current.delete(id)); return []; });
-      setLines((old) => new Map([...old, ...found.map((one) => [one.job_id, one])]));
+      const newest = found.filter((one) => asked.current.get(one.job_id)?.call === call); // an older answer may come later
+      setLines((old) => new Map([...old, ...newest.map((one) => [one.job_id, one])]));
     }
   };
-  const changed = ([id, now]) => asked.current.get(id) !== now;
+  latest.current = { ask, unsettled };
   useEffect(() => {
     if (loaded.current !== data?.usual) { loaded.current = data?.usual; asked.current.clear(); called.current = Date.now(); }
     ask(changed);
-  }, [[...shown].join(), data?.usual]);
-  return { lines, refresh: () => { if (Date.now() - called.current > COUNTED) { called.current = Date.now(); ask((one) => changed(one) || one[1].includes("running")); } } };
+  }, [[...shown].map(([id, { now }]) => `${id} ${now}`).join(), data?.usual]);
+  useEffect(() => () => clearTimeout(timer.current), []);
+  return { lines, refresh: () => { if (Date.now() - called.current > COUNTED) { called.current = Date.now(); ask((one) => changed(one) || unsettled(one)); } } };
 }
 
 export function Detail({ job }) {
