@@ -110,7 +110,7 @@ export function Segments({ items, value, onChoose, label }) {
 /** A dialog in the top layer; Esc and a click beside it close it. */
 export function Dialog({ className, onClose, label, children }) {
   const box = useRef(null);
-  useEffect(() => { if (!box.current.open) { box.current.showModal(); if (!box.current.querySelector("[autofocus], input")) box.current.focus(); } }, []); // not on a button that Enter would press
+  useLayoutEffect(() => { if (!box.current.open) { box.current.showModal(); if (!box.current.querySelector("[autofocus], input")) box.current.focus(); } }, []); // not on a button that Enter would press
   return html`<dialog ref=${box} tabindex="-1" class=${className} aria-label=${label} onClose=${onClose}
     onClick=${(event) => { if (event.target === box.current) box.current.close(); }}>${children}</dialog>`;
 }

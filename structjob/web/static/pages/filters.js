@@ -1,13 +1,13 @@
 // "+ filter": a name, an operator, a value.
 
-import { html, useEffect, useRef, useState } from "../ui.js";
+import { html, useLayoutEffect, useRef, useState } from "../ui.js";
 
 /** A small form beside the chips; *open* may be the name of a field to change. */
 export function AddFilter({ open, setOpen, fields, extra, onAdd, values = {} }) {
   const [name, setName] = useState(fields[0]);
   const [value, setValue] = useState("");
   const box = useRef(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!open) return;
     if (typeof open === "string") setName(open);
     setValue("");
