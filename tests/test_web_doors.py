@@ -13,6 +13,7 @@ import pytest
 import websockets
 from web_support import client, events, served, some_work
 
+import structjob
 from structjob.web.app import build
 from structjob.web.auth import FAILURES, Doors
 from structjob.web.guard import OPEN
@@ -186,6 +187,15 @@ async def test_the_login_says_where_it_leads_and_how_many_tries_are_left(tracker
         assert all("Unknown or expired token." in one for one in seen)
         assert ["the right one is still accepted" in one for one in seen] == [False] * 5 + [True]
         assert all('aria-invalid="true"' in one for one in seen)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000], ids=["cut", "bytes", "nested"])
+def test_a_damaged_file_of_tokens_is_named(tokens, content):
+    """Not a traceback, whatever is in it (R46)."""
+    tokens.create("read")
+    tokens.path.write_bytes(content)
+    with pytest.raises(structjob.InvalidArgument, match="cannot read the tokens in"):
+        tokens.find("sj_x")
 
 
 @pytest.mark.parametrize(

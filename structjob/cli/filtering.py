@@ -9,6 +9,7 @@ import click
 
 from structjob.cli import options
 from structjob.cli.completion import operations
+from structjob.decoding import NOT_JSON
 from structjob.models import STREAMS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -39,7 +40,7 @@ def attributes(
             raise click.BadParameter(f"{given!r} is not key=value", ctx, param)
         try:
             found[key] = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError):
+        except NOT_JSON:
             found[key] = value
     return found
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from structjob.decoding import NOT_JSON
 from structjob.machine.files import open_directly, read_start
 from structjob.spool.disk import DiskQueue
 from structjob.spool.session import TIME_FORMAT, Session
@@ -35,7 +36,7 @@ def read_session(directory: Path) -> Session | None:
         session = msgspec.json.decode(content, type=Session)
         if session.session_id == number:
             return _clipped(session, written)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except (OSError, *NOT_JSON):
         pass
     # A power failure may leave the file empty. The events are kept even if their session is
     # unknown.

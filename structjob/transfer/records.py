@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from sqlalchemy import BigInteger, Double, Integer, Table
 
+from structjob.decoding import NOT_JSON
 from structjob.exceptions import ImportRefused
 from structjob.levels import LEVEL_ALIASES, LEVELS
 from structjob.models import STREAMS
@@ -127,7 +128,7 @@ def read_records(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
 def _record(number: int, line: bytes) -> tuple[str, dict[str, Any]]:
     try:
         record = msgspec.json.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+    except NOT_JSON as exc:
         raise ImportRefused(f"line {number} is not JSON: {exc}") from exc
     kind = record.pop("record", None) if isinstance(record, dict) else None
     if not isinstance(kind, str) or (kind not in NOTES and kind not in TABLES):

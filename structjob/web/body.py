@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from fastapi import Request
 
+from structjob.decoding import NOT_JSON
 from structjob.web.problems import Refused
 
 T = TypeVar("T")
@@ -43,7 +44,7 @@ async def json_of(request: Request) -> Any:
         raise Refused(415, "the body must be JSON: Content-Type: application/json")
     try:
         return msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+    except NOT_JSON as exc:
         raise Refused(400, f"the body is not JSON: {exc}") from None
 
 

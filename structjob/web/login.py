@@ -9,6 +9,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
+from structjob.decoding import NOT_JSON
 from structjob.web.auth import COOKIE, COOKIE_SECONDS, Doors, same_origin
 from structjob.web.body import bytes_of
 from structjob.web.problems import Refused, answer
@@ -75,7 +76,7 @@ async def _fields(request: Request) -> dict[str, str]:
         return {name: values[0] for name, values in parse_qs(body.decode("latin-1")).items()}
     try:
         return msgspec.json.decode(body, type=dict[str, str])
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except NOT_JSON:
         raise Refused(400, 'the body must be a form, or {"token": "…"}') from None
 
 

@@ -19,6 +19,7 @@ from pydantic_core import PydanticCustomError
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
+from structjob.decoding import NOT_JSON
 from structjob.filters import AttemptFilter, JobFilter, LogFilter, make_filter
 from structjob.text.spans import span
 from structjob.text.wording import did_you_mean
@@ -329,6 +330,6 @@ def _value(text: str) -> Any:
     """
     try:
         found = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+    except NOT_JSON:
         return text
     return text if isinstance(found, dict | list) else found

@@ -14,6 +14,7 @@ from pydantic import Field, ValidationError
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from structjob.decoding import NOT_JSON
 from structjob.exceptions import InvalidFilter, StructjobError
 from structjob.filters import LogFilter, make_filter
 from structjob.models import EventRecord, Gap
@@ -333,7 +334,7 @@ class Socket:
                 await self._put(frame("unsubscribed", {}), name)
             else:
                 raise Refused(400, "op must be auth, subscribe or unsubscribe")
-        except (msgspec.DecodeError, RecursionError) as exc:
+        except NOT_JSON as exc:
             await self._refuse(Refused(400, f"the message is no JSON: {exc}"), name)
         except Refused as exc:
             await self._refuse(exc, name)
@@ -420,7 +421,7 @@ async def admitted(socket: WebSocket) -> str | Literal[False] | None:
         return doors.token_of(said.token, socket.scope).id
     except TimeoutError:
         await socket.close(4408, f"no token came within {AUTH_TIMEOUT:.0f} s")
-    except (msgspec.MsgspecError, RecursionError):
+    except NOT_JSON:
         await socket.close(4401, 'the first message must be {"op": "auth", "token": "…"}')
     except Refused as exc:
         await close(socket, exc)

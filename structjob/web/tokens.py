@@ -13,6 +13,7 @@ from typing import Literal
 
 import msgspec
 
+from structjob.decoding import NOT_JSON
 from structjob.exceptions import InvalidArgument
 
 Scope = Literal["read", "write"]
@@ -92,7 +93,7 @@ class TokenFile:
         if stamp != self._stamp:
             try:
                 self._tokens = msgspec.json.decode(self.path.read_bytes(), type=_File).tokens
-            except (OSError, msgspec.MsgspecError) as exc:
+            except (OSError, *NOT_JSON) as exc:
                 raise InvalidArgument(f"cannot read the tokens in {self.path}: {exc}") from exc
             self._stamp = stamp
         return self._tokens
