@@ -4,6 +4,7 @@ guarantees 1, 2 and 6).
 
 import asyncio
 import subprocess
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -287,6 +288,23 @@ async def test_a_tracker_whose_loop_is_closed_says_so(database, tmp_path):
         assert [event.message for event in await tracker.logs.list(logger="app")] == ["waits"]
         assert [job.status for job in await tracker.jobs.list()] == ["completed"]
         assert (await tracker.verify()).ok
+
+
+def test_a_forgotten_tracker_ends_before_the_finalizers_are_called(db_url):
+    """Python fails to call them while one of our threads, which use SQLAlchemy, makes another."""
+    program = """
+        import asyncio, sys, weakref, structjob
+        from structjob.engine import shutdown
+        end = shutdown._end_at_exit
+        shutdown._end_at_exit = lambda tracker: (end(tracker), print("tracker"))
+        async def main():
+            await structjob.Tracker(sys.argv[1]).open()
+            weakref.finalize(main, print, "finalizers")
+        asyncio.run(main())
+        """
+    command = [sys.executable, "-c", textwrap.dedent(program), db_url]  # imports as usual
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.split() == ["tracker", "finalizers"]
 
 
 @pytest.mark.parametrize("closing", ["aclose", "forgotten"])

@@ -387,6 +387,11 @@ async def _closed(tracker: Host) -> None:
     await tracker.aclose(CLOSING)
 
 
+# Python calls exit handlers in reverse order. That of `weakref.finalize`, which SQLAlchemy uses in
+# our threads, must come after ours: it fails if a thread makes a finalizer meanwhile.
+weakref.finalize(set(), int)
+
+
 @atexit.register
 def _at_exit() -> None:
     """Deliver what trackers hold that were not closed.
