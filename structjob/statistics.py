@@ -164,7 +164,7 @@ class JobErrors:
 class JobEvents:
     """The number of events of a job and its descendants.
 
-    A number is None if very many rows would have to be read for it.
+    A number is None if it takes too long to count.
     """
 
     job_id: str

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 import weakref
 from collections.abc import Coroutine, Mapping
 from datetime import timedelta
@@ -16,7 +15,6 @@ from structjob.engine.hosting import Host
 from structjob.engine.lifetime import CLOSING_WAITS, Lifetime
 from structjob.engine.opening import Connected, Options
 from structjob.engine.queue import Queue
-from structjob.engine.shutdown import await_threads
 from structjob.exceptions import InvalidState, NotOpen, StoreUnavailable
 from structjob.filters import LogFilter, LogFilterKeywords
 from structjob.job_control import JobControl
@@ -332,12 +330,7 @@ class Tracker(JobControl, Upkeep):
             Whether everything was stored. Events that were not stored stay in the spool, and the
                 next tracker delivers them.
         """
-        began = time.monotonic()
-        try:
-            await await_threads(timeout / 2)
-        finally:
-            stored = await self._lifetime.close(timeout - (time.monotonic() - began))
-        return stored
+        return await self._lifetime.aclose_by_hand(timeout)
 
     def _close_readers(self) -> None:
         self._tails.end()

@@ -112,7 +112,7 @@ class Lifetime:
             enter_scope(None)
 
     async def close(self, seconds: float) -> bool:
-        """Close the tracker; see `structjob.Tracker.aclose`.
+        """Close the tracker.
 
         Args:
             seconds: Maximum time in seconds.
@@ -178,6 +178,19 @@ class Lifetime:
         shutdown.leave(self._host)
         self._closing.keep(True)
         return True
+
+    async def aclose_by_hand(self, seconds: float) -> bool:
+        """Close the tracker for its program; see `structjob.Tracker.aclose`.
+
+        Args:
+            seconds: Maximum time in seconds.
+        """
+        ends_at = time.monotonic() + seconds
+        try:
+            await shutdown.await_threads(seconds / 2)
+        finally:
+            stored = await self.close(ends_at - time.monotonic())
+        return stored
 
     # -- without an event loop
     # --------------------------------------------------------------------------

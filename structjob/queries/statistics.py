@@ -13,8 +13,9 @@ from structjob.exceptions import InvalidFilter
 from structjob.filter_checks import Moment, as_utc, check_span, one_or_several, values_of
 from structjob.filters import ErrorFilter, ErrorFilterKeywords
 from structjob.models import AnyJob, id_of
-from structjob.queries import errors, event_counts, storage, volume
+from structjob.queries import errors, storage, volume
 from structjob.queries.buckets import FIRST, Buckets
+from structjob.queries.event_counts import ERRORS, MOST_JOBS, event_counts
 from structjob.queries.job_finder import JobFinder
 from structjob.queries.paging import merged
 from structjob.queries.summary import summarised
@@ -290,16 +291,10 @@ class Statistics:
         mine: tuple[ColumnElement[bool], ...] = ()
         if wanted.job is not None:
             mine = (logs.c.job_id == await self._finder.exact_id(wanted.job),)
-        count = func.count(case((logs.c.level.in_(event_counts.ERRORS), 1)))
+        count = func.count(case((logs.c.level.in_(ERRORS), 1)))
         # Events of these levels are few, and have an index. The events of a job have another index.
         unusual_only = (
-            ()
-            if mine
-            else (
-                unusual("level"),
-                logs.c.level.in_(event_counts.ERRORS),
-                logs.c.job_id.is_not(None),
-            )
+            () if mine else (unusual("level"), logs.c.level.in_(ERRORS), logs.c.job_id.is_not(None))
         )
         most = (
             select(logs.c.job_id, count.label("errors"))
@@ -328,8 +323,8 @@ class Statistics:
         """Return how many events, warnings and errors each of these jobs has.
 
         The events of a job include those of its descendants. The result is in the order of *jobs*;
-        an id that names no job is left out. A number for which more than 200,000 entries of an
-        index, or more than 1,000 descendants, would have to be read is None.
+        an id that names no job is left out. A number is None if more than 200,000 entries of an
+        index, or more than 1,000 descendants, would have to be read for it.
 
         Args:
             jobs: At most 100 jobs: their own ids, `Job` or `JobRecord`.
@@ -338,14 +333,14 @@ class Statistics:
             InvalidFilter: if there are more, or an id is invalid.
         """
         ids = [id_of(job) for job in jobs]
-        if len(ids) > event_counts.MOST_JOBS:
+        if len(ids) > MOST_JOBS:
             raise InvalidFilter(
-                f"events_by_job takes at most {event_counts.MOST_JOBS} jobs, not {len(ids)}: ask for fewer at a time"
+                f"events_by_job takes at most {MOST_JOBS} jobs, not {len(ids)}: ask for fewer at a time"
             )
         for id_ in ids:
             equals("jobs", logs.c.job_id, id_)  # refuse invalid values before the flush
         await self._flush()
-        return await event_counts.event_counts(self._fetch, ids) if ids else []
+        return await event_counts(self._fetch, ids) if ids else []
 
     async def volume(
         self,
