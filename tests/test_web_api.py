@@ -125,6 +125,7 @@ async def test_a_job_tells_how_many_events_it_has_by_level(any_tracker, monkeypa
             "looked_at": len(listed),
             "counted_since": None,
         }
+        assert (await ask(web, "jobs/gui-1?events=0"))["events"] is None
         for module in (paging, histograms):
             monkeypatch.setattr(module, "SCAN_LIMIT", 10)
         monkeypatch.setattr(histograms, "_now", itertools.count().__next__)

@@ -74,9 +74,15 @@ def test_the_page_of_a_job_names_what_it_asks_for_first():
         for path in ("", "jobs", "jobs/gui-17", "jobs/(a b)'é&\"\ue02f", "logs")
     }
     job = "../api/v1/jobs/gui-17"
-    assert asked["jobs/gui-17"] == [job, f"{job}/tree?depth=4&amp;limit=20000", f"{job}/attempts"]
+    assert asked["jobs/gui-17"] == [
+        f"{job}?events=0",
+        f"{job}/tree?depth=4&amp;limit=20000",
+        f"{job}/attempts",
+    ]
     # what encodeURIComponent returns for the id, which contains a slash, escaped for HTML
-    assert asked["jobs/(a b)'é&\"\ue02f"][0] == "../api/v1/jobs/(a%20b)&#x27;%C3%A9%26%22%2F"
+    assert (
+        asked["jobs/(a b)'é&\"\ue02f"][0] == "../api/v1/jobs/(a%20b)&#x27;%C3%A9%26%22%2F?events=0"
+    )
     assert [asked[path] for path in ("", "jobs", "logs")] == [[], [], []]
 
 

@@ -49,7 +49,7 @@ _TYPES = {
     "woff2": "font/woff2",
 }
 
-_DATA = {"jobs/": ("", "/tree?depth=4&limit=20000", "/attempts")}
+_DATA = {"jobs/": ("?events=0", "/tree?depth=4&limit=20000", "/attempts")}
 """What the page of one thing asks the API for first: the same addresses as in its script, after
 that of the thing itself.
 """

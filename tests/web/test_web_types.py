@@ -17,7 +17,7 @@ const api = new Structjob({ base: "https://ops.example/jobs/", token: "sj_x" });
 const { items, next_cursor: cursor } = await api.listJobs({ status: "failed", since: "-24h" });
 const first: components["schemas"]["JobRecord"] = items[0];
 const { events, progress } = await api.getJob(first.id);
-const errors: number | null = events.partial ? null : (events.by_level["error"] ?? 0);
+const errors: number | null = events === null || events.partial ? null : (events.by_level["error"] ?? 0);
 console.log(cursor?.length, first.operation, errors, progress.total_steps);
 const accepted: string = (await api.cancelJob(first.id, { reason: "the disk is needed" })).status;
 const messages = await new LogStreamingService({ token: "sj_x" }).getJobRunLogs(first.id, 10);

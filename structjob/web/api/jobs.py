@@ -19,13 +19,13 @@ from structjob.statistics import Estimate
 from structjob.statuses import JobStatus, StepStatus
 from structjob.web.answers import PageOf, Reads, Writes, by_of, page_of, reads
 from structjob.web.body import body_as
-from structjob.web.params import Asked, AttemptQuery, JobQuery, NoQuery, Query
+from structjob.web.params import Asked, AttemptQuery, Flag, JobQuery, NoQuery, Query
 
 router = APIRouter(tags=["jobs"])
 
 
 _COUNTING = 0.1
-"""Seconds after which no further 100,000 events of a job are counted: its page waits for this."""
+"""Seconds after which no further 100,000 events of a job are counted."""
 
 
 class EventCounts(msgspec.Struct):
@@ -50,8 +50,10 @@ class JobDetail(msgspec.Struct):
     """Of the whole job: those of its steps are at ``/jobs/{id}/estimate``."""
     lost_events: dict[str, int]
     """How many of its events were dropped, by reason."""
-    events: EventCounts
-    """Of the job and its steps, in all attempts. Child jobs have their own."""
+    events: EventCounts | None
+    """Of the job and its steps, in all attempts; child jobs have their own. None with
+    ``events=0``.
+    """
 
 
 class Related(msgspec.Struct):
@@ -81,6 +83,12 @@ class LiveProgress(msgspec.Struct):
     parent: Related | None
     children: list[Related]
     running_steps: list[StepRecord]
+
+
+class DetailQuery(Query):
+    """Parameters of a job."""
+
+    events: Flag = Field(default=True, description="Count its events by level.")
 
 
 class StepsQuery(Query):
@@ -114,19 +122,21 @@ async def list_jobs(reader: Reads, query: Asked[JobQuery]) -> Any:
 
 
 @reads(router, "/jobs/{id:id}", JobDetail, problems=(404,), etag=True)
-async def get_job(reader: Reads, id: str, query: Asked[NoQuery]) -> Any:
+async def get_job(reader: Reads, id: str, query: Asked[DetailQuery]) -> Any:
     """Return a job by any id: its id, external id or context id."""
     job = await reader.jobs.find(id)
     progress, estimate, lost, events = await asyncio.gather(
         reader.jobs.progress(job.id),
         reader.jobs.estimate(job.id, steps=False),
         reader.jobs.lost_events(job.id),
-        _events_of(reader, job.id),
+        _events_of(reader, job.id, query.events),
     )
     return JobDetail(job, progress, estimate, lost, events)
 
 
-async def _events_of(reader: Reader, job_id: str) -> EventCounts:
+async def _events_of(reader: Reader, job_id: str, wanted: bool) -> EventCounts | None:
+    if not wanted:
+        return None
     found = await reader.logs.histogram(
         job_id=job_id, children=False, buckets=1, max_seconds=_COUNTING
     )

@@ -87,8 +87,8 @@ export class Api {
     }): Promise<Response>;
     /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listJobs">>} */
     listJobs(filter?: Params, signal?: AbortSignal): Promise<Answer<"listJobs">>;
-    /** @param {string} id any id of the job @param {AbortSignal} [signal] @returns {Promise<Answer<"getJob">>} */
-    getJob(id: string, signal?: AbortSignal): Promise<Answer<"getJob">>;
+    /** @param {string} id any id of the job @param {Params} [params] events @param {AbortSignal} [signal] @returns {Promise<Answer<"getJob">>} */
+    getJob(id: string, params?: Params, signal?: AbortSignal): Promise<Answer<"getJob">>;
     /** @param {string} id @param {Params} [params] depth and limit @param {AbortSignal} [signal] @returns {Promise<Answer<"getTree">>} */
     getTree(id: string, params?: Params, signal?: AbortSignal): Promise<Answer<"getTree">>;
     /** @param {string} id @param {Params} [params] attempt @param {AbortSignal} [signal] @returns {Promise<Answer<"listSteps">>} */

@@ -158,8 +158,8 @@ export class Api {
 
   /** @param {Params} [filter] @param {AbortSignal} [signal] @returns {Promise<Answer<"listJobs">>} */
   listJobs(filter, signal) { return this.#get("jobs", filter, signal); }
-  /** @param {string} id any id of the job @param {AbortSignal} [signal] @returns {Promise<Answer<"getJob">>} */
-  getJob(id, signal) { return this.#get(`jobs/${part(id)}`, {}, signal); }
+  /** @param {string} id any id of the job @param {Params} [params] events @param {AbortSignal} [signal] @returns {Promise<Answer<"getJob">>} */
+  getJob(id, params, signal) { return this.#get(`jobs/${part(id)}`, params, signal); }
   /** @param {string} id @param {Params} [params] depth and limit @param {AbortSignal} [signal] @returns {Promise<Answer<"getTree">>} */
   getTree(id, params, signal) { return this.#get(`jobs/${part(id)}/tree`, params, signal); }
   /** @param {string} id @param {Params} [params] attempt @param {AbortSignal} [signal] @returns {Promise<Answer<"listSteps">>} */

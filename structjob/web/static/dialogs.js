@@ -36,7 +36,7 @@ export function Search({ typed, onClose }) {
       const began = performance.now();
       const settle = (promise) => promise.catch(() => null);
       const [one, list, errors, lines] = await Promise.all([
-        settle(api.getJob(asked, abort.signal)), settle(api.listJobs({ q: asked, limit: 5 }, abort.signal)),
+        settle(api.getJob(asked, { events: 0 }, abort.signal)), settle(api.listJobs({ q: asked, limit: 5 }, abort.signal)),
         settle(api.listErrors({ limit: 200 }, abort.signal)), settle(api.listLogs({ q: asked, order: "desc", limit: 4, since: "-7d" }, abort.signal))]);
       if (abort.signal.aborted) return;
       const jobHit = (job) => ({ to: href("jobs", job.external_job_id || job.id), glyph: job.status, title: job.operation, text: [job.external_job_id || job.id, job.description].filter(Boolean).join(" "), time: job.created_at });

@@ -1532,7 +1532,7 @@ export interface components {
             lost_events: {
                 [key: string]: number;
             };
-            events: components["schemas"]["EventCounts"];
+            events: components["schemas"]["EventCounts"] | null;
         };
         /**
          * JobRecord
@@ -1889,7 +1889,7 @@ export interface components {
          * JobEvents
          * @description The number of events of a job and its descendants.
          *
-         *     A number is None if very many rows would have to be read for it.
+         *     A number is None if it takes too long to count.
          */
         JobEvents: {
             job_id: string;
@@ -2745,7 +2745,10 @@ export interface operations {
     };
     getJob: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Count its events by level. */
+                events?: boolean;
+            };
             header?: never;
             path: {
                 id: string;

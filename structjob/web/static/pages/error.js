@@ -15,7 +15,7 @@ async function load(id, signal) {
   const quiet = (promise, other) => promise.catch(() => other);
   const ids = [...new Set(newest.map((line) => line.job_id).filter(Boolean))].slice(0, 8);
   const [jobs, days] = await Promise.all([
-    Promise.all(ids.map((one) => quiet(api.getJob(one, signal), null))),
+    Promise.all(ids.map((one) => quiet(api.getJob(one, { events: 0 }, signal), null))),
     quiet(daysOf(group.fingerprint, signal), null),
   ]);
   return { group, first, newest, jobs: jobs.filter(Boolean).map((one) => one.job), days };

@@ -11,11 +11,11 @@ import { LogBox, filterOf, NOT_FILTERS } from "./logbox.js";
 /** Milliseconds between two looks at whether a job that has ended runs again. */
 const AGAIN = 10_000;
 /** How much of a tree the page asks for; its document asks for the same, see shell.py. */
-const TREE = { depth: 4, limit: 20_000 };
+const TREE = { depth: 4, limit: 20_000 }, DETAIL = { events: 0 };
 
 async function load(id, signal) {
   const [detail, tree, attempts] = await Promise.all([
-    api.getJob(id, signal), api.getTree(id, TREE, signal),
+    api.getJob(id, DETAIL, signal), api.getTree(id, TREE, signal),
     api.listAttemptsOfJob(id, signal).catch(() => []),
   ]);
   return { ...detail, tree, attempts };
@@ -320,7 +320,7 @@ function useLive(data, set, reload, running) {
       const all = torn || !streamed();
       [busy, torn, since] = [true, false, []];
       try {
-        const [detail, tree, attempts] = await Promise.all([api.getJob(id), ...(all ? [api.getTree(id, TREE), api.listAttemptsOfJob(id)] : [])]);
+        const [detail, tree, attempts] = await Promise.all([api.getJob(id, DETAIL), ...(all ? [api.getTree(id, TREE), api.listAttemptsOfJob(id)] : [])]);
         if (!["running", "pending"].includes(detail.job.status)) { reload(); return; }
         put(detail);
         if (all) merge(since, { tree, attempts }); // rows that came meanwhile may be newer
