@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import uvicorn
+
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For the clients of `httpx`, which ask servers of the test: each would read the certificates of
+all authorities, which takes longer than the test.
+"""
 
 
 class Response(NamedTuple):

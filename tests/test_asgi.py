@@ -18,7 +18,7 @@ import httpx
 import pytest
 import servers
 import structlog
-from asgi_support import served
+from asgi_support import NO_TLS, served
 from cli_support import python
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
@@ -517,17 +517,15 @@ async def test_what_is_believed_of_a_request(tracker, trust):
     assert (event.trace_id == TRACE[3:35]) == (trust != "none")
 
 
-@pytest.mark.parametrize(
-    "value", ["x" * 10_000, "caf\xe9", "two words", "\x7f"], ids=["10 kB", "latin", "blank", "DEL"]
-)
-async def test_a_hostile_correlation_id_is_replaced(tracker, value):
+async def test_a_hostile_correlation_id_is_replaced(tracker):
     """Bad day: what is no id counts as missing and is never echoed."""
     app = starlette_app()
     asgi.install(app, tracker)
     async with served(app) as server:
-        response = await server.request("/items/1", x_correlation_id=value)
-    assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["x-correlation-id"])
-    assert (await job_of(tracker, response)).status == "completed"
+        for value in ("x" * 10_000, "caf\xe9", "two words", "\x7f"):
+            response = await server.request("/items/1", x_correlation_id=value)
+            assert re.fullmatch(r"[0-9a-f-]{36}", response.headers["x-correlation-id"])
+            assert (await job_of(tracker, response)).status == "completed"
 
 
 async def test_a_trace_without_a_correlation_id_gives_it(tracker):
@@ -840,8 +838,8 @@ def test_the_program_of_the_documentation_runs(tmp_path):
                 if "Uvicorn running" in line:
                     break
             url = f"http://127.0.0.1:{port}/orders/7"
-            answer = httpx.get(url, headers={"X-Correlation-ID": "web-42"})
-            assert httpx.get(url[:-1] + "0").status_code == 500
+            answer = httpx.get(url, headers={"X-Correlation-ID": "web-42"}, verify=NO_TLS)
+            assert httpx.get(url[:-1] + "0", verify=NO_TLS).status_code == 500
         finally:
             server.send_signal(signal.SIGINT)
             server.communicate()

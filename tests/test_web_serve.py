@@ -11,6 +11,7 @@ import time
 
 import httpx
 import pytest
+from asgi_support import NO_TLS
 
 
 def address_of(program: subprocess.Popen[bytes]) -> str:
@@ -21,7 +22,7 @@ def address_of(program: subprocess.Popen[bytes]) -> str:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         try:
-            httpx.get(f"{address}api/v1/health")
+            httpx.get(f"{address}api/v1/health", verify=NO_TLS)
             return address
         except httpx.TransportError:
             time.sleep(0.05)
@@ -41,8 +42,11 @@ def served(live):
 def test_it_serves_until_it_is_told_to_end(served):
     """(R46, R49)"""
     program, address = served
-    assert httpx.get(f"{address}api/v1/jobs").json()["items"][0]["status"] == "completed"
-    with httpx.stream("GET", f"{address}api/v1/stream?last=5") as stream:
+    assert (
+        httpx.get(f"{address}api/v1/jobs", verify=NO_TLS).json()["items"][0]["status"]
+        == "completed"
+    )
+    with httpx.stream("GET", f"{address}api/v1/stream?last=5", verify=NO_TLS) as stream:
         lines = stream.iter_lines()
         while "hello" not in next(lines):
             pass
@@ -75,11 +79,11 @@ def test_a_token_that_was_made_opens_what_is_served(live):
     program = live.start("serve", "--host", "0.0.0.0", "--port", "0")
     try:
         address = address_of(program).replace("0.0.0.0", "127.0.0.1")
-        assert httpx.get(f"{address}api/v1/jobs").status_code == 401
+        assert httpx.get(f"{address}api/v1/jobs", verify=NO_TLS).status_code == 401
         headers = {"Authorization": f"Bearer {text}"}
-        assert httpx.get(f"{address}api/v1/jobs", headers=headers).status_code == 200
+        assert httpx.get(f"{address}api/v1/jobs", headers=headers, verify=NO_TLS).status_code == 200
         live.ok("token", "revoke", one["id"])
-        assert httpx.get(f"{address}api/v1/jobs", headers=headers).status_code == 401
+        assert httpx.get(f"{address}api/v1/jobs", headers=headers, verify=NO_TLS).status_code == 401
     finally:
         program.kill()
         program.wait()
@@ -103,8 +107,8 @@ def test_a_database_server_that_starts_later(live):
         warning = program.stderr.readline()
         assert b"warning: cannot connect to postgresql://nobody@127.0.0.1:1/jobs" in warning
         address = address_of(program)
-        assert httpx.get(f"{address}api/v1/health").status_code == 200
-        answer = httpx.get(f"{address}api/v1/ready")
+        assert httpx.get(f"{address}api/v1/health", verify=NO_TLS).status_code == 200
+        answer = httpx.get(f"{address}api/v1/ready", verify=NO_TLS)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     finally:
         program.kill()
@@ -146,12 +150,12 @@ def test_a_host_application_ends_though_streams_are_open(live, tmp_path):
         deadline = time.monotonic() + 30
         while True:
             try:
-                assert httpx.get(f"{address}/health").status_code == 200
+                assert httpx.get(f"{address}/health", verify=NO_TLS).status_code == 200
                 break
             except httpx.TransportError:
                 assert time.monotonic() < deadline
                 time.sleep(0.05)
-        with httpx.stream("GET", f"{address}/stream?last=5") as stream:
+        with httpx.stream("GET", f"{address}/stream?last=5", verify=NO_TLS) as stream:
             lines = stream.iter_lines()
             while "hello" not in next(lines):
                 pass

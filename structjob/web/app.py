@@ -24,7 +24,6 @@ from structjob.web.params import Asked, NoQuery, once
 from structjob.web.paths import API, PAGES
 from structjob.web.shell import Shell
 from structjob.web.source import Source
-from structjob.web.version import VERSION
 
 if TYPE_CHECKING:
     from structjob.urls.url import URL
@@ -154,9 +153,6 @@ def build(
     """
     source = Source(tracker_or_url)
     made = FastAPI(
-        title="structjob",
-        version=VERSION,
-        description="Jobs, logs, statistics and live streams of a structjob database.",
         redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
@@ -170,7 +166,7 @@ def build(
     made.router.routes.extend(_routes())
 
     async def get_openapi(request: Request) -> Response:
-        return Response(msgspec.json.encode(openapi.document(made)), media_type="application/json")
+        return Response(_document(), media_type="application/json")
 
     async def page(request: Request) -> Response:
         return shell.page(request)
@@ -218,6 +214,14 @@ def _routes() -> list[BaseRoute]:
             generate_unique_id_function=_operation_id,
         )
     return made.router.routes
+
+
+@cache
+def _document() -> bytes:
+    """Return the OpenAPI document, which is the same for every application: to build it takes a
+    quarter of a second.
+    """
+    return msgspec.json.encode(openapi.document(_routes()))
 
 
 def _operation_id(route: Any) -> str:

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from starlette.routing import BaseRoute
 
 from structjob.web.answers import ANSWERS, SCHEMA
 from structjob.web.auth import COOKIE
 from structjob.web.problems import MEDIA_TYPE, Problem
+from structjob.web.version import VERSION
 
 
-def document(app: FastAPI) -> dict[str, Any]:
-    """Return the document, which is built once."""
-    if app.openapi_schema is not None:
-        return app.openapi_schema
+def document(routes: Sequence[BaseRoute]) -> dict[str, Any]:
+    """Return the document of *routes*."""
     made = get_openapi(
-        title=app.title,
-        version=app.version,
-        description=app.description,
-        routes=app.routes,
-        tags=app.openapi_tags,
+        title="structjob",
+        version=VERSION,
+        description="Jobs, logs, statistics and live streams of a structjob database.",
+        routes=routes,
         servers=[{"url": "../..", "description": "Relative to this document."}],
     )
     contents = [
@@ -49,7 +48,6 @@ def document(app: FastAPI) -> dict[str, Any]:
         known.pop(name, None)
     known |= _portable(components)
     made["components"]["responses"] = _share_problems(made["paths"])
-    app.openapi_schema = made
     return made
 
 
