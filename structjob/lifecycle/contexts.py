@@ -20,6 +20,7 @@ from structjob.lifecycle.arguments import (
     decorates_coroutines,
 )
 from structjob.lifecycle.both import WithOrAsyncWith, decorated
+from structjob.lifecycle.handle import core_of
 from structjob.lifecycle.job_core import current_core
 from structjob.lifecycle.jobs import Job, JobContext, JobKeywords, Step, job_of
 from structjob.lifecycle.joined import joined_job
@@ -114,8 +115,13 @@ class StepContext(WithOrAsyncWith[Step]):
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         step, self._step = self._step, None
-        if step is not None:
-            step.__exit__(kind, exc, trace)
+        try:
+            if step is not None:
+                step.__exit__(kind, exc, trace)
+        except BaseException as interruption:  # of a signal handler, where the call begins
+            if step is not None:
+                core_of(step).interrupted(interruption)
+            raise
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function or coroutine function, so that each call is a step.

@@ -107,8 +107,9 @@ class Core:
     def leave_scope(self) -> None:
         """Make the former one current again."""
         if self._entry is not None:
-            entry, self._entry = self._entry, None
-            self.scope = entry.leave()
+            # In this order: a signal handler may raise within, and then it is called again.
+            self.scope = self._entry.leave()
+            self._entry = None
 
     def progressed(self) -> None:
         """Record the progress, at once or after `PROGRESS_EVERY`."""

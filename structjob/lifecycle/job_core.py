@@ -329,8 +329,20 @@ class JobCore(DescribedJob):
             if not self.existing and self.status is JobStatus.RUNNING:
                 self.finish(status, exc, summary)
         except BaseException as interruption:  # of a signal handler
-            self.fail(interruption)
+            self.interrupted(interruption)
             raise
+
+    def interrupted(self, exc: BaseException) -> None:
+        """Leave its block and end it, after *exc* of a signal handler has interrupted that.
+
+        It may be called again: the handler may have raised before or within `leave`.
+        """
+        self.cancellation.task = self.cancellation.thread = None
+        self.leave_scope()
+        self.fail(exc)
+        if self.ended and self in self.host.live:  # its end was interrupted before it was recorded
+            self.record()
+            self.host.live.discard(self)
 
     # -- end
     # --------------------------------------------------------------------------

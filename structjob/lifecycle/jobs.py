@@ -212,14 +212,18 @@ class Job(Cancellable):
             core.cancellation.task = asyncio.current_task()
             core.enter_scope()
         except BaseException as exc:
-            core.leave(outcome(exc), exc)
+            core.interrupted(exc)
             raise
         return self
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        late = await self._core.cancellation.overdue(exc)
-        exc = late or exc
-        self._core.leave(outcome(exc), exc)
+        try:
+            late = await self._core.cancellation.overdue(exc)
+            exc = late or exc
+            self._core.leave(outcome(exc), exc)
+        except BaseException as interruption:  # of a signal handler
+            self._core.interrupted(interruption)
+            raise
         if late is not None:
             raise late
 
@@ -231,12 +235,16 @@ class Job(Cancellable):
             core.cancellation.thread = threading.get_ident()
             core.enter_scope()
         except BaseException as exc:
-            core.leave(outcome(exc), exc)
+            core.interrupted(exc)
             raise
         return self
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
-        self._core.leave(outcome(exc), exc)
+        try:
+            self._core.leave(outcome(exc), exc)
+        except BaseException as interruption:  # of a signal handler
+            self._core.interrupted(interruption)
+            raise
 
     def end(
         self,
@@ -527,8 +535,13 @@ class JobContext:
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         job, self._job = self._job, None
-        if job is not None:
-            job.__exit__(kind, exc, trace)
+        try:
+            if job is not None:
+                job.__exit__(kind, exc, trace)
+        except BaseException as interruption:  # of a signal handler, where the call begins
+            if job is not None:
+                core_of(job).interrupted(interruption)
+            raise
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         job, self._job = self._job, None

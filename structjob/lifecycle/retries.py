@@ -117,19 +117,21 @@ def _in_thread(tries: Tries[H]) -> Iterator[Try[H]]:
     tries.blocking = True
     while True:
         try:
-            attempt = _driven(tries.__anext__())
+            attempt = _driven(tries.__anext__)
         except StopAsyncIteration:
             return
         yield attempt
 
 
-def _driven(work: Coroutine[Any, Any, T]) -> T:
-    """Return the result of *work*, which must not wait for anything.
+def _driven(function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Return the result of the coroutine *function*, which must not wait for anything.
 
     Raises:
         InvalidState: if it waits, because a callback of the policy is a coroutine function that
             awaits.
     """
+    # Called here, because a signal handler may raise before the first line: no coroutine is lost.
+    work = function(*args, **kwargs)
     try:
         work.send(None)
     except StopIteration as done:
@@ -161,13 +163,21 @@ class Try(Generic[H]):
         return await self._tries.enter(self.number)
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
-        return await self._tries.leave(exc)
+        try:
+            return await self._tries.leave(exc)
+        except BaseException as interruption:  # of a signal handler, or what the policy raises
+            self._tries.interrupted(interruption)
+            raise
 
     def __enter__(self) -> H:
-        return _driven(self._tries.enter(self.number))
+        return _driven(self._tries.enter, self.number)
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
-        return _driven(self._tries.leave(exc))
+        try:
+            return _driven(self._tries.leave, exc)
+        except BaseException as interruption:  # see `__aexit__`
+            self._tries.interrupted(interruption)
+            raise
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -323,6 +333,10 @@ class Tries(Generic[H]):
         """End the attempt, and return whether *exc* is swallowed."""
         raise NotImplementedError
 
+    def interrupted(self, exc: BaseException) -> None:
+        """End the attempt, after *exc* of a signal handler has interrupted `leave`."""
+        raise NotImplementedError
+
     def given_up(self, exc: BaseException) -> None:
         """Record that *exc* was raised instead of the next attempt."""
         raise NotImplementedError
@@ -386,6 +400,13 @@ class StepTries(Tries[S]):
         _end(step, status, failure)
         if verdict.delay is None:
             _end(self._whole, status, failure if verdict.raised is None else verdict.raised)
+
+    def interrupted(self, exc: BaseException) -> None:
+        if self._step is not None:
+            core_of(self._step).interrupted(exc)
+        if self._delay is None:  # no attempt follows
+            core_of(self._whole).interrupted(exc)
+        core_of(self._whole).leave_scope()
 
     def given_up(self, exc: BaseException) -> None:
         _end(self._whole, outcome(exc), exc)

@@ -147,6 +147,10 @@ class _JobTries(Tries[Job]):
             raise late
         return swallowed
 
+    def interrupted(self, exc: BaseException) -> None:
+        if self._job is not None:
+            core_of(self._job).interrupted(exc)
+
     def given_up(self, exc: BaseException) -> None:
         if self._job is not None and not self._job.existing:
             attrs = {"reason": message_of(exc) or type_name(exc), **self.numbers()}

@@ -163,6 +163,13 @@ class StepCore(Core):
         if self.status is StepStatus.RUNNING:
             self.finish(outcome(exc), exc)
 
+    def interrupted(self, exc: BaseException) -> None:
+        """Leave its block and end it, after *exc* of a signal handler has interrupted that."""
+        self.leave_scope()
+        self.fail(exc)
+        if self.ended and self.job.shared.open.pop(self.id, None) is not None:
+            self.record()  # its end was interrupted before it was recorded
+
     def abandon(self, reason: str) -> None:
         """Record the step as cancelled because its tracker or process ends now; see
         `JobCore.abandon`.

@@ -86,8 +86,7 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
         try:  # see `Job.__aenter__`
             core.enter_scope()
         except BaseException as exc:
-            core.leave_scope()
-            core.fail(exc)
+            core.interrupted(exc)
             raise
         return self
 
@@ -96,11 +95,15 @@ class StepHandle(StepVocabulary, WithOrAsyncWith["StepHandle"]):
 
     def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         core = self._core
-        core.leave_scope()
-        if exc is not None:
-            core.fail(exc)
-        elif core.status is StepStatus.RUNNING:
-            core.finish("completed", None)
+        try:
+            core.leave_scope()
+            if exc is not None:
+                core.fail(exc)
+            elif core.status is StepStatus.RUNNING:
+                core.finish("completed", None)
+        except BaseException as interruption:  # of a signal handler
+            core.interrupted(interruption)
+            raise
 
     def end(
         self,
