@@ -3,12 +3,14 @@ by the program (R26, R27).
 """
 
 import asyncio
+import copy
 import io
 import json
 import logging
 import pickle
 import re
 import threading
+import types
 
 import pytest
 import structlog
@@ -448,6 +450,19 @@ def test_bound_loggers_can_be_pickled(tmp_path):
     bound = pickle.loads(pickle.dumps(structlog.get_logger("app").bind(a=1)))
     bound.info("arrived")
     assert (sink.messages, sink.records[-1].attrs["a"]) == (["used", "arrived"], 1)
+
+
+@pytest.mark.parametrize("copied", [lambda it: pickle.loads(pickle.dumps(it)), copy.deepcopy])
+def test_an_object_whose_logger_was_used_can_be_pickled(copied):
+    """R22: as before `configure`. Objects that a process pool gets often hold a logger."""
+    sink = Collected()
+    structjob.configure(console=False, sinks=[sink], strict=True)
+    worker = types.SimpleNamespace(log=structlog.get_logger("app", a=1))
+    worker.log.info("used")
+    copied(worker).log.info("arrived")
+    assert sink.messages == ["used", "arrived"]
+    assert [record.attrs["a"] for record in sink.records] == [1, 1]
+    assert {record.logger for record in sink.records} == {"app"}
 
 
 async def test_the_callers_frame_is_the_users_own():

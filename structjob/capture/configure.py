@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import IO, Any
@@ -109,6 +110,7 @@ def configure(
         logger_factory=SilentLogger,
         cache_logger_on_first_use=True,
     )
+    copyreg.pickle(type(structlog.get_logger()), _reduced)
     if previous is not None:
         SETUP.close(previous, but=fan_out.sinks)
     STDLIB.join(least if stdlib else None)
@@ -117,3 +119,14 @@ def configure(
         from structjob.capture.uncaught import capture_uncaught
 
         capture_uncaught()
+
+
+def _reduced(logger: Any) -> tuple[Any, ...]:
+    """Return how `pickle` makes a logger of `structlog.get_logger` again.
+
+    A logger that was used has a function that keeps what it was set up with, because it is cached.
+    A function cannot be pickled, and an object that holds such a logger could not be passed to a
+    process pool. Where it arrives, the logger follows the setup there.
+    """
+    state = {name: value for name, value in vars(logger).items() if name != "bind"}
+    return copyreg.__newobj__, (type(logger),), state  # type: ignore[attr-defined]
