@@ -19,6 +19,12 @@ from cli_support import MAIN, environment, preforked, python
 from prefork import Forked, Preforked
 
 CHROMIUM = Path("/usr/bin/chromium")
+UNUSED = (
+    "WebUIOmniboxPopup,WebUIOmniboxAimPopup,WebUIOmniboxFullPopup,SpareRendererForSitePerProcess"
+)
+"""What Chromium does for each window and page that no test needs: it loads the list of suggestions
+below the address bar, which takes as long as a page of ours, and starts a process in advance.
+"""
 ROOT = Path(__file__).parents[2]
 LIVE = Path(__file__).with_name("live.py")
 
@@ -137,14 +143,26 @@ def site(story_url) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")  # Playwright's loop runs as long: no other module may meet it
-def browser():
+def browser(tmp_path_factory):
     """Debian's Chromium."""
     playwright = pytest.importorskip("playwright.sync_api")
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed")
+    # Of two lists of disabled features the last one counts, and Playwright has one: add to that.
+    starter = tmp_path_factory.mktemp("chromium") / "chromium"
+    starter.write_text(
+        "#!/bin/sh\n"
+        "for word do\n"
+        "  shift\n"
+        f'  case $word in --disable-features=*) word="$word,{UNUSED}" ;; esac\n'
+        '  set -- "$@" "$word"\n'
+        "done\n"
+        f'exec {CHROMIUM} "$@"\n'
+    )
+    starter.chmod(0o700)
     with playwright.sync_playwright() as driver:
         opened = driver.chromium.launch(
-            executable_path=str(CHROMIUM), args=["--no-sandbox", "--disable-background-networking"]
+            executable_path=str(starter), args=["--no-sandbox", "--disable-background-networking"]
         )
         yield opened
         opened.close()
@@ -162,12 +180,24 @@ def cancel_and_resolve(page, errors: str) -> None:
     page.get_by_text("resolved", exact=False).first.wait_for()
 
 
+_ASK = "(async (end) => { while (!(await (%s))) { if (performance.now() > end) return false; await new Promise((next) => setTimeout(next, 30)); } return true; })(performance.now() + %d)"
+
+
 def until(page, expression: str, seconds: float = 15.0) -> None:
-    """Wait until an expression is true: by asking, for the content policy refuses ``eval``."""
+    """Wait until an expression is true, or the promise of something that is. The page itself asks
+    again and again, for the content policy refuses the ``eval`` of Playwright's own waiting.
+    """
+    from playwright.sync_api import Error
+
     end = time.monotonic() + seconds
-    while not page.evaluate(f"Boolean({expression})"):
-        assert time.monotonic() < end, f"not true after {seconds:.0f} s: {expression}"
-        page.wait_for_timeout(50)
+    while (left := end - time.monotonic()) > 0:
+        try:
+            if page.evaluate(_ASK % (expression, 1_000 * left)):
+                return
+        except Error as exc:
+            if "context was destroyed" not in str(exc):
+                raise  # otherwise the page goes to another address meanwhile
+    raise AssertionError(f"not true after {seconds:.0f} s: {expression}")
 
 
 _FORGET = "try { if (!sessionStorage.begun) { localStorage.clear(); sessionStorage.begun = 1; } } catch { /* a page without a place to keep anything */ }"
