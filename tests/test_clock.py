@@ -113,6 +113,23 @@ def test_a_clock_that_was_wrong_by_hours_is_believed_once_it_is_right(
     assert "set back by 172800 s" in caplog.text
 
 
+def test_a_clock_that_is_right_after_two_steps_is_believed(
+    machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 59: a step of seconds, then one of days before it has caught up: what is logged later
+    is not dated days ahead.
+    """
+    clock.now()
+    machine.wall -= 30 * SECOND
+    clock.now()
+    machine.wall -= 48 * 3600 * SECOND
+    with caplog.at_level(logging.WARNING, "structjob"):
+        assert clock.now() == machine.wall
+        machine.pass_(1)
+        assert clock.now() == machine.wall
+    assert caplog.text.count("set back by 172830 s") == 1
+
+
 def test_a_thread_that_was_held_up_sets_no_clock_back(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,14 +54,14 @@ def _after_step() -> int:
     behind = _latest - ns
     if behind < _JITTER:
         return max(ns, _latest)
+    seconds = behind / 1e9
+    if seconds > LONGEST_STEP:  # also while it catches up from a shorter step
+        diagnostics.warning(
+            "the clock was set back by %.0f s: what is logged now is dated before what was logged so far",
+            seconds,
+        )
+        return ns
     if _resumed[0] != _latest:  # the clock was set back again
-        seconds = behind / 1e9
-        if seconds > LONGEST_STEP:
-            diagnostics.warning(
-                "the clock was set back by %.0f s: what is logged now is dated before what was logged so far",
-                seconds,
-            )
-            return ns
         diagnostics.warning(
             "the clock was set back by %.3f s: times of events advance slowly until it has caught up",
             seconds,
