@@ -606,6 +606,33 @@ def test_a_cancellation_by_trio_is_recorded_as_one(db_url, monkeypatch):
         assert not tracker.run(tracker.errors.list())
 
 
+@pytest.mark.parametrize(
+    ("others", "status"), [([], "cancelled"), ([OSError("disk full")], "failed")], ids=str
+)
+def test_a_nursery_of_trio_whose_tasks_are_all_cancelled_is_cancelled(
+    db_url, monkeypatch, others, status
+):
+    """R9: a nursery raises what its tasks raised as a group, also after its deadline. An
+    error of one of them is a failure.
+    """
+    trio = types.ModuleType("trio")
+    trio.Cancelled = Cancelled
+    monkeypatch.setitem(sys.modules, "trio", trio)
+    inner = BaseExceptionGroup("inner nursery", [Cancelled(), *others])
+    nursery = BaseExceptionGroup("nursery", [Cancelled(), inner, inner])
+    with structjob.Tracker(db_url) as tracker:
+        with (
+            pytest.raises(BaseExceptionGroup) as raised,
+            tracker.job("copy") as job,
+            job.step("read"),
+        ):
+            raise nursery
+        assert raised.value is nursery
+        assert tracker.run(tracker.jobs.get(job.id)).status == status
+        assert [one.status for one in tracker.run(tracker.jobs.steps(job))] == [status]
+        assert len(tracker.run(tracker.errors.list())) == len(others)
+
+
 def test_without_a_loop_of_asyncio_the_message_says_what_works(db_url):
     """`async with` in Trio once said "no running event loop", and the job was recorded as failed;
     now nothing is recorded, and the tracker and the job can be used with `with`.

@@ -33,14 +33,34 @@ modules is imported here.
 """
 
 
+_exceptions: Any = vars(BaseExceptionGroup)["exceptions"]
+"""Reads the exceptions of a group, whatever its class defines under this name."""
+
+
 def outcome(exc: BaseException | None) -> str:
     """Return the status of a job or step that *exc* leaves, or that ends without an exception."""
     if exc is None:
         return "completed"
-    # not `isinstance`, because it reads an attribute of the exception, which may raise
-    if issubclass(type(exc), (*_CANCELLATIONS, *imported(_OTHER_CANCELLATIONS))):
+    if _only(exc, (*_CANCELLATIONS, *imported(_OTHER_CANCELLATIONS))):
         return "cancelled"
     return "completed" if exits_cleanly(exc) else "failed"
+
+
+def _only(exc: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
+    """Return whether *exc* is one of *kinds*, or a group of nothing else: a nursery of Trio groups
+    the cancellations of its tasks.
+    """
+    left, groups = [exc], set[int]()
+    while left:
+        one = left.pop()
+        # not `isinstance`, because it reads an attribute of the exception, which may raise
+        if issubclass(type(one), BaseExceptionGroup):
+            if id(one) not in groups:
+                groups.add(id(one))
+                left.extend(_exceptions.__get__(one))
+        elif not issubclass(type(one), kinds):
+            return False
+    return True
 
 
 def ending(
