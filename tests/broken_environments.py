@@ -14,13 +14,14 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cli_support import COMMAND, REPOSITORY, environment
@@ -235,6 +236,52 @@ ENVIRONMENTS = (
         )
     ),
 )  # fmt: skip
+
+
+TOGETHER = (
+    ("closed: 0", "LC_ALL=C", "PYTHONUNBUFFERED=1"),
+    ("closed: 1", "LC_ALL=POSIX", "PYTHONASYNCIODEBUG=1"),
+    ("closed: 2", "PYTHONHASHSEED=1"),
+    ("closed: 0 1", "a umask of 0"),
+    ("closed: 0 2", "PYTHONDONTWRITEBYTECODE=1"),
+    ("closed: 1 2", "PYTHONBREAKPOINT=nonsense.x"),
+    ("closed: 0 1 2", "PYTHONUSERBASE=/nonexistent"),
+    ("stdin is at its end", "LC_ALL=xx_YY.bogus", "PYTHONPLATLIBDIR=lib"),
+    ("stdin is huge", "a small stack", "PYTHONTRACEMALLOC=5"),
+    ("many descriptors are open", "LC_ALL=de_DE.ISO-8859-1", "TERM is nonsense", "PYTHONFAULTHANDLER=1"),
+    ("a variable that is no UTF-8", "no locale at all", "PYTHONUTF8=0", "PYTHONCOERCECLOCALE=0"),
+    ("ignored: SIGHUP", "ignored: SIGINT", "ignored: SIGTERM", "ignored: SIGALRM", "no HOME", "TZ is nonsense"),
+    ("ignored: SIGPIPE", "colours are forced"),
+    ("5 seconds of CPU at first", "no temporary directory", "garbage in STRUCTJOB_*"),
+    ("a low priority", "no PATH", "STRUCTJOB_SPOOL cannot be made", "PYTHONIOENCODING=ascii:strict"),
+    ("20 descriptors at first", "2 GB of memory", "a huge variable"),
+    ("files of 0 bytes at first", "blocked: SIGCHLD", "an alarm is set", "PYTHONOPTIMIZE=2"),
+)  # fmt: skip
+"""What can be broken at the same time: by each of these alone the program is recorded, no two of a
+line concern the same part of a process, and none keeps another from being noticed.
+"""
+
+
+def together(*parts: Broken) -> Broken:
+    """Return the environment in which all of *parts* is broken at once; of each, only the shell,
+    the variables and stdin may be unusual.
+    """
+    shell, variables = '"$@"', {}
+    stdin = {part.stdin for part in parts} - {Broken.stdin}
+    for part in reversed(parts):
+        unusual = replace(part, name="", shell=Broken.shell, variables={}, stdin=Broken.stdin)
+        assert unusual == Broken(""), part
+        assert not variables.keys() & part.variables.keys(), part
+        variables |= part.variables
+        if part.shell != Broken.shell:
+            inner = f'/bin/bash -c {shlex.quote(shell)} - "$@"' if shell != '"$@"' else shell
+            shell = part.shell.replace('"$@"', inner)
+    return Broken(
+        " + ".join(part.name for part in parts),
+        shell if shell != '"$@"' else Broken.shell,
+        variables,
+        stdin=stdin.pop() if stdin else Broken.stdin,
+    )
 
 
 @dataclass(frozen=True)
