@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,49 @@ def _said(command: list[str]) -> str:
     if done.returncode:
         raise ClientFailed(done.returncode, command, done.stdout, done.stderr)
     return done.stdout
+
+
+class _Questions:
+    """A server's own client that stays connected, and answers one question after another.
+
+    Args:
+        command: Starts it; it reads statements, and ends at the first that fails.
+    """
+
+    _LAST = "that was all"
+
+    def __init__(self, command: list[str]) -> None:
+        self._command = command
+        pipe = subprocess.PIPE
+        self._client = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+    def ask(self, query: str) -> str:
+        """Return what the server answers to *query*, as text.
+
+        Raises:
+            ClientFailed: if the client has ended; it answers nothing from then on.
+        """
+        assert self._client.stdin is not None
+        assert self._client.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._client.stdin.write(f"{query};\nSELECT '{self._LAST}';\n")
+            self._client.stdin.flush()
+        answer = ""
+        while line := self._client.stdout.readline():
+            if line.rstrip("\n") == self._LAST:
+                return answer
+            answer += line
+        raise ClientFailed(self._client.wait(), self._command, answer, self._end())
+
+    def close(self) -> None:
+        """End the client."""
+        self._client.kill()
+        self._end()
+
+    def _end(self) -> str:
+        with contextlib.suppress(BrokenPipeError):
+            return self._client.communicate()[1]
+        return ""
 
 
 def free_port() -> int:
@@ -95,6 +139,8 @@ class Server:
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
+        self._questions: _Questions | None = None
+        self._asking = threading.Lock()
 
     def __enter__(self) -> Self:
         self.start()
@@ -187,6 +233,7 @@ class Server:
 
     def _has_ended(self) -> None:
         assert self._process is not None
+        self._hang_up()
         self._process.wait()
         self._process = None
         if self._guard is not None:
@@ -226,6 +273,32 @@ class Server:
         as text.
         """
         raise NotImplementedError
+
+    def ask(self, query: str) -> str:
+        """Return the answer to *query* as `sql` does, by a client that stays connected to the
+        database ``test``. For what is asked over and over: to start a client takes longer than to
+        answer.
+        """
+        with self._asking:
+            known, self._questions = self._questions, None
+            if known is not None:
+                # It may have lost its connection or its database since.
+                with contextlib.suppress(ClientFailed):
+                    answer = known.ask(query)
+                    self._questions = known
+                    return answer
+            new = _Questions(self._questioner())
+            answer = new.ask(query)
+            self._questions = new
+            return answer
+
+    def _questioner(self) -> list[str]:
+        raise NotImplementedError
+
+    def _hang_up(self) -> None:
+        if self._questions is not None:
+            self._questions.close()
+            self._questions = None
 
     def dump(self) -> str:
         """Return a backup of the database ``test`` as SQL, made by the server's own tool while
@@ -333,6 +406,9 @@ class MariaDB(Server):
         command = [*self._client("mariadb"), "-N", "-B", "-e", statements]
         return _said([*command, database] if database else command)
 
+    def _questioner(self) -> list[str]:
+        return [*self._client("mariadb"), "-N", "-B", "--unbuffered", "--skip-reconnect", "test"]
+
     def _client(self, program: str) -> list[str]:
         return [
             _program(program, "/usr/bin"),
@@ -370,7 +446,7 @@ class MariaDB(Server):
         self.sql(f"SET GLOBAL read_only = {int(yes)}")
 
     def deadlocks(self) -> int:
-        return int(self.sql("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").split()[1])
+        return int(self.ask("SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'").split()[1])
 
 
 class PostgreSQL(Server):
@@ -414,6 +490,9 @@ class PostgreSQL(Server):
             command += ["-c", statement]
         return _said([*command, database or "postgres"])
 
+    def _questioner(self) -> list[str]:
+        return [*self._client("psql"), "-XqAt", "-v", "ON_ERROR_STOP=1", "test"]
+
     def _client(self, program: str) -> list[str]:
         return [_program(program, *self._places), "-h127.0.0.1", f"-p{self.port}", "-Upostgres"]
 
@@ -449,7 +528,7 @@ class PostgreSQL(Server):
         )
 
     def deadlocks(self) -> int:
-        return int(self.sql("SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"))
+        return int(self.ask("SELECT deadlocks FROM pg_stat_database WHERE datname = 'test'"))
 
 
 SERVERS: dict[str, type[Server]] = {"mariadb": MariaDB, "postgresql": PostgreSQL}

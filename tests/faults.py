@@ -91,7 +91,7 @@ class Site:
     def _number(self, query: str) -> int:
         try:
             if self.server is not None:
-                return int(self.server.sql(query))
+                return int(self.server.ask(query))
             with contextlib.closing(
                 sqlite3.connect(f"file:{self.file}?mode=ro", uri=True)
             ) as connection:

@@ -125,7 +125,7 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = PATIE
         now = time.monotonic()
         if now > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
-        # To ask a server starts its client, a process: most of the time is for the programs.
+        # Most of the time is for the programs.
         await asyncio.sleep(min(max(0.02, 3 * (now - asked)), 0.2))
 
 
