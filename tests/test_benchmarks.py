@@ -57,9 +57,7 @@ def test_smoke_size_runs_and_writes_json(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("BENCH_POSTGRESQL", server_url("postgresql"))
     monkeypatch.setenv("BENCH_MARIADB", server_url("mariadb"))
     monkeypatch.setenv(databases.HISTORIES, str(tmp_path))
-    # Where a browser is started, the imports are the least.
-    if not any("playwright" in case.needs for case in BENCHMARKS[name].cases):
-        monkeypatch.setattr(runner, "child", _forked)
+    monkeypatch.setattr(runner, "child", _forked)
     target = tmp_path / "result.json"
     code = main([name, "--smoke", "--json", str(target)])
     assert code == 0, capsys.readouterr()

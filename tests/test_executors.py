@@ -8,12 +8,12 @@ import multiprocessing.pool
 import os
 import pickle
 import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import structlog
+from cli_support import preforked
 from database_support import SERVERS
 
 import structjob
@@ -211,7 +211,7 @@ async def test_worker_processes_record_what_they_log(database, tmp_path, how, ki
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     done = subprocess.run(
-        [sys.executable, program, how, kind, database.url, tmp_path / "spool"],
+        [preforked.stand_in(), program, how, kind, database.url, tmp_path / "spool"],
         capture_output=True,
         text=True,
         timeout=120,

@@ -121,11 +121,11 @@ async def test_twenty_kills_lose_nothing(backend, server, home):
 @pytest.mark.slow
 @every_backend
 async def test_eight_programs_log_into_one_database(backend, server, home):
-    """Eight programs that open one new database at once and log 2,000 events each store all of
+    """Eight programs that open one new database at once and log 1,000 events each store all of
     them once, and none of them hears of the others (R28); 20,000 in ``tests/reliability.py``.
     """
     async with place(backend, home / "site", server) as site:
-        outcome = await crowd(site, 8, 2_000)
+        outcome = await crowd(site, 8, 1_000)
     assert not outcome.problems, outcome
 
 
