@@ -126,7 +126,7 @@ async def until(condition: Callable[[], bool], what: str, seconds: float = PATIE
         if now > deadline:
             raise TimeoutError(f"waited {seconds:.0f} s in vain until {what}")
         # Most of the time is for the programs.
-        await asyncio.sleep(min(max(0.02, 3 * (now - asked)), 0.2))
+        await asyncio.sleep(min(max(0.02, 10 * (now - asked)), 0.2))
 
 
 def start_program(name: str, *words: object, stderr: IO[bytes] | int) -> Forked:
