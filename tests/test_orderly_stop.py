@@ -5,13 +5,14 @@ crashed (guarantees 4 and 6).
 import asyncio
 import contextlib
 import signal
-import subprocess
-import sys
 import threading
+from pathlib import Path
 
 import pytest
 import structlog
+from cli_support import environment
 from faulty_store import FaultyStore, faulty
+from prefork import Preforked
 
 import structjob
 from structjob import Tracker
@@ -366,16 +367,14 @@ asyncio.run(main())
 """
 
 
+# An interpreter that ends does all that it does at its end: that is what is tried.
+_programs = Preforked(environment())
+
+
 def run(*arguments, expect=0):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == expect, done.stderr
-    return done
+    done = _programs.run(PROGRAM, arguments, Path.cwd())
+    assert done.returncode == expect, done.stderr.decode()
+    return done.stderr.decode()
 
 
 @pytest.mark.parametrize(
@@ -391,8 +390,8 @@ async def test_how_a_process_ends(url, way, code, status, message):
     """Faults 56: an interpreter that ends cancels what it left; kill -9 stays a crash; a forked
     child leaves its parent's jobs alone.
     """
-    done = await asyncio.to_thread(run, url["url"], str(url["spool"]), way, expect=code)
-    assert "Traceback" not in done.stderr
+    said = await asyncio.to_thread(run, url["url"], str(url["spool"]), way, expect=code)
+    assert "Traceback" not in said
     async with Tracker(**url) as reader:
         await reader.flush()
         (job,) = await reader.jobs.list()
