@@ -100,3 +100,32 @@ def test_a_block_whose_start_is_interrupted_is_left(monkeypatch, db_url, enter, 
                 with block:
                     pytest.fail("its start was interrupted")
         assert SCOPE.get() is own
+
+
+class Ends:
+    """A value whose text ends the program."""
+
+    def __repr__(self):
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("how", ["result", "metadata", "step"])
+def test_a_value_that_ends_the_program_when_it_is_read_leaves_no_job_running(db_url, how):
+    """R9: the exception comes out of the block, and the job has ended when the block has."""
+    with structjob.Tracker(db_url) as tracker:
+        with pytest.raises(SystemExit), tracker.job("work", job_id="odd") as job:
+            if how == "result":
+                job.result = Ends()
+            elif how == "metadata":
+                job.metadata["odd"] = Ends()
+            else:
+                with job.step("load") as step:
+                    step.metadata["odd"] = Ends()
+        assert structjob.current_job() is None
+        tracker.run(tracker.flush())
+        found = tracker.run(tracker.jobs.get("odd"))
+        assert found.status in {"completed", "failed"}
+        value = {"result": found.result, "metadata": found.metadata.get("value")}
+        assert how == "step" or "cannot be shown, SystemExit" in value[how]
+        steps = tracker.run(tracker.jobs.steps("odd"))
+        assert [one.status for one in steps] == (["completed"] if how == "step" else [])

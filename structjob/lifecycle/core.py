@@ -26,6 +26,7 @@ from structjob.statuses import JobStatus, StepStatus
 from structjob.values.bounds import OF_VALUE
 from structjob.values.encoding import encode_value
 from structjob.values.normalizer import normalize
+from structjob.values.objects import type_name
 
 if TYPE_CHECKING:
     from structjob.lifecycle.host import JobHost
@@ -63,8 +64,8 @@ class Core:
     """
 
     __slots__ = (
-        "_entry", "_quarter", "abandoned", "began", "entered", "handle", "host", "pending",
-        "recorded_at", "scope", "span", "summary",
+        "_entry", "_quarter", "_unreadable", "abandoned", "began", "entered", "handle", "host",
+        "pending", "recorded_at", "scope", "span", "summary",
     )  # fmt: skip
     table: ClassVar[str]
     """The kind of its records."""
@@ -81,6 +82,8 @@ class Core:
         self._quarter = 0
         """Full quarters of the work that were reported as done."""
         self.pending = False
+        self._unreadable = ""
+        """The name of the exception that a value raised when it was recorded; empty otherwise."""
         self.abandoned = False
         self.began = 0.0
         self.summary: dict[str, Any] = {}
@@ -183,7 +186,12 @@ class Core:
         except fault_types() as exc:  # an attribute that JSON cannot encode: record the others
             fault = exc
         except BaseException:  # a signal handler raises, and nothing else may record this state
-            put(self.table, self._row)
+            try:
+                put(self.table, self._row)
+            except BaseException as exc:  # a value raises it, `SystemExit` for example
+                self._unreadable = type(exc).__name__
+                put(self.table, self._row)
+                raise
             raise
         try:
             return put(self.table, lambda: _plain(self._row()))
@@ -199,6 +207,8 @@ class Core:
         """
         if value is None:
             return None
+        if self._unreadable:
+            value = f"<{type_name(value)}: cannot be shown, {self._unreadable}>"
         return msgspec.Raw(encode_value(value, OF_VALUE, SETUP.redactor, partial(self._cut, field)))
 
     def _cut(self, field: str, why: str) -> None:
