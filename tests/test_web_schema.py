@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import json
 
 import httpx
 import hypothesis
@@ -32,8 +34,26 @@ async def hostile_work(tracker):
                 log.error(text, k=text)
 
 
+@functools.cache
+def calls(document):
+    """Some calls of each operation, as the document allows them: the same for each database, since
+    to find them takes longer than to answer them.
+    """
+    import schemathesis
+
+    operations = [
+        one.ok()
+        for one in schemathesis.openapi.from_dict(json.loads(document)).get_all_operations()
+    ]
+    return [
+        (operation, examples(operation))
+        for operation in operations
+        if operation.path.removeprefix("/api/v1") not in STREAMS
+    ]
+
+
 def examples(operation):
-    """Some calls of an operation, as its document allows them."""
+    """Some calls of an operation."""
     found = []
 
     @hypothesis.given(case=operation.as_strategy())
@@ -72,17 +92,10 @@ async def test_every_answer_is_documented(kind, tmp_path):
         made = app(tracker)
         transport = httpx.ASGITransport(made, client=("127.0.0.1", 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as web:
-            document = (await web.get("/api/v1/openapi.json")).json()
-        import schemathesis
-
-        schema = schemathesis.openapi.from_dict(document)
+            document = (await web.get("/api/v1/openapi.json")).text
         asked = 0
-        loop = asyncio.get_running_loop()
-        for result in schema.get_all_operations():
-            operation = result.ok()
-            if operation.path.removeprefix("/api/v1") in STREAMS:
-                continue
-            for case in await loop.run_in_executor(None, examples, operation):
+        for operation, cases in await asyncio.to_thread(calls, document):
+            for case in cases:
                 try:
                     request, answer = await ask(transport, case)
                 except (httpx.InvalidURL, UnicodeEncodeError, ValueError):
