@@ -7,7 +7,6 @@ import random
 import re
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.parse
 import urllib.request
@@ -16,10 +15,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
-from cli_support import python
+from cli_support import preforked, python
 from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
 
 from structjob.text.amounts import fraction
+from structjob.web.tokens import TokenFile
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -53,16 +53,25 @@ def pages_of_program(program: Path) -> Iterator[tuple[str, Callable[[], None]]]:
         The address of the pages, and a function that has the program go on.
     """
     url = f"sqlite:///{program.with_suffix('.db')}"
-    with subprocess.Popen([sys.executable, str(program), url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as runs:  # fmt: skip
-        assert runs.stdout is not None
+    runs = preforked.start(
+        program.read_text(), [url], program.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert runs.stdin is not None
+    assert runs.stdout is not None
+
+    def go_on() -> None:
+        assert runs.stdin is not None
+        runs.stdin.write(b"\n")
+        runs.stdin.flush()
+
+    try:
         assert runs.stdout.readline()
-
-        def go_on() -> None:
-            print(file=runs.stdin, flush=True)
-
         with pages_of(url) as address:
             yield address, go_on
         go_on()
+        assert runs.wait(30) == 0
+    finally:
+        runs.close()
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -83,16 +92,32 @@ def test_each_page_shows_its_content_without_an_error_and_without_sideways_scrol
         page.emulate_media(color_scheme="light")
 
 
-def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, tmp_path):
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory) -> bytes:
+    """The database that `structjob demo` leaves."""
+    path = tmp_path_factory.mktemp("demo") / "demo.db"
+    python(
+        "-m",
+        "structjob",
+        "--db",
+        f"sqlite:///{path}",
+        "demo",
+        "--once",
+        cwd=path.parent,
+        check=True,
+    )
+    assert not path.with_name("demo.db-wal").exists()
+    return path.read_bytes()
+
+
+def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, demo, tmp_path):
     """The overview lists failed jobs at any depth and follows by the WebSocket; from there the keys
     lead to the failed part, its first error, how often it happened, and the lines around it (R47).
     """
-    url = f"sqlite:///{tmp_path}/demo.db"
-    command = [sys.executable, "-m", "structjob", "--db", url, "demo", "--once"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
-    server, address = serve(url)
+    (tmp_path / "demo.db").write_bytes(demo)
+    server, address = serve(f"sqlite:///{tmp_path}/demo.db")
     try:
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(address)
         failed = ask(address, "jobs?status=failed")["items"]
         assert failed
@@ -127,17 +152,16 @@ def test_a_newcomer_finds_by_keyboard_what_failed_in_the_demo_and_why(watched, t
         stop(server)
 
 
-def test_the_page_of_a_session_counts_what_is_stored(watched, tmp_path):
+def test_the_page_of_a_session_counts_what_is_stored(watched, demo, tmp_path):
     """A line that is gone without a reason is missing, as `structjob verify` says (R47)."""
     path = tmp_path / "demo.db"
-    command = [sys.executable, "-m", "structjob", "--db", f"sqlite:///{path}", "demo", "--once"]
-    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    path.write_bytes(demo)
     with closing(sqlite3.connect(path)) as connection, connection:
         session, seqs = connection.execute("SELECT session_id, last_seq FROM structjob_sessions").fetchone()  # fmt: skip
         connection.execute("DELETE FROM structjob_logs WHERE seq = 7")
     server, address = serve(f"sqlite:///{path}")
     try:
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{address}sessions/{session}")
         page.locator(".figures .fig").first.wait_for()
         figures = page.locator(".figures .fig").all_inner_texts()
@@ -155,7 +179,7 @@ def test_the_page_of_a_session_counts_what_is_stored(watched, tmp_path):
 
 def test_an_opened_line_has_each_value_beside_its_name(site, watched):
     """Whether or not a row has buttons (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs/gui-17")
     page.locator("structjob-logs .row.cursor").wait_for()
     page.keyboard.press("k")
@@ -172,7 +196,7 @@ def test_an_opened_line_has_each_value_beside_its_name(site, watched):
 
 def test_every_key_does_what_the_help_says(site, watched):
     """(R47)"""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs/gui-17")
     row = page.locator("structjob-logs .row.cursor")
     row.wait_for()
@@ -243,7 +267,7 @@ def test_the_waterfall_of_a_running_job_grows_without_being_asked_for_again(tmp_
         "    sys.stdin.readline()\n"
     )
     with pages_of_program(program) as (site, go_on):
-        page = watched.page()
+        page = watched.page(shared=True)
         asked: list[str] = []
         page.on("request", lambda one: asked.append(one.url) if "/tree?" in one.url else None)
 
@@ -298,7 +322,7 @@ def test_a_step_that_begins_does_not_scroll_the_waterfall_back(tmp_path, watched
         "            sys.stdin.readline()\n"
     )
     with pages_of_program(program) as (site, go_on):
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{site}jobs/long")
         wf = page.locator(".wf")
         wf.get_by_text("aa", exact=True).wait_for()
@@ -319,7 +343,7 @@ def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and
     lines = ask(site, "logs?level=warning&limit=200")["items"]
     line = lines[60]
     name = f"{line['session_id']}:{line['seq']}"
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}logs?level=warning&at={name}")
     row = page.locator("structjob-logs .row.cursor")
     row.wait_for()
@@ -341,7 +365,7 @@ def test_a_link_to_a_line_opens_on_that_line_with_its_filters_after_a_reload_and
 
 def test_scrolling_to_the_top_shows_every_line_that_the_database_has(site, watched):
     """(R47)"""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}logs")
     until(page, f"{VIEWER}?.lines.length > 100")
     for _ in range(200):
@@ -361,7 +385,7 @@ def ask_count(site: str) -> int:
 
 def test_each_status_of_the_jobs_page_says_how_many_jobs_it_lists(site, watched):
     """The number on the button is that of the list behind it, also with another filter (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     for more in ("", "operation=vm-migrate"):
         page.goto(f"{site}jobs?{more}")
         button = page.get_by_role("group", name="status").get_by_role("button", name="Failed")
@@ -380,7 +404,7 @@ def headings(page):
 
 def test_the_list_of_jobs_says_how_many_lines_warnings_and_errors_each_has(site, watched):
     """With those of its child jobs, as its log has them; each number leads to its lines (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs?owner=ada")
     row = page.get_by_role("row").filter(has_text="gui-17")
     for title, query in (("lines", ""), ("errors", "&level=error"), ("warnings", "&levels=warning")):  # fmt: skip
@@ -403,7 +427,7 @@ def test_the_list_of_jobs_says_how_many_lines_warnings_and_errors_each_has(site,
 
 def test_jobs_of_a_status_are_listed_by_keyboard(site, watched):
     """The filter offers the status and its values: without a mouse its buttons are far (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     page.get_by_role("row").nth(1).wait_for()
     page.keyboard.press("f")
@@ -482,7 +506,7 @@ def test_a_job_that_ends_has_its_lines_counted_again_until_the_last_ones_are_sto
 
 def test_the_key_for_columns_opens_nothing_where_there_is_no_button(site, watched):
     """On a small screen the columns are not chosen, and the next Esc is that of the page (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.set_viewport_size({"width": 700, "height": 900})
     page.goto(f"{site}jobs?owner=ada")
     headings(page)
@@ -495,7 +519,7 @@ def test_the_key_for_columns_opens_nothing_where_there_is_no_button(site, watche
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_columns_of_the_list_of_jobs_are_chosen_by_keyboard_and_stay(site, watched, kept):
     """The choice stays in the browser, or as long as the page if it keeps nothing (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     if not kept:
         page.add_init_script(
             "Object.defineProperty(window, 'localStorage', { get() { throw new DOMException('refused', 'SecurityError'); } });"
@@ -542,7 +566,7 @@ def test_a_job_that_was_slower_than_all_before_it_and_the_list_of_such_jobs(tmp_
     file, url = tmp_path / "jobs.jsonl", f"sqlite:///{tmp_path}/slow.db"
     file.write_text("\n".join(map(json.dumps, records)))
     python("-m", "structjob", "--db", url, "import", file, check=True)
-    page = watched.page()
+    page = watched.page(shared=True)
     with pages_of(url) as site:
         page.goto(f"{site}jobs/n-7")
         compared = page.locator(".rug")
@@ -561,7 +585,7 @@ def test_a_job_that_was_slower_than_all_before_it_and_the_list_of_such_jobs(tmp_
 
 def test_lines_of_several_jobs_name_their_job_where_there_is_no_room_for_columns(site, watched):
     """Also in a page of another site; a log of one job does not repeat its name (R47)."""
-    page = watched.page(width=400)
+    page = watched.page(shared=True, width=400)
 
     def named(message, job):
         """Wait for a line that stands beside the name of a job, or beside none."""
@@ -589,7 +613,7 @@ def test_lines_of_several_jobs_name_their_job_where_there_is_no_room_for_columns
 
 def test_find_counts_what_the_database_has_and_goes_from_hit_to_hit(site, watched):
     """The count is that of the database, not of the lines that are loaded (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}logs?job=gui-17")
     until(page, f"{VIEWER}?.lines.length > 20")
     count = ask(site, "logs/count?text=slow%20read&job=gui-17")["count"]
@@ -607,7 +631,7 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
     """
     with running_job(story_url, "gui-99") as write:
         write(300)
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{site}jobs/gui-99")
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
         before = page.evaluate(f"{VIEWER}.lines.length")
@@ -635,7 +659,7 @@ def test_lines_that_the_server_will_not_give_end_the_following(site, watched):
     """More came than a stream begins with, and what lies between is refused: the viewer says so and
     asks no more; lines without those before them would hide a loss (R44, R47).
     """
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(site + "sessions")
     page.evaluate(
         "() => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs.js'))"
@@ -668,7 +692,7 @@ def test_rows_stay_in_their_order_while_lines_come_and_go(site, watched):
     take them one after the other; of lines beyond the most that are held, the oldest go, with their
     days, and repeats that are folded stay folded (R44, R47).
     """
-    page = watched.page(timezone_id="Asia/Kolkata")
+    page = watched.page(shared=True, timezone_id="Asia/Kolkata")
     page.goto(site + "sessions")
     page.evaluate(
         "() => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs.js'))"
@@ -730,14 +754,13 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
         assert page.evaluate("document.documentElement.scrollWidth") <= 1280
 
     url = f"sqlite:///{tmp_path}/hostile.db"
-    program = tmp_path / "hostile.py"
-    program.write_text(
+    program = (
         "import asyncio, json, sys, structlog, structjob\n"
         "structjob.configure(console=False)\n"
         "async def main():\n"
         "    async with structjob.Tracker(sys.argv[1]) as tracker:\n"
         "        log = structlog.get_logger('x')\n"
-        "        for n, text in enumerate(json.loads(sys.argv[2])):\n"
+        "        for n, text in enumerate(json.load(sys.stdin)):\n"
         "            try:\n"
         "                async with tracker.job(text[:200], description=text[:200], owner=text[:60], external_job_id=f'h-{n}', metadata={text[:50]: text}, project=text[:60]) as job:\n"
         "                    async with job.step(text[:200]):\n"
@@ -747,10 +770,10 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
         "asyncio.run(main())\n"
     )
     texts = [text.encode("utf-8", "replace").decode() for text in HOSTILE]
-    subprocess.run([sys.executable, str(program), url, json.dumps(texts)], check=True)
+    python("-c", program, url, input=json.dumps(texts), check=True)
     server, site = serve(url)
     try:
-        page = watched.page()
+        page = watched.page(shared=True)
         for path in ("", "jobs?root=0", "logs", "errors", "sessions", "storage"):
             page.goto(site + path)
             settled(page)
@@ -774,7 +797,7 @@ def test_hostile_text_is_text_on_every_page(tmp_path, watched):
 @pytest.mark.parametrize("back", ["Escape", "the back button"])
 def test_the_way_back_to_a_list_finds_its_place(site, watched, back):
     """What was unfolded is unfolded, and the cursor stands on the job that was opened (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs?root=1&operation=vm-migrate")
     page.locator("tr.cur").wait_for()
     for key in ("ArrowRight", "j", "j"):
@@ -793,7 +816,7 @@ def test_the_way_back_to_a_list_finds_its_place(site, watched, back):
 
 def test_the_help_has_no_button_under_the_enter_key(site, watched):
     """Enter after ``?`` does not turn the keys off (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     page.locator("tr.cur").wait_for()
     page.keyboard.press("?")
@@ -807,7 +830,7 @@ def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
     """The histogram and the counts come later, and push no line out of view; the strip's frame
     reaches the end, as the lines do (R47).
     """
-    page = watched.page(width=width)
+    page = watched.page(shared=True, width=width)
     page.goto(f"{site}logs?since=-24h")
     settled(page)
     until(page, "document.querySelector('.histo .axis-row span')")
@@ -821,7 +844,7 @@ def test_the_logs_open_with_their_newest_line_in_view(site, watched, width):
 @pytest.mark.parametrize(("width", "row"), [(1280, 24), (400, 28)])
 def test_the_waterfall_cuts_no_row_in_half(site, watched, width, row):
     """Its height is that of whole rows, at its top and its end (R47)."""
-    page = watched.page(width=width, height=560)
+    page = watched.page(shared=True, width=width, height=560)
     page.goto(f"{site}jobs/gui-17")
     page.locator("structjob-logs .row").first.wait_for()
     box = "document.querySelector('.wf')"
@@ -840,7 +863,7 @@ def test_a_line_without_an_exception_is_legible_on_a_small_screen(empty_url, wat
     """
     with running_job(empty_url, "small") as write, pages_of(empty_url) as address:
         write(5)
-        page = watched.page(width=400)
+        page = watched.page(shared=True, width=400)
         page.goto(f"{address}jobs/small")
         page.locator("structjob-logs .row").first.wait_for()
         assert not page.get_by_role("button", name="Next error").is_visible()
@@ -864,7 +887,7 @@ def test_the_name_of_many_steps_stands_beside_their_bars_on_a_small_screen(empty
     )
     python("-c", code, empty_url, check=True)
     with pages_of(empty_url) as address:
-        page = watched.page(width=400)
+        page = watched.page(shared=True, width=400)
         page.goto(f"{address}jobs/many")
         row = page.locator(".wf .row").first
         assert row.locator(".nm").inner_text() == "file"
@@ -879,7 +902,7 @@ def test_numbers_of_lines_are_shown_as_on_the_console(site, watched):
     chosen = random.Random(7)
     numbers = [round(chosen.uniform(-1, 1) * 10 ** chosen.randint(-5, 14), chosen.randint(1, 17)) for _ in range(500)]  # fmt: skip
     numbers = [67.41666666666667, 99.99999999999999, *(one for one in numbers if 1e-6 <= abs(one) < 1e15)]  # fmt: skip
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(site + "sessions")
     script = "(numbers) => import(document.querySelector('link[rel=modulepreload][href$=\"app.js\"]').href.replace('app.js', 'logs-text.js')).then(({ valueText }) => numbers.map(valueText))"  # fmt: skip
     assert page.evaluate(script, numbers) == [fraction(one) for one in numbers]
@@ -888,7 +911,7 @@ def test_numbers_of_lines_are_shown_as_on_the_console(site, watched):
 
 def test_the_viewer_stands_in_any_page(site, watched):
     """``<structjob-logs>`` works alone, with attributes only (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     markup = (
         "<!doctype html><title>mine</title><link rel=icon href='data:,'>"
         "<script type=module src='static/latest/logs.js'></script>"
@@ -904,7 +927,7 @@ def test_the_viewer_stands_in_any_page(site, watched):
 
 def test_the_client_lists_and_streams_log_messages(site, watched):
     """`LogStreamingService` returns and streams messages of the documented shape (R46)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     found = page.evaluate(
         "async () => { const { LogStreamingService } = await import(new URL('static/latest/client.js', document.baseURI.replace(/jobs$/, '')));"
@@ -921,7 +944,7 @@ def test_a_stream_that_the_server_refuses_ends_and_one_that_must_wait_is_tried_a
     """Over a WebSocket, too: an unknown job was reported again every 38 seconds, for ever, and
     after a database that was away for a moment nothing came for as long (R44, R46).
     """
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}storage")
     follow = """async (id) => {
       const { LogStreamingService } = await import(new URL('static/latest/client.js', document.baseURI));
@@ -960,7 +983,7 @@ def test_a_stream_that_the_server_refuses_ends_and_one_that_must_wait_is_tried_a
 def test_not_found_and_an_empty_database_say_what_to_do(site, watched, tmp_path):
     """(R47)"""
     watched.expected = ("404",)
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs/gui-71")
     page.get_by_role("heading", name="No job has the id gui-71").wait_for()
     page.get_by_role("link", name="gui-17").first.click()
@@ -992,7 +1015,7 @@ def test_a_running_job_shows_only_what_is_known_of_it(empty_url, watched):
     """
     with running_job(empty_url, "bare") as write, pages_of(empty_url) as address:
         write(5)
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{address}jobs/bare")
         page.locator("structjob-logs .row").first.wait_for()
         assert page.get_by_text("progress is not reported").is_visible()
@@ -1003,7 +1026,7 @@ def test_a_running_job_shows_only_what_is_known_of_it(empty_url, watched):
 
 def test_the_hints_at_failed_and_slowest_steps_lead_to_one(site, watched):
     """(R47)"""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs/gui-17")
     page.locator("structjob-logs .row").first.wait_for()
     assert page.locator(".bar-keys").inner_text().split() == ["failed", "F", "slowest", "S"]
@@ -1013,7 +1036,7 @@ def test_the_hints_at_failed_and_slowest_steps_lead_to_one(site, watched):
 
 def test_statuses_are_chosen_in_one_line_on_a_small_screen(site, watched):
     """Their menu wrapped there (R47)."""
-    page = watched.page(width=400, theme="dark")
+    page = watched.page(shared=True, width=400, theme="dark")
     page.goto(f"{site}jobs")
     page.locator("table.jobs tbody tr").first.wait_for()
     chosen = page.get_by_role("combobox", name="status")
@@ -1033,11 +1056,10 @@ def test_the_login_names_the_page_it_leads_to_and_a_wrong_token(
     story_url, tmp_path, watched, width
 ):
     """Below the field, with a shape beside the color (R46, R47)."""
-    file = str(tmp_path / "tokens.json")
-    create = [sys.executable, "-m", "structjob", "token", "create", "--token-file", file]
-    subprocess.run([*create, "--scope", "read"], cwd=tmp_path, check=True, capture_output=True)
-    with pages_of(story_url, "--token-file", file) as address:
-        page = watched.page(width=width)
+    file = tmp_path / "tokens.json"
+    TokenFile(file).create("read")
+    with pages_of(story_url, "--token-file", str(file)) as address:
+        page = watched.page(shared=True, width=width)
         page.goto(f"{address}jobs?status=failed")
         assert page.get_by_text("You will return to /jobs?status=failed").is_visible()
         assert not page.locator("[role=alert] svg").is_visible()
@@ -1065,7 +1087,7 @@ def test_many_repeats_fold_and_what_is_before_them_fills_the_view(empty_url, wat
     )
     python("-c", code, empty_url, cwd=tmp_path, check=True)
     with pages_of(empty_url) as address:
-        page = watched.page()
+        page = watched.page(shared=True)
         asked: list[str] = []
         page.on("request", lambda one: "api/v1/logs?" in one.url and asked.append(one.url))
         page.goto(f"{address}logs?job=poller")
@@ -1081,7 +1103,7 @@ def test_what_does_not_change_the_lines_leaves_them_where_they_are(empty_url, wa
     """When Live is switched off, or a column added, nothing is read again (R47)."""
     with running_job(empty_url, "read-me") as write, pages_of(empty_url) as address:
         write(300)
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{address}logs?job=read-me&live=1")
         until(page, f"{VIEWER}?.state === 'live' && {AT_END}")
         write(300)

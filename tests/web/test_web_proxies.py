@@ -7,7 +7,6 @@ from __future__ import annotations
 import shutil
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.parse
@@ -18,7 +17,6 @@ from pathlib import Path
 
 import pytest
 from conftest import (
-    ROOT,
     VIEWER,
     ask,
     cancel_and_resolve,
@@ -29,6 +27,8 @@ from conftest import (
     stop,
     until,
 )
+
+from structjob.web.tokens import TokenFile
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 pytestmark = [
@@ -84,9 +84,8 @@ http {{
 def token(tmp_path_factory) -> tuple[Path, str]:
     """A file of tokens, and the one in it."""
     file = tmp_path_factory.mktemp("tokens") / "tokens.json"
-    command = [sys.executable, "-m", "structjob", "token", "create", "--scope", "read", "--token-file", str(file)]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
-    return file, done.stdout.strip()
+    text, _ = TokenFile(file).create("read")
+    return file, text
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +148,7 @@ PAGES = ["", "jobs", "jobs/gui-17", "logs?since=-24h", "errors", "sessions", "st
 def test_pages_logins_and_downloads_work_below_a_sub_path(proxied, token, watched):
     """Each page, its files, the login, links and downloads stay below the prefix (R45, R47)."""
     watched.expected = ("stream/ws",)  # a refused WebSocket stands in the console
-    page = watched.page()
+    page = watched.page(shared=True)
     answers: list[tuple[int, str]] = []
     page.on("response", lambda answer: answers.append((answer.status, answer.url)))
     page.goto(f"{proxied}jobs/gui-17?level=error")
@@ -185,7 +184,7 @@ def test_lines_arrive_through_the_proxy_and_the_badge_says_how(
     watched.expected = ("stream/ws",)  # a refused WebSocket stands in the console
     name = f"behind-{request.node.callspec.id}"
     with running_job(story_url, name) as write:
-        page = watched.page()
+        page = watched.page(shared=True)
         page.goto(f"{proxied}jobs/{name}")
         log_in(page, token[1])
         until(page, f"document.querySelector('header .live')?.innerText === 'live · {transport}'")
@@ -204,19 +203,20 @@ def test_cancelling_and_resolving_work_behind_basic_auth(tmp_path, watched):
     login of its own (R45, R47).
     """
     tokens, users = tmp_path / "tokens.json", tmp_path / "users"
-    command = [sys.executable, "-m", "structjob", "token", "create", "--scope", "write", "--token-file", str(tokens)]  # fmt: skip
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True)
+    text, _ = TokenFile(tokens).create("write")
     users.write_text("ada:{PLAIN}secret\n")
     more = f"""{HOST}{UPGRADE}
       auth_basic "ops";
       auth_basic_user_file {users};
-      proxy_set_header Authorization "Bearer {done.stdout.strip()}";
+      proxy_set_header Authorization "Bearer {text}";
 """
     url = f"sqlite:///{tmp_path}/basic.db"
     with running_job(url, "basic") as write, pages_of(url, "--token-file", str(tokens)) as upstream:
         write(100)
         with behind(upstream, tmp_path, "/", more) as address:
-            page = watched.page(http_credentials={"username": "ada", "password": "secret"})
+            page = watched.page(
+                shared=True, http_credentials={"username": "ada", "password": "secret"}
+            )
             page.goto(f"{address}jobs/basic")
             until(page, "document.querySelector('header .live')?.innerText === 'live · ws'")
             cancel_and_resolve(page, f"{address}errors")

@@ -6,11 +6,10 @@ The reports are public; each test names one or two of those that it was written 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 
 import pytest
+from cli_support import python
 from conftest import AT_END, VIEWER, ask, pages_of, running_job, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -47,16 +46,17 @@ with structjob.Tracker(sys.argv[1]) as tracker:
 def texts(tmp_path_factory) -> Iterator[str]:
     """The address of the pages of jobs with all kinds of text."""
     url = f"sqlite:///{tmp_path_factory.mktemp('texts')}/texts.db"
-    subprocess.run([sys.executable, "-c", TEXTS, url], check=True)
+    python("-c", TEXTS, url, check=True)
     with pages_of(url) as site:
         yield site
 
 
 def reading(watched, address: str, lines: int, **options):
     """A page with the log of a job, once so many of its lines are loaded."""
-    page = watched.page(**options)
+    page = watched.page(shared=True, **options)
     page.goto(address)
     until(page, f"{VIEWER}?.lines.length >= {lines} && {VIEWER}.tall.children.length > 5")
+    page.wait_for_load_state("networkidle")  # what comes above the lines moves them
     return page
 
 
@@ -158,7 +158,7 @@ def test_selected_lines_include_those_of_folds_and_say_how_many_they_are(texts, 
 
 def test_copying_needs_no_encrypted_connection(texts, watched):
     """A browser gives pages of http://… no clipboard to write to (Dozzle 5102)."""
-    page = watched.page(permissions=CLIPBOARD)
+    page = watched.page(shared=True, permissions=CLIPBOARD)
     page.add_init_script("window.board = navigator.clipboard; Object.defineProperty(navigator, 'clipboard', { value: undefined });")  # fmt: skip
     page.goto(f"{texts}jobs/texts")
     row_of(page, "short").click()
@@ -183,10 +183,10 @@ def test_the_lines_stand_still_as_soon_as_text_is_being_selected(tmp_path, watch
     Airflow 26912).
     """
     url = f"sqlite:///{tmp_path}/own.db"
-    subprocess.run([sys.executable, "-m", "structjob", "--db", url, "migrate"], check=True)
+    python("-m", "structjob", "--db", url, "migrate", check=True)
     with pages_of(url) as site, running_job(url, "pours") as write:
         write(300)
-        page = watched.page(permissions=CLIPBOARD)
+        page = watched.page(shared=True, permissions=CLIPBOARD)
         page.goto(f"{site}jobs/pours")
         until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
         until(page, AT_END)
@@ -260,7 +260,7 @@ def test_colors_of_a_terminal_end_where_they_end(texts, watched):
 
 def test_a_key_that_chooses_a_character_of_an_input_method_does_nothing_else(site, watched):
     """Enter ends a Japanese word there, and opens no job (HyperDX 3118, Hister 641)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     page.get_by_role("row").nth(1).wait_for()
     page.keyboard.press("Control+k")
@@ -281,7 +281,7 @@ def test_what_is_typed_at_once_after_a_key_that_opens_a_field_is_in_it(site, wat
     """The field has the focus before the next key, not before the next frame: on a busy machine
     the first letter was lost, or was a key of the page.
     """
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     page.get_by_role("row").nth(1).wait_for()
     page.keyboard.press("Control+k" if "ctrlKey" in key else "f")
@@ -305,7 +305,7 @@ def test_what_is_typed_at_once_after_a_key_that_opens_a_field_is_in_it(site, wat
 def test_the_first_frame_has_the_chosen_theme(site, watched, theme, color):
     """Before any script has loaded: no white flash in a dark room (Airflow 39355)."""
     other = "dark" if theme == "light" else "light"
-    page = watched.page(theme=other)
+    page = watched.page(shared=True, theme=other)
     page.goto(f"{site}storage")
     page.evaluate(f"localStorage.setItem('structjob-theme', '{theme}')")
     page.route("**/*.js", lambda asked: None)  # no answer
@@ -319,7 +319,7 @@ def test_the_first_frame_has_the_chosen_theme(site, watched, theme, color):
 
 def test_a_printed_page_is_whole_and_dark_on_white(site, watched):
     """Also in the dark theme, and below what the window shows (MediKeep 1038)."""
-    page = watched.page(theme="dark", width=800, height=400)
+    page = watched.page(shared=True, theme="dark", width=800, height=400)
     page.goto(f"{site}jobs")
     page.get_by_role("row").nth(20).wait_for()
     page.evaluate("localStorage.setItem('structjob-theme', 'dark')")
@@ -334,7 +334,7 @@ def test_a_printed_page_is_whole_and_dark_on_white(site, watched):
 
 def test_what_is_chosen_is_seen_in_forced_colors(site, watched):
     """The system's colors leave no backgrounds: the chosen view and row have others or a frame."""
-    page = watched.page(forced_colors="active")
+    page = watched.page(shared=True, forced_colors="active")
     page.goto(f"{site}jobs/gui-17")
     page.locator(".wf .row.cur").wait_for()
     chosen, rest = (
@@ -354,7 +354,7 @@ def test_a_page_that_could_not_be_read_is_read_again_without_a_hand(site, watche
     watched.expected = ("503", "404")
     lines = ask(site, "logs?job=gui-17&children=0&limit=20")["items"]
     line = f"{lines[15]['session_id']}:{lines[15]['seq']}"
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs")
     page.get_by_role("row").nth(1).wait_for()
     gone = json.dumps(
@@ -378,7 +378,7 @@ def test_a_page_that_could_not_be_read_is_read_again_without_a_hand(site, watche
 def test_a_server_that_is_gone_is_named_in_words(texts, watched):
     """Not "Failed to fetch"; when it is back, the page is (Dozzle 2416)."""
     watched.expected = ("Failed to fetch", "ERR_")
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{texts}jobs")
     page.get_by_role("row").nth(1).wait_for()
     page.route("**/api/v1/**", lambda asked: asked.abort())

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 def test_a_failed_job_opens_at_the_error_of_its_failed_step(site, watched):
     """From the list of jobs a click leads to the job, and there to the line that matters (R47)."""
-    page = watched.page()
+    page = watched.page(shared=True)
     page.goto(f"{site}jobs?q=pg-07")
     page.get_by_role("link", name="vm-migrate").first.click()
     row = page.locator("structjob-logs .row.cursor")
