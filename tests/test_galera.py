@@ -25,7 +25,7 @@ from structjob.store.locks import Lock, LockLost
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("galera"), pytest.mark.timeout(300)]
 
-ROUNDS = int(os.environ.get("STRUCTJOB_TEST_GALERA_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("STRUCTJOB_TEST_GALERA_ROUNDS", "5"))
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ The numbers are those of the complaints in the specification of the pages; 5, 6 
 tested in ``test_web_proxies.py``, the hostile texts of 8 in ``test_web_pages.py``. With
 ``STRUCTJOB_TEST_FULL=1``, 1 takes the lines of an hour at 500 a second, 2 and 4 take the 50,000
 lines of the specification, pages of 3 hold 50,000 lines in place of 10,000, and 10 takes ten
-minutes and 100,000 lines in place of 60,000.
+minutes.
 With ``STRUCTJOB_TEST_IDLE=1`` the bounds of time are those of the specification.
 """
 
@@ -71,7 +71,7 @@ def place(tmp_path_factory) -> Iterator[tuple[str, str]]:
 
 
 @pytest.mark.timeout(3_600)
-def test_1_220000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
+def test_1_280000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, record_property):
     """The page goes on following, shows each line once, holds the newest lines only, stays small,
     and answers its keys (R44, R47).
 
@@ -86,7 +86,7 @@ def test_1_220000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
         page.evaluate("() => { window.longest = 0; let last = performance.now(); const next = (now) => { window.longest = Math.max(window.longest, now - last); last = now; if (!window.measured) requestAnimationFrame(next); }; requestAnimationFrame(next); }")  # fmt: skip
         devtools = page.context.new_cdp_session(page)
         heaps = []
-        rounds = 45 if FULL else 5
+        rounds = 45 if FULL else 7
         for number in range(1, rounds + 1):
             write(40_000)
             stored = time.monotonic()
@@ -119,7 +119,7 @@ def test_1_220000_lines_in_bursts_are_followed_to_the_last_one(empty, watched, r
         record_property("slowest_key_ms", slowest)
         assert max(heaps) <= 150
         half = rounds // 2  # what has passed takes no memory
-        assert max(heaps[half:]) <= (1.2 if FULL else 1.09) * max(heaps[1:half])
+        assert max(heaps[half:]) <= (1.2 if FULL else 1.13) * max(heaps[1:half])
         assert slowest <= mark(100, 5_000)
         page.close()
 
@@ -504,8 +504,8 @@ def show(page) -> None:
     page.evaluate("() => { Object.defineProperty(document, 'visibilityState', { value: 'visible', configurable: true }); document.dispatchEvent(new Event('visibilitychange')); }")  # fmt: skip
 
 
-TABS = 7
-"""One more than a browser opens connections to a server."""
+TABS = 9
+"""More than a browser opens connections to a server, which are six."""
 
 NO_SOCKETS = "globalThis.WebSocket = class { constructor() { setTimeout(() => this.onclose({})); } send() {} close() {} };"  # fmt: skip
 """A browser whose WebSockets are refused, as by a proxy."""
@@ -513,7 +513,7 @@ NO_SOCKETS = "globalThis.WebSocket = class { constructor() { setTimeout(() => th
 BY_EVENTS = f"{VIEWER}.state === 'live' && document.querySelector('header .live').innerText.endsWith(' · sse')"  # fmt: skip
 
 
-def test_7_seven_tabs_load_and_follow(place, watched):
+def test_7_nine_tabs_load_and_follow(place, watched):
     """Also where WebSockets are blocked: a tab in the background keeps no connection then. Once in
     front again it shows what came meanwhile (R44, R47).
     """
@@ -540,14 +540,12 @@ def test_7_seven_tabs_load_and_follow(place, watched):
         write(50)
         for tab in tabs:
             until(tab, f"{VIEWER}.lines.length >= 150", 30)
-        for tab in tabs[:-1]:
-            tab.evaluate(
-                f"() => {{ {NO_SOCKETS} dispatchEvent(new Event('online')); }}"
-            )  # connects
-            until(tab, BY_EVENTS)
-            leave(tab)
         context.add_init_script(NO_SOCKETS)
-        load(tabs[-1], 150)
+        for tab in tabs:
+            load(tab, 150)
+            until(tab, BY_EVENTS)
+            if tab is not tabs[-1]:
+                leave(tab)
         write(50)
         for tab in tabs[::-1]:
             if tab is not tabs[-1]:
@@ -721,7 +719,7 @@ def test_9_two_zones_see_the_same_lines_by_one_link_over_a_change_of_the_clocks(
 # -- 10. My filter was gone, and I cannot link to the line
 
 
-FURTHER = 100_000 if FULL else 60_000
+FURTHER = 100_000
 """Lines that come after a line whose address is opened: more than a page holds."""
 
 
@@ -742,7 +740,7 @@ def test_10_a_filter_holds_and_a_line_keeps_its_address(place, watched):
         page.evaluate(f"() => {{ window.came = []; {VIEWER}.addEventListener('structjob-line', (event) => window.came.push(...event.detail.lines.map((v) => v.level + v.job_id))); }}")  # fmt: skip
         began = time.monotonic()
         rounds = 0
-        while rounds < 12 or (FULL and time.monotonic() < began + 600):
+        while rounds < 30 or (FULL and time.monotonic() < began + 600):
             other(1_000)
             mine(500)
             rounds += 1
