@@ -6,10 +6,8 @@ import ast
 import io
 import re
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).parent.parent
 BANNED = {
@@ -28,8 +26,15 @@ PROGRAMS = ("tests/**/*.py", "benchmarks/**/*.py")
 """Their strings are data. Only docstrings and comments are for readers."""
 
 
-def _files(patterns: tuple[str, ...]) -> list[Path]:
-    return sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+_ANY = re.compile("|".join(BANNED), re.MULTILINE)
+"""Also finds parts of words. Most files contain none of them, and need no closer look."""
+
+
+def _files(patterns: tuple[str, ...]) -> list[tuple[str, str]]:
+    """Return the names and the texts of the files."""
+    found = sorted(path for pattern in patterns for path in ROOT.glob(pattern))
+    assert len(found) > 50
+    return [(str(path.relative_to(ROOT)), path.read_text("utf-8")) for path in found]
 
 
 def _prose(source: str) -> Iterator[tuple[int, str]]:
@@ -42,34 +47,50 @@ def _prose(source: str) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
-def _riddles(lines: Iterator[tuple[int, str]]) -> str:
-    return "\n".join(
-        f"{number}: {match[0]!r}; {better}"
+def _riddles(name: str, lines: Iterable[tuple[int, str]]) -> list[str]:
+    return [
+        f"{name}:{number}: {match[0]!r}; {better}"
         for number, line in lines
         for banned, better in BANNED.items()
         if (match := re.search(rf"\b(?:{banned})\b", line))
-    )
+    ]
 
 
-@pytest.mark.parametrize("path", _files(PAGES), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_riddles(path: Path) -> None:
+def test_no_riddles() -> None:
     """A reader whose English is good and not native reads on without stopping."""
-    found = _riddles(iter(enumerate(path.read_text("utf-8").splitlines(), 1)))
-    assert not found, found
+    found = [
+        riddle
+        for name, text in _files(PAGES)
+        if _ANY.search(text)
+        for riddle in _riddles(name, enumerate(text.splitlines(), 1))
+    ]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", _files(PROGRAMS), ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_riddles_in_tests(path: Path) -> None:
+def test_no_riddles_in_tests() -> None:
     """The same reader learns from a test what is guaranteed."""
-    found = _riddles(_prose(path.read_text("utf-8")))
-    assert not found, found
+    found = [
+        riddle
+        for name, text in _files(PROGRAMS)
+        if _ANY.search(text)
+        for riddle in _riddles(name, _prose(text))
+    ]
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("path", _files(PAGES[:2]), ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_first_sentence_of_a_docstring_is_short(path: Path) -> None:
+def test_the_first_sentence_of_a_docstring_is_short() -> None:
     """It says what the thing is or does, in at most 20 words; the details follow."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            text = ast.get_docstring(node) or ""
-            first = re.split(r"(?<=[.:;])\s|\n\n", text, maxsplit=1)[0]
-            assert len(first.split()) <= 20, first
+    long = [
+        f"{name}: {first}"
+        for name, text in _files(PAGES[:2])
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and len((first := _first_sentence(node)).split()) > 20
+    ]
+    assert not long, "\n".join(long)
+
+
+def _first_sentence(
+    node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef,
+) -> str:
+    return re.split(r"(?<=[.:;])\s|\n\n", ast.get_docstring(node) or "", maxsplit=1)[0]

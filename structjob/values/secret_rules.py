@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -157,18 +158,7 @@ class SecretRules:
         # not `__dict__.update`: Python reads attributes more slowly once an object's dict was used
         for name, method in overrides.items():
             setattr(self, name, method)
-        given = list(keys)
-        found = {*SECRET_KEYS, *map(snake, given), *(snake(word.lower()) for word in given)} - {""}
-        words = sorted(map(re.escape, found), key=len, reverse=True)
-        long = [word for word in words if len(word) > 4]
-        self._secret = re.compile(
-            rf"(?:^|_)(?:{'|'.join(words)})s?\d*(?:$|_)|(?:{'|'.join(long)})\d*$"
-        )
-        self._given = (
-            re.compile("|".join(rf"(?:^|_){re.escape(snake(word))}$" for word in given))
-            if given
-            else None
-        )
+        self._secret, self._given, self._roots = _patterns(tuple(keys))
         self._allowed = frozenset(
             form for word in allow for form in (snake(word), snake(word.lower()))
         )
@@ -182,9 +172,6 @@ class SecretRules:
                 f"unknown rule {name!r} to disable: use some of {', '.join(_RULES)}"
             )
         self._on = frozenset() if not text else frozenset(_RULES) - disabled
-        # A text contains a pair only if it contains a part of its key.
-        roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
-        self._roots = any_word([*_ROOTS, *sorted(roots)])
         self._rules = [re.compile(rule) for rule in (*rules, *(_PERSONAL if pii else ()))]
         own = list(values)
         for value in own:
@@ -458,6 +445,29 @@ def _marked(found: re.Match[str]) -> str:
         return found[0]
     at, end = found.span("secret")
     return f"{found.string[found.start() : at]}{MARK}{found.string[end : found.end()]}"
+
+
+@lru_cache(16)
+def _patterns(
+    given: tuple[str, ...],
+) -> tuple[re.Pattern[str], re.Pattern[str] | None, re.Pattern[str]]:
+    """Return the patterns of secret keys, of the *given* keys alone, and of texts with a pair.
+
+    Cached, because each setup of logging creates several redactors with the same keys, and most of
+    its time goes into these patterns.
+    """
+    found = {*SECRET_KEYS, *map(snake, given), *(snake(word.lower()) for word in given)} - {""}
+    words = sorted(map(re.escape, found), key=len, reverse=True)
+    long = [word for word in words if len(word) > 4]
+    secret = re.compile(rf"(?:^|_)(?:{'|'.join(words)})s?\d*(?:$|_)|(?:{'|'.join(long)})\d*$")
+    own = (
+        re.compile("|".join(rf"(?:^|_){re.escape(snake(word))}$" for word in given))
+        if given
+        else None
+    )
+    # A text contains a pair only if it contains a part of its key.
+    roots = {max(_WORD.findall(snake(word)), key=len, default="") for word in given} - {""}
+    return secret, own, any_word([*_ROOTS, *sorted(roots)])
 
 
 def _has_room(known: set[str] | dict[str, int], text: str) -> bool:
