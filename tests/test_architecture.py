@@ -9,7 +9,7 @@ from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
+from each import each
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "architecture.md").read_text("utf-8")
@@ -33,7 +33,7 @@ def names_of(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("file", "name"), PLACES)
+@each(("file", "name"), PLACES)
 def test_each_place_that_the_page_names_exists(file: str, name: str) -> None:
     """A reader who opens the file finds the function."""
     roots = [ROOT / "structjob" / file, ROOT / file]

@@ -12,6 +12,7 @@ from typing import IO
 
 import pytest
 from cli_support import preforked
+from each import each
 from servers import server_url
 
 from benchmarks import databases, registry, report, runner
@@ -85,7 +86,7 @@ def test_the_command_prints_the_table():
     assert all(row.label in done.stdout for row in BENCHMARKS["b6"].rows)
 
 
-@pytest.mark.parametrize("name", BENCHMARKS)
+@each("name", BENCHMARKS)
 def test_rows_name_cases_that_exist(name):
     """Every row compares cases of its own benchmark."""
     benchmark = BENCHMARKS[name]

@@ -19,6 +19,7 @@ from typing import Any
 import click
 import pytest
 from cli_support import COMMAND, Shell, environment, typed
+from each import each
 
 from structjob.cli import app
 
@@ -63,7 +64,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
     return shell
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@each("command", COMMANDS)
 def test_each_command_has_help_with_an_example(shell: Shell, command: str) -> None:
     """``structjob COMMAND --help`` says what it does, and shows how it is typed; each can say it as
     JSON (R49).
@@ -126,7 +127,7 @@ def test_it_is_a_module_too(shell: Shell) -> None:
     assert shell.ok("--version").startswith("structjob ")
 
 
-@pytest.mark.parametrize(
+@each(
     ("words", "code", "told"),
     [
         (("show", "nope"), 3, "job not found: nope"),

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import requests
 import structlog
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -438,7 +439,7 @@ def test_a_tracestate_that_must_not_be_passed_on(state):
     assert structjob.extract({"tracestate": "a=1"}).tracestate is None
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         "00-00000000000000000000000000000000-b7ad6b7169203331-01",

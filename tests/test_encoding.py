@@ -20,6 +20,7 @@ import uuid
 import msgspec
 import pytest
 import structlog
+from each import each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -196,7 +197,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@each("name", HOSTILE)
 def test_any_value_becomes_json_within_the_limits(name):
     """Guarantee 7: whatever it is, it comes out as JSON that every database takes, at most an
     event's size, 24 deep.
@@ -209,7 +210,7 @@ def test_any_value_becomes_json_within_the_limits(name):
     assert msgspec.json.decode(out) == back
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@each("name", HOSTILE)
 def test_any_message_becomes_text(name):
     """Guarantee 7: `log.info(None)`, `log.info(object())`, anything: the message is a text of at
     most 64 KiB, cut with a mark.
@@ -290,7 +291,7 @@ class Struct(msgspec.Struct):
     a: int
 
 
-@pytest.mark.parametrize(
+@each(
     ("value", "expected"),
     [
         (float("nan"), "NaN"),
@@ -320,7 +321,6 @@ class Struct(msgspec.Struct):
         (HostileInt(5), 5),
         (HostileText("text"), "text"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_what_json_has_not_is_told_in_its_terms(value, expected):
     """Guarantee 7: each kind of value has one way in which it is stored."""
@@ -526,7 +526,7 @@ async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
     assert tracker.ledger().lost == 0
 
 
-@pytest.mark.parametrize(
+@each(
     "value",
     [
         {"rows": 100, "seconds": 1.5, "ok": True, "error": None, "balance": -0.0},
@@ -551,7 +551,6 @@ async def test_an_event_is_at_most_256_kib(tracker, tmp_path):
         {"long": "x" * 70_000},
         {"at": pathlib.PurePosixPath("/srv"), "n": 1},
     ],
-    ids=lambda value: str(value)[:24],
 )
 def test_a_few_numbers_and_texts_are_stored_as_any_other_value(value, monkeypatch):
     """Results and metadata are often a few numbers and short texts, for which there is a short
@@ -584,7 +583,7 @@ async def test_metadata_are_stored_as_they_are_at_the_end(tracker):
     assert (changed.metadata["n"], secret.metadata) == (True, {"what": "swordfish-1"})
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.2, 0.3, 0.5, 0.9, 1.2, 3])
+@each("share", [0.01, 0.1, 0.2, 0.3, 0.5, 0.9, 1.2, 3])
 def test_a_secret_in_a_value_of_any_size_is_removed(share):
     """R33: however large the value beside it is, and whether it must be cut or not; what fits is
     not cut.

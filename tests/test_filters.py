@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import structlog
+from each import each
 
 from structjob import (
     AttemptFilter,
@@ -147,7 +148,7 @@ async def test_source_and_trace_are_filters(any_tracker):
         LogFilter(source="a", logger="b")
 
 
-@pytest.mark.parametrize(
+@each(
     ("kind", "filters", "says"),
     [
         (LogFilter, {"levels": ("info", "loud")}, "loud"),
@@ -379,7 +380,7 @@ def _event(**given):
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("filters", "given", "matches"),
     [
         ({}, {}, True),

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 from cli_support import environment
+from each import each
 
 from structjob.values.fingerprint import fingerprint, normalized, of_words
 
@@ -113,7 +114,7 @@ def test_the_operation_tells_errors_apart_that_came_through_no_code():
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("message", "found"),
     [
         ("row 17 of 200", "row <n> of <n>"),

@@ -6,6 +6,7 @@ import json
 from itertools import permutations
 
 import pytest
+from each import each
 
 from structjob.spool.line import seal
 from structjob.store.contract import Ended, Ending, Write, Written
@@ -31,7 +32,7 @@ LINES = (
 )
 
 
-@pytest.mark.parametrize("lines", list(permutations(LINES)))
+@each("lines", list(permutations(LINES)))
 def test_the_last_change_of_each_row_is_kept(lines):
     """faults H: the later attempt decides about the job, and the number about each attempt,
     wherever their lines stand.

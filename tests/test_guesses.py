@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 from click.testing import CliRunner
+from each import each
 
 import structjob
 from structjob import InvalidArgument, InvalidFilter, JobRecord, StepRecord, exceptions
@@ -89,12 +90,11 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@each(
     "again",
     [lambda exc: pickle.loads(pickle.dumps(exc)), copy.copy, copy.deepcopy],
-    ids=["pickle", "copy", "deep"],
 )
-@pytest.mark.parametrize("kind", PUBLIC, ids=lambda kind: kind.__name__)
+@each("kind", PUBLIC)
 def test_exceptions_survive_pickling(kind, again):
     """faults 33h: out of a process pool comes the same type, text, attributes and notes."""
     keywords = {"permanent": True, "gone": True} if kind is structjob.StoreUnavailable else {}

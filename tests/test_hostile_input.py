@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cli_support import typed
+from each import each
 from rich.text import Text
 from sqlalchemy import Engine
 from sqlalchemy.event import listen, remove
@@ -52,7 +53,7 @@ KEPT = [
 ]
 
 
-@pytest.mark.parametrize("text", ESCAPED)
+@each("text", ESCAPED)
 def test_what_a_terminal_obeys_or_does_not_show_is_escaped(text):
     """faults 0.8: U+061C, U+200B, U+FEFF and their family; in JSON it stays equal."""
     assert escape(text) == ESCAPED[text]

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 from database_support import inserted
+from each import each
 
 from structjob.exceptions import InvalidArgument, InvalidFilter, JobNotFound
 from structjob.filters import AttemptFilter, JobFilter
@@ -471,7 +472,7 @@ async def test_a_page_of_several_statuses_reads_only_its_size(store, found):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
+@each(
     "name",
     [
         "job_type",

@@ -9,6 +9,7 @@ from enum import StrEnum
 import pytest
 import structlog
 from database_support import inserted
+from each import each
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -317,7 +318,7 @@ def forged(key, time="2026-01-01T00:00:00Z"):
     )
 
 
-@pytest.mark.parametrize(
+@each(
     ("filters", "message"),
     [
         ({"jobs": "x"}, "unknown filter 'jobs'.*job_id"),

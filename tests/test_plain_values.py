@@ -14,6 +14,7 @@ import numpy
 import pytest
 import structlog
 from cli_support import Shell
+from each import each
 
 import structjob
 from structjob.spool import routing
@@ -68,7 +69,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("given", "stored"), VALUES, ids=lambda value: type(value).__name__)
+@each(("given", "stored"), VALUES)
 def test_values_are_stored_as_what_they_are(given, stored):
     """faults 17: no ``repr`` of what JSON has a form for."""
     for value, expected in ((given, stored), ({"in": [given]}, {"in": [stored]})):

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 from cli_support import environment
 from database_support import make_file
+from each import each
 from prefork import Preforked
 
 import structjob
@@ -105,7 +106,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = structjob.Trakcer
 
 
-@pytest.mark.parametrize("name", structjob.__all__)
+@each("name", structjob.__all__)
 def test_every_public_name_is_documented(name):
     """Style: a docstring; functions and classes name each of their parameters in it."""
     value = getattr(structjob, name)

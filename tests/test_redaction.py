@@ -14,6 +14,7 @@ from typing import NamedTuple
 import pydantic
 import pytest
 import structlog
+from each import each
 from hypothesis import given
 from hypothesis import strategies as st
 from secrets_support import HARMLESS, secrets
@@ -30,7 +31,7 @@ from structjob.values.secret_rules import SecretRules
 log = structlog.get_logger("app")
 
 
-@pytest.mark.parametrize(
+@each(
     "key",
     [
         "password", "PASSWORD", "db_password", "dbPassword", "passwd", "secret", "client_secret", "token", "accessToken", "access-token",
@@ -43,7 +44,7 @@ def test_a_key_that_names_a_secret_hides_its_value(key):
     assert Redactor().is_secret(key)
 
 
-@pytest.mark.parametrize(
+@each(
     "key",
     [
         "author",
@@ -90,7 +91,7 @@ def test_the_program_of_python_is_no_password(line):
     assert SecretRules().command(line.split()) == line.split()
 
 
-@pytest.mark.parametrize(
+@each(
     "line",
     [
         "curl -u ada:main http://h",
@@ -114,7 +115,7 @@ def test_a_password_after_a_program_of_python_is_one(line):
     assert SecretRules().command(line.split()) == shown.split()
 
 
-@pytest.mark.parametrize(
+@each(
     ("text", "shown"),
     [
         ("postgres://ada:hunter2@db/x", "postgres://ada:[redacted]@db/x"),
@@ -148,7 +149,7 @@ def test_a_credential_inside_a_text_is_taken_out(text, shown):
     assert SecretRules().suspects(text)
 
 
-@pytest.mark.parametrize(
+@each(
     "text",
     [
         "see http://host:8080/path",
@@ -169,7 +170,7 @@ def test_an_innocent_text_is_left_alone(text):
     assert Redactor().text(text) == text
 
 
-@pytest.mark.parametrize(("text", "canary"), secrets().items(), ids=range(len(secrets())))
+@each(("text", "canary"), secrets().items())
 def test_each_kind_of_secret_is_taken_out_of_a_text(text, canary):
     """faults 35: alone, within a sentence, in JSON within JSON; and what was redacted once stays as
     it is.
@@ -190,7 +191,7 @@ def test_harmless_texts_stay_as_they_are():
     assert [(text, redactor.text(text)) for text in HARMLESS if redactor.text(text) != text] == []
 
 
-@pytest.mark.parametrize(
+@each(
     "piece",
     [
         "y", "a.", "a-", "a_", "://", "://a:", "://a:b", "://a:b@", "/@", "bearer ", "password=", 'password="', "token: ", "secret\\",
@@ -210,13 +211,13 @@ def test_no_text_makes_redaction_slow(piece):
     pieces it is made.
     """
     redactor, seconds = Redactor(), []
-    for size in (16_384, 131_072):
+    for size in (8_192, 65_536):  # no text of an event is longer
         text = "password=x ghp_0123456789abcdefghij " + piece * (size // len(piece))
-        began = time.process_time()
+        began = time.thread_time()
         redactor.text(text)
-        seconds.append(time.process_time() - began)
-    assert seconds[1] < 24 * seconds[0] + 0.1
-    assert seconds[1] < 2
+        seconds.append(time.thread_time() - began)
+    assert seconds[1] < 24 * seconds[0] + 0.025
+    assert seconds[1] < 1
 
 
 def test_a_ruled_line_is_looked_through_as_fast_as_any_other():
@@ -299,7 +300,7 @@ class SinkEvent:
     password: str
 
 
-@pytest.mark.parametrize(
+@each(
     "attrs",
     [
         {"headers": {b"cookie": b"s3cr3t"}},
@@ -330,12 +331,6 @@ class SinkEvent:
         {"https://joe:s3cr3t@host/": 1},
         {"counts": {"https://joe:s3cr3t@host/": 1}},
         {"auth": ("joe", "s3cr3t")},
-    ],
-    ids=[
-        "bytes", "pairs", "items", "options", "names", "named tuple", "deep", "enum", "tuple", "pydantic", "pydantic in a list",
-        "dataclass", "attrs",
-        "attrs in a deque", "namespace", "argparse", "items view", "values view", "values of a chain", "mapping proxy", "name and value",
-        "name and value of the event", "option and value in one", "user and password", "parts of a URL", "key", "key of a mapping", "auth",
     ],
 )  # fmt: skip
 def test_a_secret_is_found_in_whatever_form_its_name_comes(attrs):
@@ -479,8 +474,8 @@ async def test_further_keys_can_be_secret_and_redaction_switched_off(tracker):
     assert (await tracker.jobs.get(job.id)).metadata == {"password": "x"}
 
 
-@pytest.mark.parametrize("word", ["db.iban", "db-iban", "db_iban", "dbIban", "DB.IBAN"])
-@pytest.mark.parametrize("key", ["db.iban", "db-iban", "db_iban", "dbIban", "main.db.iban"])
+@each("word", ["db.iban", "db-iban", "db_iban", "dbIban", "DB.IBAN"])
+@each("key", ["db.iban", "db-iban", "db_iban", "dbIban", "main.db.iban"])
 def test_a_further_key_matches_in_whatever_style_it_is_written(word, key):
     """R33: `redact=["db.iban"]` means `db_iban` and `db-iban` too, and no more than that."""
     redactor = Redactor([word])
@@ -643,8 +638,8 @@ LONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", LONG)
-@pytest.mark.parametrize("kind", BEYOND_CUTS)
+@each("what", LONG)
+@each("kind", BEYOND_CUTS)
 def test_no_beginning_of_a_secret_stays_where_a_text_is_cut(kind, what):
     """R33: a text is searched a little further than it is kept, because the rest of a secret shows
     that it is one.

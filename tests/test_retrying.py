@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import structlog
 import tenacity
+from each import each
 
 import structjob
 from structjob import InvalidArgument, InvalidState, LogFilter, StoreUnavailable
@@ -649,7 +650,7 @@ async def test_a_job_that_another_start_holds_is_not_its_to_try_again(tracker):
 # --------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@each(
     ("figures", "says"),
     [
         ({"max_attempts": 0}, "max_attempts must be a whole number of at least 1, not 0"),

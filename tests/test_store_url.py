@@ -5,6 +5,7 @@ ever shown.
 from pathlib import Path
 
 import pytest
+from each import each
 from sqlalchemy import URL, make_url
 
 from structjob.cli.database import Database
@@ -294,7 +295,7 @@ def test_a_command_takes_a_url_with_a_slash_too_few_for_no_file():
     assert Database("postgresql.db").path == Path("postgresql.db").absolute()
 
 
-@pytest.mark.parametrize(
+@each(
     ("one", "other", "same"),
     [
         ("postgresql://ada:x@h:5432/d?sslmode=require", "postgres+psycopg2://bob@h:5432/d", True),

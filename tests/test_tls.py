@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from breakable_servers import MariaDB, PostgreSQL, ServerMissing
+from each import each
 from servers import absent
 from store_support import opened
 
@@ -21,8 +22,8 @@ from structjob.urls.url import parse
 SERVERS = pytest.mark.parametrize("server", ["mariadb", "postgresql"], indirect=True)
 
 
-@pytest.mark.parametrize("scheme", ["mariadb", "mysql", "postgresql"])
-@pytest.mark.parametrize(
+@each("scheme", ["mariadb", "mysql", "postgresql"])
+@each(
     ("query", "mode", "wanted"),
     [
         ("", None, False),
@@ -53,8 +54,8 @@ def test_the_words_of_each_world(scheme, query, mode, wanted):
     assert dict(rest.query) == {"application_name": "x"}
 
 
-@pytest.mark.parametrize("scheme", ["mariadb", "postgresql"])
-@pytest.mark.parametrize(
+@each("scheme", ["mariadb", "postgresql"])
+@each(
     ("query", "told"),
     [
         (

@@ -14,6 +14,7 @@ from contextlib import closing
 import pytest
 import sqlalchemy
 import structlog
+from each import each
 from stopwatch import Stopwatch
 
 import structjob
@@ -167,7 +168,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+@each("name", OPTIONS)
 def test_a_wrong_option_is_named(name):
     """Bad input: at once, with the values that would do."""
     options, says = OPTIONS[name]
