@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 
 import pytest
 import structlog
+from each import each
 from retention_support import age
 
 import structjob
@@ -489,7 +490,7 @@ async def test_a_file_that_changes_while_it_is_read(tracker, tmp_path, monkeypat
     assert await tracker.logs.count(job_id="old-1") == 1
 
 
-@pytest.mark.parametrize(
+@each(
     ("line", "what"),
     [
         ("{", "is not JSON"),

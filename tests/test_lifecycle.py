@@ -10,6 +10,7 @@ import weakref
 
 import pytest
 import structlog
+from each import each
 
 import structjob
 from structjob import InvalidArgument, InvalidState, JobNotFound, LogFilter
@@ -459,9 +460,7 @@ class Traceless(Exception):
         raise RuntimeError("no traceback")
 
 
-@pytest.mark.parametrize(
-    "kind", [Delegating, Refusing, Noted, WithoutNotes, Classless, Causeless, Traceless]
-)
+@each("kind", [Delegating, Refusing, Noted, WithoutNotes, Classless, Causeless, Traceless])
 async def test_an_exception_that_answers_no_questions_ends_step_and_job(any_tracker, kind):
     """Guarantees 4 and 7: whatever an exception is made of, it comes out as it is, and what it
     passed has failed.
@@ -1239,7 +1238,7 @@ MISUSE = {
 }
 
 
-@pytest.mark.parametrize("name", MISUSE)
+@each("name", MISUSE)
 async def test_misuse_of_an_ended_handle_is_told(tracker, name):
     """R7, rules of the surface: the message names the job or step, and says what is wrong."""
     async with tracker.job("op") as job, job.step("s") as step:
@@ -1269,7 +1268,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("name", WRONG)
+@each("name", WRONG)
 async def test_a_wrong_option_is_named_before_anything_begins(tracker, name):
     """Bad input: raised where `tracker.job()` is called; no job is left behind."""
     options, says = WRONG[name]

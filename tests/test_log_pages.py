@@ -153,21 +153,19 @@ async def test_a_histogram_of_a_window(database):
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    "span",
-    [
-        (datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)),
-        (datetime(1, 1, 3, tzinfo=UTC), T0 + timedelta(days=1)),
-        (T0 - timedelta(days=9), datetime.max.replace(tzinfo=UTC)),
-    ],
-)
-@pytest.mark.parametrize("buckets", [1, 7, 240])
-async def test_a_histogram_of_all_time(database, span, buckets):
+async def test_a_histogram_of_all_time(database):
     """A window may be as long as there is time; everything is counted once."""
+    first, last = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
     await database.add(1, range(1, 6))
-    found = await database.logs.histogram(since=span[0], until=span[1], buckets=buckets)
-    assert 1 <= len(found.bars) <= buckets
-    assert found.total == 5
+    for since, until in (
+        (first, last),
+        (datetime(1, 1, 3, tzinfo=UTC), T0 + timedelta(days=1)),
+        (T0 - timedelta(days=9), last),
+    ):
+        for buckets in (1, 7, 240):
+            found = await database.logs.histogram(since=since, until=until, buckets=buckets)
+            assert 1 <= len(found.bars) <= buckets
+            assert found.total == 5
 
 
 async def test_a_histogram_of_many_lines(database, monkeypatch):

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+from each import each
 
 import structjob
 from structjob import InvalidArgument
@@ -50,9 +51,7 @@ async def test_progress_is_readable_while_the_job_runs(any_tracker):
     assert (await any_tracker.jobs.progress(job.id)).percent == 100.0
 
 
-@pytest.mark.parametrize(
-    "percent", [-0.1, 100.1, 130, float("nan"), float("inf"), "50", True, 10**400]
-)
+@each("percent", [-0.1, 100.1, 130, float("nan"), float("inf"), "50", True, 10**400])
 async def test_a_percentage_is_from_0_to_100(tracker, percent):
     """R15: anything else is refused, and changes nothing."""
     async with tracker.job("a") as job, job.step("s") as step:
@@ -66,10 +65,9 @@ async def test_a_percentage_is_from_0_to_100(tracker, percent):
         assert (await tracker.jobs.get(job.id)).description is None
 
 
-@pytest.mark.parametrize(
+@each(
     "units",
     [-1, float("nan"), float("inf"), 10**400, 10**5000, "1", True, None],
-    ids=["negative", "nan", "infinite", "huge", "vast", "text", "bool", "none"],
 )
 async def test_units_are_not_negative(tracker, units):
     """R15: completed and total are numbers from 0 on."""

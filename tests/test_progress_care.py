@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import hypothesis
 import numpy
 import pytest
+from each import each
 from hypothesis import strategies as st
 
 import structjob
@@ -41,7 +42,7 @@ async def lenient(db_url):
         yield opened
 
 
-@pytest.mark.parametrize("number", NUMBERS, ids=lambda number: type(number).__name__)
+@each("number", NUMBERS)
 async def test_numbers_of_every_library_are_taken(tracker, number):
     """faults A.6: NumPy's integers and floats, `Decimal`, `Fraction` count, as totals, as units and
     as a percentage.

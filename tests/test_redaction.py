@@ -211,7 +211,7 @@ def test_no_text_makes_redaction_slow(piece):
     pieces it is made.
     """
     redactor, seconds = Redactor(), []
-    for size in (8_192, 65_536):  # no text of an event is longer
+    for size in (8_192, 65_536):
         text = "password=x ghp_0123456789abcdefghij " + piece * (size // len(piece))
         began = time.thread_time()
         redactor.text(text)

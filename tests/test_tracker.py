@@ -308,7 +308,7 @@ FILTERS = {
 }
 
 
-@pytest.mark.parametrize("name", FILTERS)
+@each("name", FILTERS)
 async def test_a_wrong_filter_is_named(tracker, name):
     """Bad input: reads say which filter, and what would do."""
     filters, says = FILTERS[name]

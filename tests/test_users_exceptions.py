@@ -10,6 +10,7 @@ import traceback
 
 import pytest
 import structlog
+from each import each
 
 import structjob
 from structjob.context import tracebacks
@@ -114,7 +115,7 @@ async def outcome_of(work):
     return None
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=type.__dict__["__name__"].__get__)
+@each("kind", KINDS)
 async def test_it_comes_out_of_jobs_steps_and_retries_as_it_is(tracker, kind):
     """faults A.5: jobs and steps end failed, tries are recorded, and the user gets the very
     exception that was raised.
