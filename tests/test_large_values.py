@@ -161,8 +161,9 @@ _LONG = {
 def test_whatever_a_result_is_it_is_stored_within_its_limits(name):
     """Guarantee 7: the last resort works, too, whatever the value does when it is asked."""
     value = HOSTILE[name]
-    # the second is larger than any value may be, the third has many of them
-    for given_ in (value, {"value": value, "more": ["\x01" * 100_000] * 3}, [[value] * 30] * 30):
+    # larger than a value may be by a little, and by more; many of them
+    larger = [{"value": value, "more": ["\x01" * 100_000] * count} for count in (2, 3)]
+    for given_ in (value, *larger, [[value] * 30] * 30):
         out = encoding.encode_value(given_, bounds.OF_VALUE, SecretRules())
         assert len(out) <= bounds.MAX_VALUE
         json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
