@@ -15,8 +15,12 @@ import msgspec
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    Insert,
     RowMapping,
     Select,
+    Table,
+    Update,
+    bindparam,
     case,
     delete,
     exists,
@@ -70,25 +74,24 @@ is built on the event loop.
 
 def enter(connection: Connection, session: Session) -> None:
     """Insert *session* into the database; do nothing if it is there already."""
-    values = {
-        "session_id": session.session_id,
-        "host": session.host,
-        "boot_id": session.boot_id,
-        "pid": session.pid,
-        "service": session.service,
-        "version": session.version,
-        "started_at": moment(session.started_at),
-        "last_seq": 0,
+    values = {name: getattr(session, name) for name in _ENTERED} | {
+        "started_at": moment(session.started_at)
     }
-    row = [literal(value, sessions.c[name].type) for name, value in values.items()]
+    connection.execute(_enter(), {f"its_{name}": value for name, value in values.items()})
+
+
+_ENTERED = ("session_id", "host", "boot_id", "pid", "service", "version", "started_at")
+
+
+@functools.cache
+def _enter() -> Insert:
+    """Return the statement of `enter`. Building it takes longer than running it."""
+    given = {name: bindparam(f"its_{name}", type_=sessions.c[name].type) for name in _ENTERED}
     absent = ~exists(
-        select(sessions.c.session_id).where(sessions.c.session_id == session.session_id)
+        select(sessions.c.session_id).where(sessions.c.session_id == given["session_id"])
     )
-    connection.execute(
-        insert(sessions).from_select(
-            [*values, "heartbeat_at"], select(*row, utc_now()).where(absent)
-        )
-    )
+    row = select(*given.values(), literal(0, sessions.c.last_seq.type), utc_now()).where(absent)
+    return insert(sessions).from_select([*given, "last_seq", "heartbeat_at"], row)
 
 
 def beat(connection: Connection, session_id: int, last_seq: int, confirmed: int = 0) -> bool:
@@ -205,8 +208,8 @@ async def _explain(store: Store, number: int, reason: str, ranges: Sequence[Rang
         )
 
 
-def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
-    """Return the time of a session's last sign of life.
+def _last_sign(connection: Connection, number: int) -> datetime | None:
+    """Return the time of a session's last sign of life, or ``None``.
 
     The time of its death is unknown, and its death may be found much later.
     """
@@ -216,8 +219,7 @@ def _last_sign(connection: Connection, number: int) -> ColumnElement[datetime]:
     logged = connection.execute(
         select(logs.c.ts).where(logs.c.session_id == number).order_by(logs.c.seq.desc()).limit(1)
     ).scalar_one_or_none()
-    last = max((sign for sign in (beat, logged) if sign is not None), default=None)
-    return utc_now() if last is None else literal(last, sessions.c.heartbeat_at.type)
+    return max((sign for sign in (beat, logged) if sign is not None), default=None)
 
 
 async def jobs_of(fetch: Fetch, number: int) -> set[str]:
@@ -347,28 +349,47 @@ def _end_running(
     """
     running = connection.execute(_running(number).with_for_update()).mappings().all()
     last = _last_sign(connection, number)
+    values = {"its_number": number, "its_status": status, "its_type": error_type, "its_error": why}
+    if last is not None:
+        values["its_last"] = last
     for table in (jobs, attempts, steps):
-        # The database's clock may be behind the host's, but a job must not end before it begins.
-        ended = func.coalesce(
-            table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last)
-        )
-        values = {
-            "status": status,
-            "completed_at": ended,
-            "error_type": error_type,
-            "error_message": why,
-        }
-        if table is jobs and status == "cancelled":
-            values["cancelled_at"] = ended
-        if table is not steps and stack is not None:
-            values["error_traceback"] = stack
-        # The columns session_id and state_seq stay unchanged: a later change from the session
-        # itself then replaces this one.
+        has_stack = table is not steps and stack is not None
         connection.execute(
-            update(table)
-            .where(table.c.session_id == number, table.c.status == _RUNNING)
-            .values(values)
+            _ending(table, table is jobs and status == "cancelled", has_stack, last is not None),
+            {**values, "its_stack": stack} if has_stack else values,
         )
     # the session has ended, so these requests would never be handled
     connection.execute(delete(cancellations).where(cancellations.c.session_id == number))
     return running
+
+
+@functools.cache
+def _ending(table: Table, is_cancelled: bool, has_stack: bool, has_sign: bool) -> Update:
+    """Return the statement that ends the rows of *table* that a session left running.
+
+    Cached, because building it takes longer than running it.
+    """
+    last: ColumnElement[datetime] = utc_now()
+    if has_sign:
+        last = bindparam("its_last", type_=sessions.c.heartbeat_at.type)
+    # The database's clock may be behind the host's, but a job must not end before it begins.
+    ended = func.coalesce(
+        table.c.completed_at, case((table.c.started_at > last, table.c.started_at), else_=last)
+    )
+    values = {
+        "status": bindparam("its_status"),
+        "completed_at": ended,
+        "error_type": bindparam("its_type"),
+        "error_message": bindparam("its_error"),
+    }
+    if is_cancelled:
+        values["cancelled_at"] = ended
+    if has_stack:
+        values["error_traceback"] = bindparam("its_stack")
+    # The columns session_id and state_seq stay unchanged: a later change from the session itself
+    # then replaces this one.
+    return (
+        update(table)
+        .where(table.c.session_id == bindparam("its_number"), table.c.status == _RUNNING)
+        .values(values)
+    )
