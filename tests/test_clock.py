@@ -142,3 +142,22 @@ def test_a_thread_that_was_held_up_sets_no_clock_back(
     with caplog.at_level(logging.WARNING, "structjob"):
         assert (clock.now(), clock.now()) == (T0, T0 + 5)
     assert not caplog.records
+
+
+def test_a_handler_that_logs_between_two_looks_sets_no_clock_back(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """faults 59: nor is it one if a signal handler asks within the second reading, much later."""
+    readings = iter([T0, T0 - SECOND, T0 + 5, T0 + 3 * SECOND])
+
+    def wall() -> int:
+        ns = next(readings)
+        if ns == T0 + 5:
+            assert clock.now() == T0 + 3 * SECOND  # the handler
+        return ns
+
+    monkeypatch.setattr(clock, "_wall", wall)
+    monkeypatch.setattr(clock, "_latest", 0)
+    with caplog.at_level(logging.WARNING, "structjob"):
+        assert (clock.now(), clock.now()) == (T0, T0 + 5)
+    assert not caplog.records

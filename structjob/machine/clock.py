@@ -50,10 +50,13 @@ def now() -> int:
 def _after_step() -> int:
     """Return the time to use while the clock shows less than the last result."""
     global _resumed
-    ns = _wall()  # read again: this thread may have been delayed while another one read the clock
-    behind = _latest - ns
+    # Both are read again, the clock last: this thread may have been delayed after each look, while
+    # another one, or a signal handler, read the clock.
+    latest = _latest
+    ns = _wall()
+    behind = latest - ns
     if behind < _JITTER:
-        return max(ns, _latest)
+        return max(ns, latest)
     seconds = behind / 1e9
     if seconds > LONGEST_STEP:  # also while it catches up from a shorter step
         diagnostics.warning(
@@ -61,12 +64,12 @@ def _after_step() -> int:
             seconds,
         )
         return ns
-    if _resumed[0] != _latest:  # the clock was set back again
+    if _resumed[0] != latest:  # the clock was set back again
         diagnostics.warning(
             "the clock was set back by %.3f s: times of events advance slowly until it has caught up",
             seconds,
         )
-        _resumed = (_latest, _latest, _monotonic())
+        _resumed = (latest, latest, _monotonic())
     _, before, since = _resumed
     ns = before + (_monotonic() - since) // _SLOW
     _resumed = (ns, before, since)
