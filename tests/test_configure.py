@@ -831,7 +831,11 @@ async def said(logger):
         ({"console": 5}, "console"),
         ({"sinks": [object()]}, "emit"),
         ({"sinks": [Collected("loud")]}, "unknown level 'loud'"),
+        ({"sinks": Collected()}, "sinks must be a list, not Collected: sinks=[…]"),
+        ({"sinks": "app.log"}, "sinks must be a list, not str"),
         ({"processors": ["x"]}, "processor"),
+        ({"processors": print}, "processors must be a list, not builtin_function_or_method"),
+        ({"file": 3}, "a file needs a path, not 3"),
         (
             {"file": "/dev/null/app.jsonl"},
             "cannot write the log file /dev/null/app.jsonl",
@@ -899,3 +903,14 @@ def test_a_program_that_forgets_to_set_up_logging_is_told(db_url, caplog, logs):
     said = [record.getMessage() for record in caplog.records if record.name == "structjob"]
     assert len(said) == (not logs)
     assert all("call structjob.configure() when the program starts" in line for line in said)
+
+
+def test_processors_may_come_from_a_generator(tmp_path):
+    """All of them run, although each is looked at first."""
+    sink = Collected()
+    mark = lambda logger, name, event: {**event, "event": event["event"] + "!"}  # noqa: E731
+    structjob.configure(
+        console=False, sinks=[sink], strict=True, processors=(one for one in [mark])
+    )
+    log.info("marked")
+    assert sink.messages == ["marked!"]

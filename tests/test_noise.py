@@ -5,7 +5,7 @@ import structlog
 
 import structjob
 from structjob import InvalidArgument, InvalidFilter
-from structjob.processors import RateLimit
+from structjob.processors import RateLimit, Sampler
 
 log = structlog.get_logger("app")
 
@@ -128,11 +128,25 @@ def test_any_message_has_a_rate(clock, odd):
 
 def test_wrong_arguments_are_refused():
     """R33: the message names them."""
-    for given, options in (((0,), {}), ((-1,), {}), ((float("nan"),), {}), ((1,), {"burst": 0})):
+    for given, options in (
+        ((0,), {}),
+        ((-1,), {}),
+        ((float("nan"),), {}),
+        ((1,), {"burst": 0}),
+        (("3",), {}),
+        ((1,), {"burst": "3"}),
+    ):
         with pytest.raises(InvalidArgument, match="per_second"):
             RateLimit(*given, **options)
     with pytest.raises(InvalidFilter, match="loud"):
         RateLimit(1, level_below="loud")
+    with pytest.raises(InvalidArgument, match="events must be a list, not str"):
+        RateLimit(1, events="polled")
+    with pytest.raises(InvalidArgument, match="events must list texts only, not int"):
+        Sampler(10, events=[7])
+    for every in (0, "3", 1.5):
+        with pytest.raises(InvalidArgument, match="every must be a whole number of at least 1"):
+            Sampler(every)
 
 
 @pytest.mark.parametrize("log_again", [False, True])

@@ -560,6 +560,29 @@ def test_rules_and_values_of_the_users_are_replaced():
         Redactor(values=["short"])
 
 
+@each(
+    ("options", "message"),
+    [
+        ({"keys": "iban"}, r"keys must be a list, not str: keys=\[…\]"),
+        ({"keys": ["iban", 1]}, "keys must list texts only, not int"),
+        ({"keys": None}, "keys must be a list, not NoneType"),
+        ({"allow": "token"}, "allow must be a list, not str"),
+        ({"allow": [b"token"]}, "allow must list texts only, not bytes"),
+        ({"disable": "cards"}, "disable must be a list, not str"),
+        ({"values": "a-secret-value"}, r"^values must be a list, not str: values=\[…\]$"),
+        ({"rules": r"CUST-\d+"}, "rules must be a list, not str"),
+        ({"rules": ["CUST-("]}, r"rules must be regular expressions, and 'CUST-\(' is not one"),
+        ({"rules": [7]}, "rules must be regular expressions, and 7 is not one"),
+    ],
+)
+def test_a_text_in_place_of_a_list_is_refused(options, message):
+    """faults 35: the letters of ``keys="iban"`` would be the keys, and what has the key ``iban`` be
+    stored as it is.
+    """
+    with pytest.raises(structjob.InvalidArgument, match=message):
+        Redactor(**options)
+
+
 @pytest.mark.parametrize(
     "value",
     [

@@ -24,6 +24,7 @@ from structjob.levels import LEVELS, Level, level_name
 from structjob.sinks.console import Console, ConsoleSink
 from structjob.sinks.file import FileSink
 from structjob.sinks.sink import AnySink, as_sink
+from structjob.values.lists import items
 from structjob.values.redaction import Redactor
 
 
@@ -86,7 +87,8 @@ def configure(
                 f"console must be auto, pretty, json, True, False, a stream or a ConsoleSink, not {console!r}"
             )
         shown.append(ConsoleSink(console))
-    others = [as_sink(sink) for sink in sinks]
+    others = [as_sink(sink) for sink in items("sinks", sinks)]
+    processors = items("processors", processors)
     for processor in processors:
         if not callable(processor):
             raise InvalidArgument(

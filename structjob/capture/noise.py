@@ -14,7 +14,9 @@ from structjob.capture.event import BY_NAME
 from structjob.context.scope import current_scope
 from structjob.exceptions import InvalidArgument
 from structjob.levels import LEVELS, level_name
+from structjob.numeric import is_number, is_whole
 from structjob.values.encoding import encode_text
+from structjob.values.lists import texts
 
 _KEYS = 1_000
 """Maximum number of pairs of a job and a message whose rate is remembered."""
@@ -60,10 +62,10 @@ class Sampler:
     """
 
     def __init__(self, every: int, events: Iterable[str] | None = None) -> None:
-        if every < 1:
-            raise InvalidArgument(f"every must be at least 1, not {every}")
+        if not is_whole(every) or every < 1:
+            raise InvalidArgument(f"every must be a whole number of at least 1, not {every!r}")
         self._every = every
-        self._events = None if events is None else frozenset(events)
+        self._events = None if events is None else frozenset(texts("events", events))
         self._seen: dict[str, int] = {}
 
     def __call__(self, logger: WrappedLogger, method_name: str, event_dict: EventDict) -> EventDict:
@@ -97,7 +99,7 @@ class RateLimit:
             above always pass.
 
     Raises:
-        InvalidArgument: if a number is not positive.
+        InvalidArgument: if a number is not positive, or *events* is no list of texts.
         InvalidFilter: if the level is unknown.
     """
 
@@ -109,13 +111,16 @@ class RateLimit:
         events: Iterable[str] | None = None,
         level_below: str | int = "warning",
     ) -> None:
-        if not per_second > 0 or (burst is not None and burst < 1):
+        most = per_second if burst is None else burst
+        if not (is_number(per_second) and is_number(most) and per_second > 0) or (
+            burst is not None and burst < 1
+        ):
             raise InvalidArgument(
                 f"per_second must be positive and burst at least 1, not {per_second!r} and {burst!r}"
             )
         self._rate = per_second
         self._burst = max(per_second, 1.0) if burst is None else burst
-        self._events = None if events is None else frozenset(events)
+        self._events = None if events is None else frozenset(texts("events", events))
         self._below = LEVELS[level_name(level_below)]
         self._left: dict[_Key, tuple[float, float]] = {}
         """How many may pass, and the time of this value (monotonic seconds)."""

@@ -25,6 +25,7 @@ from structjob.machine.files import (
     replace_descriptor,
     set_apart,
 )
+from structjob.numeric import is_number, is_whole
 from structjob.sinks.sink import SinkEvent, logs_nothing
 
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT
@@ -90,13 +91,12 @@ class FileSink:
         max_age: float | timedelta | None = None,
         keep: int = 5,
     ) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise InvalidArgument(f"a file needs a path, not {path!r}")
         if isinstance(max_age, timedelta):
             max_age = max_age.total_seconds()
-        if (
-            (max_bytes is not None and max_bytes < 1)
-            or (max_age is not None and max_age <= 0)
-            or keep < 0
-        ):
+        given = [one for one in (max_bytes, max_age) if one is not None]
+        if not all(is_number(one) and one > 0 for one in given) or not is_whole(keep) or keep < 0:
             raise InvalidArgument(
                 f"rotation of {path}: max_bytes and max_age must be positive, and keep must not be negative"
             )

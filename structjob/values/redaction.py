@@ -48,7 +48,8 @@ class Redactor:
         pii: Whether to also replace e-mail and IP addresses in texts, default False.
 
     Raises:
-        InvalidArgument: if a rule to disable is unknown, or a value is too short.
+        InvalidArgument: if an argument is no list of texts, a rule to disable is unknown, a rule is
+            no regular expression, or a value is too short.
 
     A subclass may have its own ``is_secret``, ``text`` and ``redact``. Where one of them raises, or
     ``text`` returns no text, ``[redacted]`` is recorded, and a warning says why.

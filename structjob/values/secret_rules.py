@@ -16,6 +16,7 @@ from structjob.exceptions import InvalidArgument
 from structjob.values import credentials
 from structjob.values.commands import masked, may_be_command, without_secrets
 from structjob.values.credentials import MARK, may_hold_card, may_hold_token
+from structjob.values.lists import items, texts
 from structjob.values.registered import SHORTEST_VALUE, any_of, forms_of, registered
 from structjob.values.words import any_word
 
@@ -139,7 +140,8 @@ class SecretRules:
             that has its own. They are called instead of those here, at any depth.
 
     Raises:
-        InvalidArgument: if a rule to disable is unknown, or a value is too short.
+        InvalidArgument: if an argument is no list of texts, a rule to disable is unknown, a rule is
+            no regular expression, or a value is too short.
     """
 
     def __init__(
@@ -158,22 +160,23 @@ class SecretRules:
         # not `__dict__.update`: Python reads attributes more slowly once an object's dict was used
         for name, method in overrides.items():
             setattr(self, name, method)
-        self._secret, self._given, self._roots = _patterns(tuple(keys))
+        self._secret, self._given, self._roots = _patterns(tuple(texts("keys", keys)))
         self._allowed = frozenset(
-            form for word in allow for form in (snake(word), snake(word.lower()))
+            form for word in texts("allow", allow) for form in (snake(word), snake(word.lower()))
         )
         self._kinds: dict[str, int] = {}
         # Keys and short texts that were checked, such as names of operations: programs repeat them.
         self._innocent: set[str] = set()
         self._harmless: set[str] = set()
-        disabled = set(disable)
+        disabled = set(texts("disable", disable))
         for name in sorted(disabled - {*_RULES}):
             raise InvalidArgument(
                 f"unknown rule {name!r} to disable: use some of {', '.join(_RULES)}"
             )
         self._on = frozenset() if not text else frozenset(_RULES) - disabled
-        self._rules = [re.compile(rule) for rule in (*rules, *(_PERSONAL if pii else ()))]
-        own = list(values)
+        own_rules = items("rules", rules)
+        self._rules = [_compiled(rule) for rule in (*own_rules, *(_PERSONAL if pii else ()))]
+        own = texts("values", values)
         for value in own:
             if len(value) < SHORTEST_VALUE:
                 raise InvalidArgument(
@@ -445,6 +448,15 @@ def _marked(found: re.Match[str]) -> str:
         return found[0]
     at, end = found.span("secret")
     return f"{found.string[found.start() : at]}{MARK}{found.string[end : found.end()]}"
+
+
+def _compiled(rule: Rule) -> re.Pattern[str]:
+    try:
+        return re.compile(rule)
+    except (re.error, TypeError) as exc:
+        raise InvalidArgument(
+            f"rules must be regular expressions, and {rule!r} is not one: {exc}"
+        ) from None
 
 
 @lru_cache(16)
