@@ -201,6 +201,15 @@ def until(page, expression: str, seconds: float = 15.0) -> None:
     raise AssertionError(f"not true after {seconds:.0f} s: {expression}")
 
 
+def scroll_up(page) -> list:
+    """Scroll up by the wheel in lines that are followed, and return the `TOP_ROW` that is read."""
+    page.locator("structjob-logs").hover()
+    page.mouse.wheel(0, -900)
+    page.get_by_role("button", name="Paused").wait_for()
+    page.wait_for_timeout(300)  # until the wheel has come to rest
+    return page.evaluate(TOP_ROW)
+
+
 _FORGET = "try { if (!sessionStorage.begun) { localStorage.clear(); sessionStorage.begun = 1; } } catch { /* a page without a place to keep anything */ }"
 """Run before a page's scripts: in its first document of a site it removes what other tests kept."""
 

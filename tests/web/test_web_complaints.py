@@ -36,6 +36,7 @@ from conftest import (
     mark,
     pages_of,
     running_job,
+    scroll_up,
     serve,
     stop,
     until,
@@ -262,11 +263,7 @@ def test_3_the_end_of_a_job_moves_nothing_and_brings_its_last_lines(place, watch
             until(page, f"{VIEWER}?.state === 'live' && {VIEWER}.lines.length >= 300")
             until(page, AT_END)
             if read:
-                page.locator("structjob-logs").hover()
-                page.mouse.wheel(0, -900)
-                page.get_by_role("button", name="Paused").wait_for()
-                page.wait_for_timeout(300)  # until the wheel has come to rest
-                stood = page.evaluate(TOP_ROW)
+                stood = scroll_up(page)
             write(50)
         until(page, f"{VIEWER}.state === 'ended'")
         assert page.evaluate(f"{VIEWER}.lines.at(-1).message").startswith("follow-me completed")

@@ -16,7 +16,18 @@ from pathlib import Path
 
 import pytest
 from cli_support import preforked, python
-from conftest import AT_END, TOP_ROW, VIEWER, ask, pages_of, running_job, serve, stop, until
+from conftest import (
+    AT_END,
+    TOP_ROW,
+    VIEWER,
+    ask,
+    pages_of,
+    running_job,
+    scroll_up,
+    serve,
+    stop,
+    until,
+)
 
 from structjob.text.amounts import fraction
 from structjob.web.tokens import TokenFile
@@ -637,11 +648,7 @@ def test_lines_arrive_while_a_job_runs_and_reading_is_not_disturbed(story_url, s
         write(100)
         until(page, f"{VIEWER}.lines.length === {before + 100}")
         until(page, AT_END)
-        page.locator("structjob-logs").hover()
-        page.mouse.wheel(0, -900)
-        page.get_by_role("button", name="Paused").wait_for()
-        page.wait_for_timeout(300)  # until the wheel has come to rest
-        stood = page.evaluate(TOP_ROW)
+        stood = scroll_up(page)
         write(1000)
         until(page, f"{VIEWER}.missed.lines === 1000")
         assert page.evaluate(TOP_ROW) == stood
@@ -684,6 +691,52 @@ def test_lines_that_the_server_will_not_give_end_the_following(site, watched):
         1,
     ]
     assert "the token was revoked" in page.evaluate("window.viewer.shadowRoot.textContent")
+
+
+def test_a_stream_cut_before_its_first_lines_says_that_others_may_be_before_them(site, watched):
+    """The greeting has a cursor. A connection that goes on from there gets the lines that the first
+    one was to begin with, and the viewer must read what lies before them: 100 lines were not shown
+    (R44, R47).
+    """
+    page = watched.page(shared=True)
+    page.goto(site + "sessions")
+    page.evaluate("""async () => {
+      window.asked = []; window.got = [];
+      globalThis.WebSocket = class {
+        constructor() { setTimeout(() => this.onopen()); }
+        send(text) {
+          const { after, last } = JSON.parse(text);
+          if (!after && last !== 500) return; // the page's own
+          window.asked.push(after ?? null);
+          const say = (event, data) => this.onmessage({ data: JSON.stringify({ event, id: "1", data }) });
+          const lines = [{ session_id: 1, seq: 113 }];
+          say("hello", { cursor: "c1", heartbeat_ms: 15_000 });
+          if (window.asked.length > 1) { say("lines", { lines, cursor: "c2" }); say("lines", { lines, cursor: "c3" }); }
+          if (window.asked.length < 3) setTimeout(() => this.onclose({ code: 1006 }));
+        }
+        close() {}
+      };
+      const { Api } = await import(document.querySelector('link[rel=modulepreload][href$="app.js"]').href.replace('app.js', 'api.js'));
+      new Api().stream({ last: 500 }, { onLines: (lines, begins) => window.got.push(begins) });
+    }""")
+    until(page, "window.got.length === 4")
+    assert page.evaluate("window.asked") == [None, "c1", "c3"]
+    assert page.evaluate("window.got") == [True, False, False, False]
+    page.close()
+
+
+def test_the_active_line_is_there_until_the_rows_are_drawn_anew(site, watched):
+    """A screen reader was told of a row that was taken out, for a frame (R47)."""
+    (line,) = ask(site, "logs?level=warning&limit=1")["items"]
+    page = watched.page(shared=True)
+    page.goto(f"{site}logs?level=warning&at={line['session_id']}:{line['seq']}")
+    page.locator("structjob-logs .row.cursor").wait_for()
+    active = "(v) => v.shadowRoot.getElementById(v.box.getAttribute('aria-activedescendant'))"
+    until(page, f"({active})({VIEWER})")
+    assert page.evaluate(f"() => {{ {VIEWER}.redraw(); return Boolean(({active})({VIEWER})); }}")
+    page.evaluate(f"() => {{ window.old = ({active})({VIEWER}); }}")
+    until(page, f"window.old !== ({active})({VIEWER})")  # and it is built anew
+    page.close()
 
 
 def test_rows_stay_in_their_order_while_lines_come_and_go(site, watched):

@@ -16,7 +16,7 @@ export function parse(text: string): any;
  * @typedef {"ws" | "sse" | "polling"} Transport
  * @typedef {object} Handlers
  * @property {(lines: Line[], begins: boolean) => void} [onLines] Lines in their order, each once.
- *   *begins*: they are the first after a connection without a cursor; with `last`, there may be
+ *   *begins*: they are the first since a connection without a cursor; with `last`, there may be
  *   more before them than that.
  * @property {(gap: Gap) => void} [onGap] Lines that were lost, or one gap that a late line closed.
  * @property {(rows: any) => void} [onRows] Jobs, attempts and steps that changed, as whole rows.
@@ -183,7 +183,7 @@ export type Transport = "ws" | "sse" | "polling";
 export type Handlers = {
     /**
      * Lines in their order, each once.
-     * *begins*: they are the first after a connection without a cursor; with `last`, there may be
+     * *begins*: they are the first since a connection without a cursor; with `last`, there may be
      * more before them than that.
      */
     onLines?: ((lines: Line[], begins: boolean) => void) | undefined;

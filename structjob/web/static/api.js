@@ -12,7 +12,7 @@
  * @typedef {"ws" | "sse" | "polling"} Transport
  * @typedef {object} Handlers
  * @property {(lines: Line[], begins: boolean) => void} [onLines] Lines in their order, each once.
- *   *begins*: they are the first after a connection without a cursor; with `last`, there may be
+ *   *begins*: they are the first since a connection without a cursor; with `last`, there may be
  *   more before them than that.
  * @property {(gap: Gap) => void} [onGap] Lines that were lost, or one gap that a late line closed.
  * @property {(rows: any) => void} [onRows] Jobs, attempts and steps that changed, as whole rows.
@@ -220,7 +220,7 @@ export class Stream {
   #heartbeat = 15_000;
   /** @type {Transport | null} The transport of the last state that was told. */ #told = null;
   #downSince = 0;
-  #begins = true;
+  #begins = false;
   #visibility = () => this.#shown();
   #online = () => { if (this.state !== "ended" && globalThis.document?.visibilityState !== "hidden") this.#anew(); };
 
@@ -301,7 +301,7 @@ export class Stream {
     if (this.#rung > 0 && this.#downSince && Date.now() - this.#downSince > UP_AGAIN && typeof WebSocket !== "undefined") this.#rung = 0;
     this.transport = this.#ladder[this.#rung];
     const mine = ++this.#generation;
-    this.#begins = !this.cursor;
+    this.#begins ||= !this.cursor; // the greeting has a cursor, and may have come alone
     const alive = () => mine === this.#generation && this.state !== "ended";
     /** @param {string} event @param {any} data */
     const take = (event, data) => { if (alive()) this.#take(event, data); };
