@@ -6,6 +6,7 @@ function is called there, too, so that each of these places is tried once.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -38,7 +39,7 @@ class Interruption:
             return
         if (
             event == "call"
-            and code.co_name == "__exit__"
+            and code.co_name in ("__exit__", "__aexit__")
             and caller is not None
             and caller.f_code.co_filename == __file__
         ):
@@ -67,7 +68,20 @@ def a_retried_job(tracker: structjob.Tracker, interruption: Interruption) -> Non
             interruption.begin()
 
 
-@pytest.mark.parametrize("work", [a_step, a_retried_step, a_retried_job])
+def an_async_job(tracker: structjob.Tracker, interruption: Interruption) -> None:
+    async def main() -> None:
+        try:
+            async with tracker.job("copy", wait=False):
+                interruption.begin()
+        finally:
+            sys.setprofile(None)
+            assert SCOPE.get() is None
+
+    with asyncio.Runner() as runner:
+        runner.run(main())
+
+
+@pytest.mark.parametrize("work", [a_step, a_retried_step, a_retried_job, an_async_job])
 def test_a_job_whose_end_is_interrupted_anywhere_has_ended_and_is_not_current(
     tmp_path: Path, work: Callable[[structjob.Tracker, Interruption], None]
 ) -> None:

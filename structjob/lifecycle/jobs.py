@@ -545,8 +545,13 @@ class JobContext:
 
     async def __aexit__(self, kind: object, exc: BaseException | None, trace: object) -> None:
         job, self._job = self._job, None
-        if job is not None:
-            await job.__aexit__(kind, exc, trace)
+        try:
+            if job is not None:
+                await job.__aexit__(kind, exc, trace)
+        except BaseException as interruption:  # see `__exit__`
+            if job is not None:
+                core_of(job).interrupted(interruption)
+            raise
 
     def __call__(self, function: Callable[P, T]) -> Callable[P, T]:
         """Decorate a function or coroutine function, so that each call is a job.
