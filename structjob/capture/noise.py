@@ -111,10 +111,8 @@ class RateLimit:
         events: Iterable[str] | None = None,
         level_below: str | int = "warning",
     ) -> None:
-        most = per_second if burst is None else burst
-        if not (is_number(per_second) and is_number(most) and per_second > 0) or (
-            burst is not None and burst < 1
-        ):
+        is_rate = is_number(per_second) and per_second > 0
+        if not is_rate or not (burst is None or (is_number(burst) and burst >= 1)):
             raise InvalidArgument(
                 f"per_second must be positive and burst at least 1, not {per_second!r} and {burst!r}"
             )
