@@ -726,7 +726,7 @@ def test_a_stream_cut_before_its_first_lines_says_that_others_may_be_before_them
 
 
 def test_the_active_line_is_there_until_the_rows_are_drawn_anew(site, watched):
-    """A screen reader was told of a row that was taken out, for a frame (R47)."""
+    """The active row was one that had been taken out, for a frame (R47)."""
     (line,) = ask(site, "logs?level=warning&limit=1")["items"]
     page = watched.page(shared=True)
     page.goto(f"{site}logs?level=warning&at={line['session_id']}:{line['seq']}")

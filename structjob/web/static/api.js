@@ -301,7 +301,7 @@ export class Stream {
     if (this.#rung > 0 && this.#downSince && Date.now() - this.#downSince > UP_AGAIN && typeof WebSocket !== "undefined") this.#rung = 0;
     this.transport = this.#ladder[this.#rung];
     const mine = ++this.#generation;
-    this.#begins ||= !this.cursor; // the greeting has a cursor, and may have come alone
+    this.#begins ||= !this.cursor; // hello has one
     const alive = () => mine === this.#generation && this.state !== "ended";
     /** @param {string} event @param {any} data */
     const take = (event, data) => { if (alive()) this.#take(event, data); };

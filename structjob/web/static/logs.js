@@ -516,11 +516,11 @@ export class StructjobLogs extends HTMLElement {
   /** Times are shown in another zone now: days begin elsewhere. */
   rezone() { this.#hold(() => this.#window.rezone()); this.redraw(); }
 
-  /** Build all rows anew; until then the old ones stay, of which one may be the active one. */
-  redraw() { for (const row of this.#rows.values()) row.n = -1; this.draw(); }
+  /** Build all rows anew; the old ones stay until then. */
+  redraw() { for (const [, row] of this.#rows) row.n = 0; this.draw(); }
 
   /** Build the row of a line anew. */
-  #renew(key) { const row = this.#rows.get(key); if (row) row.n = -1; this.draw(); }
+  #renew(key) { const row = this.#rows.get(key); if (row) row.n = 0; this.draw(); }
 
   draw() { if (!this.#frame) this.#frame = requestAnimationFrame(() => { this.#frame = 0; this.#drawAll(); }); }
 
